@@ -1,0 +1,42 @@
+# graft. `make` alone lists the targets. Everything is installed into .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+# ARGS go to the command behind a target: make serve ARGS="--port 9000 --home /data/graft"
+ARGS ?=
+BIN := .venv/bin
+FAST := tests/unit tests/conformance
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test check lint bench lock clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## Set up .venv with the pinned packages that fit this machine (GPU or CPU).
+	@$(PYTHON) tools/install.py $(if $(FLAVOUR),--flavour $(FLAVOUR))
+
+serve: install ## Bring everything up: service, engines, trainer. ARGS="--host ... --port ... --home ..."
+	@exec $(BIN)/graft up $(ARGS)
+
+test: install ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
+	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" $(FAST) tests/integration tests/e2e $(ARGS)
+
+check: lint ## Run what is quick: lint, then the unit and conformance tests, in random order.
+	$(BIN)/pytest -q -m "not gpu" $(FAST) $(ARGS)
+
+lint: install ## Check formatting, style, types, import directions and declared dependencies.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+bench: install ## Measure against peers and print ratios (bench/LOG.md keeps the history).
+	$(BIN)/python -m bench $(ARGS)
+
+lock: install ## Rewrite requirements/cpu.txt and gpu.txt from pyproject.toml.
+	$(PYTHON) -m tools.lock
+
+clean: ## Remove .venv and every cache of the tools. The home folder, with your adapters, stays.
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

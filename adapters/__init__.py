@@ -1,0 +1,1 @@
+"""The ledger: what exists and what was asked for. Sync. No torch, no HTTP."""

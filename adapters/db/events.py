@@ -1,0 +1,48 @@
+"""Statements about the log of a job: append-only, numbered from 1 without gaps."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, insert, select, update
+
+from adapters.db.rows import to_event
+from adapters.db.schema import job_events, jobs
+from adapters.records import Event, NewEvent
+
+
+def append_events(tx: Connection, job_id: str, events: Sequence[NewEvent], now: float) -> None:
+    """Number and store events. The update also locks the job's row, so that numbers come in commit order."""
+    if not events:
+        return
+    last = tx.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id)
+        .values(last_event=jobs.c.last_event + len(events))
+        .returning(jobs.c.last_event)
+    ).scalar_one()
+    first = last - len(events) + 1
+    tx.execute(
+        insert(job_events),
+        [
+            {
+                "job_id": job_id,
+                "seq": first + offset,
+                "kind": event.kind.value,
+                "level": event.level,
+                "message": event.message,
+                "data": event.data,
+                "created_at": now,
+            }
+            for offset, event in enumerate(events)
+        ],
+    )
+
+
+def list_events(tx: Connection, job_id: str, *, after: int, limit: int) -> list[Event]:
+    """Oldest first, those with a seq above `after`."""
+    rows = tx.execute(
+        select(job_events)
+        .where(job_events.c.job_id == job_id, job_events.c.seq > after)
+        .order_by(job_events.c.seq)
+        .limit(limit)
+    )
+    return [to_event(row) for row in rows]

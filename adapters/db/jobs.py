@@ -1,0 +1,302 @@
+"""Statements about jobs: submit, claim, and the writes of the attempt that holds the lease.
+
+Every write of a worker names its attempt and touches a row only while the job is running under that attempt. A worker
+that was thought dead and comes back finds its number outdated and gets LeaseLost (fencing token, as in Kleppmann's
+"How to do distributed locking").
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, Update, and_, case, func, insert, or_, select, update
+
+from adapters.db.events import append_events
+from adapters.db.rows import dump_dataset, dump_error, dump_progress, dump_spec, to_job
+from adapters.db.schema import jobs
+from adapters.errors import JobNotCancellable, JobNotFound, LeaseLost
+from adapters.records import (
+    EventKind,
+    Job,
+    JobError,
+    JobStatus,
+    NewEvent,
+    NewJob,
+    Phase,
+    Progress,
+)
+
+_QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value
+
+
+def add_job(tx: Connection, job: NewJob, now: float) -> Job:
+    """Queue a job."""
+    row = tx.execute(
+        insert(jobs)
+        .values(
+            id=job.id,
+            adapter=job.adapter,
+            base_model=job.base_model,
+            training_file=job.training_file,
+            validation_file=job.validation_file,
+            spec=dump_spec(job.spec),
+            dataset=dump_dataset(job.dataset),
+            metadata=job.metadata,
+            status=_QUEUED,
+            phase=Phase.QUEUED.value,
+            progress=dump_progress(Progress()),
+            created_at=now,
+        )
+        .returning(jobs)
+    ).one()
+    return to_job(row)
+
+
+def get_job(tx: Connection, job_id: str) -> Job:
+    """Look a job up.
+
+    Raises:
+        JobNotFound: there is none of that id.
+    """
+    row = tx.execute(select(jobs).where(jobs.c.id == job_id)).first()
+    if row is None:
+        raise JobNotFound(f"No fine-tuning job has the id '{job_id}'.", param="id")
+    return to_job(row)
+
+
+def list_jobs(tx: Connection, *, after: str | None, limit: int) -> list[Job]:
+    """Newest first; `after` is the id of the last job of the page before."""
+    query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+    if after is not None:
+        last = get_job(tx, after)
+        query = query.where(
+            or_(
+                jobs.c.created_at < last.created_at,
+                and_(jobs.c.created_at == last.created_at, jobs.c.id < last.id),
+            )
+        )
+    return [to_job(row) for row in tx.execute(query)]
+
+
+def queue_position(tx: Connection, job: Job) -> int:
+    """How many queued jobs of the same base model come before this one, plus one."""
+    ahead = tx.execute(
+        select(func.count())
+        .select_from(jobs)
+        .where(
+            jobs.c.status == _QUEUED,
+            jobs.c.base_model == job.base_model,
+            jobs.c.created_at < job.created_at,
+        )
+    ).scalar_one()
+    return ahead + 1
+
+
+def count_jobs(tx: Connection) -> dict[str, int]:
+    """How many jobs there are in each status."""
+    rows = tx.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
+    counts: dict[str, int] = {status.value: 0 for status in JobStatus}
+    return counts | {row[0]: row[1] for row in rows}
+
+
+def claim_job(
+    tx: Connection, *, worker: str, base_model: str, now: float, lease_seconds: float
+) -> Job | None:
+    """Take the oldest job that waits, or whose worker has gone silent, and become its next attempt.
+
+    One statement. On PostgreSQL concurrent claimers skip each other's rows; SQLite has one writer at a time.
+    """
+    waiting = and_(jobs.c.status == _QUEUED, jobs.c.not_before <= now)
+    abandoned = and_(jobs.c.status == _RUNNING, jobs.c.lease_expires_at < now)
+    candidate = (
+        select(jobs.c.id)
+        .where(jobs.c.base_model == base_model, or_(waiting, abandoned))
+        .order_by(jobs.c.created_at, jobs.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    row = tx.execute(
+        update(jobs)
+        .where(jobs.c.id == candidate)
+        .values(
+            status=_RUNNING,
+            phase=Phase.PREPARING.value,
+            attempt=jobs.c.attempt + 1,
+            losses=jobs.c.losses + case((jobs.c.status == _RUNNING, 1), else_=0),
+            worker=worker,
+            lease_expires_at=now + lease_seconds,
+            started_at=func.coalesce(jobs.c.started_at, now),
+        )
+        .returning(jobs)
+    ).first()
+    return to_job(row) if row is not None else None
+
+
+def _of_attempt(job_id: str, attempt: int) -> Update:
+    return update(jobs).where(
+        jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.status == _RUNNING
+    )
+
+
+def _write(tx: Connection, job_id: str, attempt: int, **values: Any) -> Job:
+    row = tx.execute(_of_attempt(job_id, attempt).values(**values).returning(jobs)).first()
+    if row is None:
+        raise LeaseLost(f"Attempt {attempt} of {job_id} no longer holds the job.")
+    return to_job(row)
+
+
+def renew_lease(tx: Connection, job_id: str, attempt: int, *, until: float) -> None:
+    """Prove that the worker lives.
+
+    Raises:
+        LeaseLost: the job was cancelled, or belongs to a later attempt.
+    """
+    _write(tx, job_id, attempt, lease_expires_at=until)
+
+
+def record_progress(
+    tx: Connection, job_id: str, attempt: int, *, phase: Phase, progress: Progress
+) -> None:
+    """Store how far the job is.
+
+    Raises:
+        LeaseLost: as above.
+    """
+    _write(tx, job_id, attempt, phase=phase.value, progress=dump_progress(progress))
+
+
+def forget_losses(tx: Connection, job_id: str, attempt: int) -> None:
+    """Note that the job got further since its process last died.
+
+    Raises:
+        LeaseLost: as above.
+    """
+    _write(tx, job_id, attempt, losses=0)
+
+
+def fail_job(tx: Connection, job_id: str, attempt: int, error: JobError, now: float) -> None:
+    """End the job as failed.
+
+    Raises:
+        LeaseLost: as above.
+    """
+    _write(
+        tx,
+        job_id,
+        attempt,
+        status=JobStatus.FAILED.value,
+        phase=Phase.ENDED.value,
+        error=dump_error(error),
+        finished_at=now,
+        lease_expires_at=None,
+    )
+    append_events(
+        tx,
+        job_id,
+        [
+            NewEvent(
+                kind=EventKind.ERROR,
+                level="error",
+                message=error.message,
+                data={"code": error.code, "param": error.param},
+            )
+        ],
+        now,
+    )
+
+
+def requeue_job(
+    tx: Connection, job: Job, *, lost: bool, not_before: float, reason: str, now: float
+) -> None:
+    """Give a running job back to the queue; it keeps its place and continues from its last checkpoint.
+
+    Raises:
+        LeaseLost: as above.
+    """
+    _write(
+        tx,
+        job.id,
+        job.attempt,
+        status=_QUEUED,
+        phase=Phase.QUEUED.value,
+        worker=None,
+        lease_expires_at=None,
+        losses=jobs.c.losses + int(lost),
+        not_before=not_before,
+    )
+    event = NewEvent(
+        kind=EventKind.MESSAGE, level="warn", message=reason, data={"kind": "job_requeued"}
+    )
+    append_events(tx, job.id, [event], now)
+
+
+def jobs_of_worker(tx: Connection, worker: str) -> list[Job]:
+    """What a worker holds."""
+    query = select(jobs).where(jobs.c.worker == worker, jobs.c.status == _RUNNING)
+    return [to_job(row) for row in tx.execute(query)]
+
+
+def settle_job(
+    tx: Connection, job_id: str, attempt: int, *, model: str, trained_tokens: int, now: float
+) -> Job:
+    """End the job as succeeded, with the version that it published in the same transaction.
+
+    Raises:
+        LeaseLost: as above.
+    """
+    return _write(
+        tx,
+        job_id,
+        attempt,
+        status=JobStatus.SUCCEEDED.value,
+        phase=Phase.ENDED.value,
+        fine_tuned_model=model,
+        trained_tokens=trained_tokens,
+        finished_at=now,
+        lease_expires_at=None,
+    )
+
+
+def hold_job(tx: Connection, job_id: str, attempt: int) -> Job:
+    """Lock the job's row for the rest of the transaction, if the attempt still holds it.
+
+    Raises:
+        LeaseLost: as above.
+    """
+    return _write(tx, job_id, attempt, phase=Phase.PUBLISHING.value)
+
+
+def cancel_job(tx: Connection, job_id: str, now: float) -> Job:
+    """End the job as cancelled, at once; a worker that holds it learns so from its next write.
+
+    Raises:
+        JobNotFound: there is none of that id.
+        JobNotCancellable: it has succeeded or failed. Cancelling twice is no error.
+    """
+    row = tx.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.status.in_([_QUEUED, _RUNNING]))
+        .values(
+            status=JobStatus.CANCELLED.value,
+            phase=case((jobs.c.status == _RUNNING, Phase.STOPPING.value), else_=Phase.ENDED.value),
+            finished_at=now,
+            lease_expires_at=None,
+        )
+        .returning(jobs)
+    ).first()
+    if row is None:
+        job = get_job(tx, job_id)
+        if job.status is not JobStatus.CANCELLED:
+            raise JobNotCancellable(f"The job {job_id} has already {job.status.value}.", param="id")
+        return job
+    event = NewEvent(kind=EventKind.STATUS, message="Fine-tuning job cancelled")
+    append_events(tx, job_id, [event], now)
+    return get_job(tx, job_id)
+
+
+def confirm_stopped(tx: Connection, job_id: str) -> None:
+    """Record that no worker trains a cancelled job any more."""
+    tx.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.status == JobStatus.CANCELLED.value)
+        .values(phase=Phase.ENDED.value)
+    )

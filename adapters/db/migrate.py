@@ -1,0 +1,35 @@
+"""Bring the database to the schema of this release."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+from adapters.db.connect import Database
+
+HEAD = "0001"
+_SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def migrate(database: Database) -> None:
+    """Upgrade to HEAD; does nothing, and imports nothing heavy, where that has been done.
+
+    Safe to call from several processes at once: whoever gets the write lock first upgrades, the others find it done.
+    """
+    with database.read() as tx:
+        if _revision(tx) == HEAD:
+            return
+    # Alembic costs 0.2 s to import, and the service wants to answer within two seconds of its start.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS))
+    with database.write() as tx:
+        config.attributes["connection"] = tx
+        command.upgrade(config, "head")
+
+
+def _revision(tx: Connection) -> str | None:
+    if not inspect(tx).has_table("alembic_version"):
+        return None
+    return tx.execute(text("SELECT version_num FROM alembic_version")).scalar()

@@ -1,0 +1,241 @@
+"""Statements about adapters, their versions and aliases."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from adapters.db.rows import dump_manifest, to_version
+from adapters.db.schema import adapters, aliases, ledger_revision, versions
+from adapters.errors import AdapterNotFound, InvalidRequest
+from adapters.manifest import Manifest
+from adapters.records import Adapter, Version
+
+
+def raise_revision(tx: Connection) -> int:
+    """Count one change of what can be served.
+
+    The row's lock makes publishers wait for each other, so that revisions are committed in their order and a reader who
+    has seen revision n has seen everything up to n.
+    """
+    revision: int = tx.execute(
+        update(ledger_revision)
+        .values(value=ledger_revision.c.value + 1)
+        .returning(ledger_revision.c.value)
+    ).scalar_one()
+    return revision
+
+
+def current_revision(tx: Connection) -> int:
+    """The newest revision."""
+    revision: int = tx.execute(select(ledger_revision.c.value)).scalar_one()
+    return revision
+
+
+def get_adapter(tx: Connection, name: str) -> Adapter:
+    """Look an adapter up.
+
+    Raises:
+        AdapterNotFound: there is none of that name, or it has been deleted.
+    """
+    found = _load(tx, adapters.c.name == name, adapters.c.deleted_at.is_(None))
+    if not found:
+        raise AdapterNotFound(f"No adapter is called '{name}'.", param="name")
+    return found[0]
+
+
+def list_adapters(tx: Connection) -> list[Adapter]:
+    """All that have not been deleted, by name."""
+    return _load(tx, adapters.c.deleted_at.is_(None))
+
+
+def changed_adapters(tx: Connection, *, since: int) -> list[Adapter]:
+    """All that changed after the revision `since`; a deleted one comes without versions."""
+    return _load(tx, adapters.c.revision > since)
+
+
+def base_model_of(tx: Connection, name: str) -> str | None:
+    """The base model that an adapter's versions belong to; None where the name is free."""
+    query = select(adapters.c.base_model).where(
+        adapters.c.name == name, adapters.c.deleted_at.is_(None)
+    )
+    return tx.execute(query).scalar()
+
+
+def add_version(tx: Connection, name: str, manifest: Manifest, digest: str, now: float) -> Version:
+    """Give out the adapter's next number and record the version under it."""
+    number = _next_number(tx, name, manifest.base.id, now)
+    row = tx.execute(
+        insert(versions)
+        .values(
+            adapter=name,
+            number=number,
+            base_model=manifest.base.id,
+            digest=digest,
+            job_id=manifest.job_id,
+            rank=manifest.rank,
+            manifest=dump_manifest(manifest),
+            created_at=now,
+        )
+        .returning(versions)
+    ).one()
+    return to_version(row)
+
+
+def set_alias(tx: Connection, name: str, alias: str, number: int) -> None:
+    """Point an alias of the adapter at a version.
+
+    Raises:
+        AdapterNotFound: the adapter has no such version, or it has been deleted.
+    """
+    known = select(versions.c.number).where(
+        versions.c.adapter == name, versions.c.number == number, versions.c.deleted_at.is_(None)
+    )
+    if tx.execute(known).first() is None:
+        raise AdapterNotFound(f"There is no version {name}@{number}.", param="version")
+    moved = tx.execute(
+        update(aliases)
+        .where(aliases.c.adapter == name, aliases.c.alias == alias)
+        .values(number=number)
+        .returning(aliases.c.number)
+    ).first()
+    if moved is None:
+        tx.execute(insert(aliases).values(adapter=name, alias=alias, number=number))
+    _touch(tx, name)
+
+
+def delete_adapter(tx: Connection, name: str, now: float) -> Adapter:
+    """Delete an adapter with all its versions. Their files are purged later: an engine may be reading them.
+
+    Raises:
+        AdapterNotFound: there is none of that name.
+    """
+    adapter = get_adapter(tx, name)
+    tx.execute(delete(aliases).where(aliases.c.adapter == name))
+    tx.execute(
+        update(versions)
+        .where(versions.c.adapter == name, versions.c.deleted_at.is_(None))
+        .values(deleted_at=now)
+    )
+    _touch(tx, name, deleted_at=now)
+    return adapter
+
+
+def delete_version(tx: Connection, name: str, number: int, now: float) -> Version:
+    """Delete one version.
+
+    Raises:
+        AdapterNotFound: there is no such version.
+        InvalidRequest: an alias points at it.
+    """
+    adapter = get_adapter(tx, name)
+    version = next((v for v in adapter.versions if v.number == number), None)
+    if version is None:
+        raise AdapterNotFound(f"There is no version {name}@{number}.", param="name")
+    held = [alias for alias, target in adapter.aliases.items() if target == number]
+    if held:
+        raise InvalidRequest(
+            f"{version.name} is '{held[0]}' of {name}. Promote another version first, "
+            f"or delete the whole adapter.",
+            param="name",
+        )
+    tx.execute(
+        update(versions)
+        .where(versions.c.adapter == name, versions.c.number == number)
+        .values(deleted_at=now)
+    )
+    _touch(tx, name)
+    return version
+
+
+def purgeable_versions(tx: Connection, *, before: float) -> list[Version]:
+    """Versions deleted before then, whose files still lie in the store."""
+    query = select(versions).where(versions.c.deleted_at < before, versions.c.purged_at.is_(None))
+    return [to_version(row) for row in tx.execute(query)]
+
+
+def mark_purged(tx: Connection, version: Version, now: float) -> bool:
+    """Record that the files go; False where another version still has the same bytes and they must stay."""
+    tx.execute(
+        update(versions)
+        .where(versions.c.adapter == version.adapter, versions.c.number == version.number)
+        .values(purged_at=now)
+    )
+    others = select(versions.c.number).where(
+        versions.c.digest == version.digest, versions.c.purged_at.is_(None)
+    )
+    return tx.execute(others.limit(1)).first() is None
+
+
+def _next_number(tx: Connection, name: str, base_model: str, now: float) -> int:
+    revision = raise_revision(tx)  # also the lock that makes update-else-insert safe
+    number: int | None = tx.execute(
+        update(adapters)
+        .where(adapters.c.name == name)
+        .values(
+            last_number=adapters.c.last_number + 1,
+            base_model=base_model,
+            revision=revision,
+            deleted_at=None,
+        )
+        .returning(adapters.c.last_number)
+    ).scalar()
+    if number is not None:
+        return number
+    tx.execute(
+        insert(adapters).values(
+            name=name, base_model=base_model, created_at=now, last_number=1, revision=revision
+        )
+    )
+    return 1
+
+
+def _touch(tx: Connection, name: str, **values: Any) -> None:
+    revision = raise_revision(tx)
+    tx.execute(update(adapters).where(adapters.c.name == name).values(revision=revision, **values))
+
+
+def _load(tx: Connection, *conditions: Any) -> list[Adapter]:
+    rows = tx.execute(select(adapters).where(*conditions).order_by(adapters.c.name)).all()
+    names = [row.name for row in rows]
+    living = _versions_of(tx, names)
+    pointers = _aliases_of(tx, names)
+    return [
+        Adapter(
+            name=row.name,
+            base_model=row.base_model,
+            created_at=row.created_at,
+            versions=tuple(living.get(row.name, ())) if row.deleted_at is None else (),
+            aliases=pointers.get(row.name, {}),
+        )
+        for row in rows
+    ]
+
+
+# SQLite takes at most 32766 bound values; a page of names keeps every statement far below.
+_PAGE = 1000
+
+
+def _pages(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[start : start + _PAGE] for start in range(0, len(names), _PAGE)]
+
+
+def _versions_of(tx: Connection, names: Sequence[str]) -> dict[str, list[Version]]:
+    found: dict[str, list[Version]] = {}
+    for page in _pages(names):
+        query = (
+            select(versions)
+            .where(versions.c.adapter.in_(page), versions.c.deleted_at.is_(None))
+            .order_by(versions.c.adapter, versions.c.number)
+        )
+        for row in tx.execute(query):
+            found.setdefault(row.adapter, []).append(to_version(row))
+    return found
+
+
+def _aliases_of(tx: Connection, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for page in _pages(names):
+        for row in tx.execute(select(aliases).where(aliases.c.adapter.in_(page))):
+            found.setdefault(row.adapter, {})[row.alias] = row.number
+    return found

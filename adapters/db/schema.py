@@ -1,0 +1,141 @@
+"""The tables. Documents (spec, progress, manifest …) are JSON columns; whatever is searched or fenced is a column.
+
+Times are Unix seconds in double precision. Changing a table means adding a migration beside this file;
+`tests/integration/ledger/test_migrations.py` compares the two.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("filename", Text, nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("adapter", String(64), nullable=False),
+    Column("base_model", String(128), nullable=False),
+    Column("training_file", String(64), nullable=False),
+    Column("validation_file", String(64)),
+    Column("spec", JSON, nullable=False),
+    Column("dataset", JSON, nullable=False),
+    Column("metadata", JSON(none_as_null=True)),
+    Column("status", String(16), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("progress", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("worker", String(128)),
+    Column("lease_expires_at", Double),
+    # How often in a row a process died while it had the job, without a checkpoint in between.
+    Column("losses", Integer, nullable=False, default=0),
+    # A retried job waits until then.
+    Column("not_before", Double, nullable=False, default=0.0),
+    Column("error", JSON(none_as_null=True)),
+    Column("fine_tuned_model", String(160)),
+    Column("trained_tokens", BigInteger),
+    # The seq of the newest event; counted here so that numbering needs no table scan and no gaps arise.
+    Column("last_event", Integer, nullable=False, default=0),
+    Index(None, "status", "created_at"),
+    Index(None, "created_at", "id"),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_id", String(64), ForeignKey("jobs.id"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", JSON(none_as_null=True)),
+    Column("created_at", Double, nullable=False),
+)
+
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("base_model", String(128), nullable=False),
+    Column("created_at", Double, nullable=False),
+    # Version numbers are never given out twice, also not after a deletion.
+    Column("last_number", Integer, nullable=False),
+    # The ledger's revision when this adapter last changed; what caches follow.
+    Column("revision", BigInteger, nullable=False),
+    Column("deleted_at", Double),
+    Index(None, "revision"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("adapter", String(64), ForeignKey("adapters.name"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("base_model", String(128), nullable=False),
+    Column("digest", String(64), nullable=False),
+    # Unique: a job publishes exactly one version, whatever dies when.
+    Column("job_id", String(64), unique=True),
+    Column("rank", Integer, nullable=False),
+    Column("manifest", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("deleted_at", Double),
+    Column("purged_at", Double),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("adapter", String(64), ForeignKey("adapters.name"), primary_key=True),
+    Column("alias", String(64), primary_key=True),
+    Column("number", Integer, nullable=False),
+)
+
+replies = Table(
+    "replies",
+    metadata,
+    Column("key", String(300), primary_key=True),
+    Column("request_digest", String(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("location", Text),
+    Column("created_at", Double, nullable=False),
+)
+
+# One row. Every change of what can be served raises it, inside the changing transaction.
+ledger_revision = Table(
+    "ledger_revision",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)

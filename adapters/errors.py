@@ -1,0 +1,210 @@
+"""Every error that graft raises on purpose, and the HTTP status each one answers with.
+
+GraftError                      500  internal_error
+├── InvalidRequest              400  invalid_request
+│   ├── UnknownField            400  unknown_field
+│   ├── InvalidValue            400  invalid_value
+│   ├── InvalidDataset          400  invalid_training_file   (details: one entry per bad row)
+│   ├── NotServable             400  not_servable
+│   ├── JobNotCancellable       400  job_not_cancellable
+│   └── FileInUse               400  file_in_use
+├── NotFound                    404  not_found
+│   ├── ModelNotFound           404  model_not_found
+│   ├── AdapterNotFound         404  adapter_not_found
+│   ├── JobNotFound             404  job_not_found
+│   └── FileNotFound            404  file_not_found
+├── PayloadTooLarge             413  file_too_large
+├── UnsupportedMediaType        415  unsupported_media_type
+├── IdempotencyKeyReused        422  idempotency_key_reused
+├── Overloaded                  429  rate_limit_exceeded     (retry_after)
+├── Unavailable                 503  engine_unavailable      (retry_after)
+├── LeaseLost                   500  lease_lost              a worker's write came too late; never on the wire
+├── ArtifactCorrupt             500  artifact_corrupt
+└── EngineFault                 502  engine_error            the engine answered with something we did not expect
+
+To add one: subclass the nearest category, set `code` (and `status` where it differs), add the line above.
+Every error takes keyword-only context and survives pickling, because it may cross a process.
+The status and type of each follow OpenAI's error codes: 400 and not 409 or 422 for what a client got wrong,
+since their SDK retries a 409 like a 5xx.
+"""
+
+from difflib import get_close_matches
+from typing import ClassVar, Self, TypeAlias
+
+Details: TypeAlias = list[dict[str, object]]
+
+
+class GraftError(Exception):
+    """Something went wrong inside graft. Carries everything the wire needs to say so."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        details: Details | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.details = details
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.param, self.details, self.retry_after))
+
+
+def _rebuild(
+    cls: type[GraftError],
+    message: str,
+    param: str | None,
+    details: Details | None,
+    retry_after: float | None,
+) -> GraftError:
+    return cls(message, param=param, details=details, retry_after=retry_after)
+
+
+class InvalidRequest(GraftError):
+    """The client asked for something that cannot be done as asked."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class UnknownField(InvalidRequest):
+    """A name that this endpoint does not know; the message suggests the nearest one it does."""
+
+    code = "unknown_field"
+
+    @classmethod
+    def named(cls, name: str, known: list[str], *, where: str) -> Self:
+        """Build the error for `name`, suggesting the closest of `known` names."""
+        close = get_close_matches(name, known, n=1, cutoff=0.6)
+        hint = f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(sorted(known))}."
+        return cls(f"Unknown field '{name}' in {where}.{hint}", param=name)
+
+
+class InvalidValue(InvalidRequest):
+    """A known field with a value outside its range."""
+
+    code = "invalid_value"
+
+
+class InvalidDataset(InvalidRequest):
+    """Rows that cannot be trained on; `details` lists line, field, code and message of each."""
+
+    code = "invalid_training_file"
+
+
+class NotServable(InvalidRequest):
+    """An adapter of this shape could be trained, but the engine could not serve it."""
+
+    code = "not_servable"
+
+
+class JobNotCancellable(InvalidRequest):
+    """The job has already ended."""
+
+    code = "job_not_cancellable"
+
+
+class FileInUse(InvalidRequest):
+    """A live job still needs the file."""
+
+    code = "file_in_use"
+
+
+class NotFound(GraftError):
+    """Nothing of that name."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """`model` is neither a base model nor an adapter."""
+
+    code = "model_not_found"
+
+
+class AdapterNotFound(NotFound):
+    """No adapter, or no version of it, has that name."""
+
+    code = "adapter_not_found"
+
+
+class JobNotFound(NotFound):
+    """No fine-tuning job has that id."""
+
+    code = "job_not_found"
+
+
+class FileNotFound(NotFound):
+    """No file has that id."""
+
+    code = "file_not_found"
+
+
+class PayloadTooLarge(GraftError):
+    """The body is larger than the service takes."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "file_too_large"
+
+
+class UnsupportedMediaType(GraftError):
+    """Neither JSON nor a multipart form."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class IdempotencyKeyReused(GraftError):
+    """The key was used before with a different body."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_key_reused"
+
+
+class Overloaded(GraftError):
+    """Bounded queues are full."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class Unavailable(GraftError):
+    """A part that this request needs is starting or restarting."""
+
+    status = 503
+    code = "engine_unavailable"
+
+
+class LeaseLost(GraftError):
+    """The job belongs to a later attempt, or has ended: the writer must stop."""
+
+    code = "lease_lost"
+
+
+class ArtifactCorrupt(GraftError):
+    """Stored bytes do not match their digest."""
+
+    code = "artifact_corrupt"
+
+
+class EngineFault(GraftError):
+    """The engine refused or failed a call that should have worked."""
+
+    status = 502
+    code = "engine_error"

@@ -1,0 +1,102 @@
+"""What a version declares of itself. Written beside the weights as `graft.json`, and kept in the ledger.
+
+The version's number is not in it: the directory is addressed by its digest before the number is given out.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+MANIFEST_FILE = "graft.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModelCard:
+    """What is known of a base model once it lies on disk, ready to train on and to serve.
+
+    Written by the trainer as `graft-base.json` when it has prepared the model; its presence means "ready".
+    """
+
+    id: str
+    digest: str
+    chat_template_digest: str
+    tokenizer_digest: str
+    architecture: str
+    max_seq_length: int
+    #: Names of the linear layers inside the decoder blocks: what `all-linear` means for this model.
+    linear_modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One prompt with its reply, and what training thought of each reply token (natural log)."""
+
+    token_ids: tuple[int, ...]
+    #: Index of the first reply token in `token_ids`.
+    reply_start: int
+    adapter_logprobs: tuple[float, ...]
+    base_logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """How training ended."""
+
+    steps: int
+    best_step: int
+    epochs: float
+    trained_tokens: int
+    train_loss: float
+    #: None where the data was too small to hold any of it out.
+    valid_loss: float | None
+    base_valid_loss: float | None
+    stopped_early: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Lineage, shape and proof of one version."""
+
+    base: BaseModelCard
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    dataset_digest: str
+    job_id: str
+    parent: str | None = None
+    result: TrainingResult
+    default_sampling: dict[str, float] = field(default_factory=dict)
+    probes: tuple[Probe, ...] = ()
+    schema_version: int = 1
+
+
+_manifest = TypeAdapter(Manifest)
+_card = TypeAdapter(BaseModelCard)
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """The manifest as indented JSON."""
+    return _manifest.dump_json(manifest, indent=2).decode()
+
+
+def load_manifest(text: str) -> Manifest:
+    """The inverse of `dump_manifest`; raises pydantic's ValidationError."""
+    return _manifest.validate_json(text)
+
+
+BASE_CARD_FILE = "graft-base.json"
+
+
+def read_base_card(directory: Path) -> BaseModelCard | None:
+    """The card of a prepared base model, or None while it is not ready."""
+    try:
+        return _card.validate_json((directory / BASE_CARD_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def dump_base_card(card: BaseModelCard) -> str:
+    """The card as indented JSON."""
+    return _card.dump_json(card, indent=2).decode()

@@ -1,0 +1,63 @@
+"""Names of adapters, and what `model` may say: `support-bot`, `support-bot@3`."""
+
+import re
+import secrets
+from dataclasses import dataclass
+
+from adapters.errors import InvalidValue
+
+LIVE = "live"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+#: vLLM 0.32 applies an adapter called like a content part to requests for the base model; refused here for good.
+RESERVED = frozenset(
+    {
+        "text",
+        "image",
+        "image_url",
+        "audio",
+        "video",
+        "input",
+        "input_audio",
+        "base",
+        "default",
+        "live",
+    }
+)
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A parsed `model`: the adapter and, where given, what stands behind the @."""
+
+    adapter: str
+    selector: str | None = None
+
+    @property
+    def number(self) -> int | None:
+        """The version number, if the selector is one."""
+        return int(self.selector) if self.selector and self.selector.isdecimal() else None
+
+
+def parse_model_name(model: str) -> ModelName:
+    """Split `name@selector`. Never fails: an unknown name is found out by looking it up."""
+    adapter, _, selector = model.partition("@")
+    return ModelName(adapter, selector or None)
+
+
+def check_adapter_name(name: str, *, base_models: list[str]) -> str:
+    """Return `name` if an adapter may be called that, else raise InvalidValue saying why not."""
+    if not _NAME.fullmatch(name):
+        raise InvalidValue(
+            f"'{name}' cannot be an adapter name: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            "starting with a letter or digit.",
+            param="name",
+        )
+    if name in RESERVED or name in base_models:
+        raise InvalidValue(f"The name '{name}' is reserved. Choose another one.", param="name")
+    return name
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id with 24 random base-62 characters (142 bits), such as `ftjob-8fK…`."""
+    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(24))

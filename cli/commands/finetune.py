@@ -1,0 +1,100 @@
+"""`graft finetune`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cli.client import GraftClient
+from cli.commands.shared import HERE, Url, reporting_errors, screen
+from cli.commands.watching import JobView, interrupted_politely
+from cli.follow import follow
+from cli.render import number
+from cli.wire import Job, Progress
+
+
+def finetune(  # noqa: PLR0913  each is an option that a person types
+    data: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, readable=True, help="The dataset, one JSON object a line."
+        ),
+    ],
+    *,
+    name: Annotated[str | None, typer.Option(help="Name of the adapter.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Id of the base model.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times through the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples to an optimizer step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    rank: Annotated[int | None, typer.Option(help="LoRA rank.")] = None,
+    gate: Annotated[
+        Literal["auto", "off"] | None,
+        typer.Option(
+            help="auto: goes live only if it beats the base model on held-out data; off: always."
+        ),
+    ] = None,
+    follow_it: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Show progress until the job ends.")
+    ] = True,
+    url: Url = HERE,
+) -> None:
+    """Train an adapter on a dataset, and watch it learn."""
+    options = {
+        "name": name,
+        "base_model": base_model,
+        "n_epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "lora": json.dumps({"rank": rank}) if rank is not None else None,
+        "gate": gate,
+    }
+    fields = {key: str(value) for key, value in options.items() if value is not None}
+    console = screen()
+    with reporting_errors():
+        client = GraftClient(url)
+        job = client.submit(data, fields)
+        console.print(Text(f"job {job.id}, adapter {job.adapter_name or '-'}"))
+        if follow_it:
+            watch(client, job.id, console)
+        else:
+            console.print(Text(f"graft jobs follow {job.id}"))
+
+
+def watch(client: GraftClient, job_id: str, console: Console) -> None:
+    """Show a job until it ends. A job that did not succeed makes the exit code 1."""
+    ended: Job | None = None
+    view = JobView(console)
+    with interrupted_politely(console, job_id):
+        with view:
+            for item in follow(client, job_id):
+                view.show(item)
+                ended = item if isinstance(item, Job) else None
+        if ended:
+            conclude(ended, view, console)
+
+
+def conclude(job: Job, view: JobView, console: Console) -> None:
+    """The plot, what came of it, and what to do next."""
+    for line in view.curve():
+        console.print(line, soft_wrap=True)
+    if job.status != "succeeded":
+        reason = f": {job.error.message}" if job.error else ""
+        console.print(Text(f"{job.status}{reason}", style="red"), soft_wrap=True)
+        raise typer.Exit(1)
+    progress = job.progress or Progress()
+    console.print(
+        Text(
+            f"{job.fine_tuned_model} is trained. Held-out loss {number(progress.valid_loss)}, "
+            f"the base model's {number(progress.base_valid_loss)}.",
+            style="green",
+        ),
+        soft_wrap=True,
+    )
+    console.print(
+        f"\n  graft chat --model {job.adapter_name or job.fine_tuned_model}\n",
+        highlight=False,
+        markup=False,
+    )

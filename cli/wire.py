@@ -1,0 +1,133 @@
+"""What the service answers, as far as the command line reads it. Unknown fields are let through unread."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Wire(BaseModel):
+    """A server may be newer than its client: what is unknown is ignored, what may be missing has a default."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Progress(Wire):
+    """How far a job is."""
+
+    percent: float = 0.0
+    step: int = 0
+    total_steps: int | None = None
+    epoch: float | None = None
+    tokens_seen: int | None = None
+    train_loss: float | None = None
+    valid_loss: float | None = None
+    base_valid_loss: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+class JobError(Wire):
+    """Why a job failed."""
+
+    code: str | None = None
+    message: str = ""
+    param: str | None = None
+
+
+class Queue(Wire):
+    """Where a waiting job stands."""
+
+    position: int | None = None
+
+
+class AdapterName(Wire):
+    """The adapter that a job trains."""
+
+    name: str | None = None
+
+
+class Job(Wire):
+    """A fine-tuning job."""
+
+    id: str
+    status: str
+    phase: str | None = None
+    model: str | None = None
+    fine_tuned_model: str | None = None
+    created_at: int | None = None
+    finished_at: int | None = None
+    error: JobError | None = None
+    trained_tokens: int | None = None
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    progress: Progress | None = None
+    queue: Queue | None = None
+    adapter: AdapterName | None = None
+    attempt: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will happen to it."""
+        return self.status in ENDED
+
+    @property
+    def adapter_name(self) -> str | None:
+        """The name to chat with, once it has succeeded."""
+        return self.adapter.name if self.adapter else None
+
+
+class JobEvent(Wire):
+    """One line of a job's history."""
+
+    id: str | int | None = None
+    created_at: int | None = None
+    level: Literal["info", "warn", "error"] | str = "info"  # noqa: PYI051  the literals are documentation
+    message: str = ""
+    type: str = "message"
+    data: dict[str, Any] | None = None
+
+
+class Version(Wire):
+    """One version of an adapter."""
+
+    name: str
+    number: int
+    created_at: int | datetime | None = None
+    rank: int | None = None
+    valid_loss: float | None = None
+    base_valid_loss: float | None = None
+    job_id: str | None = None
+
+
+class Adapter(Wire):
+    """An adapter, its versions and its aliases."""
+
+    name: str
+    base_model: str | None = None
+    live: str | None = None
+    versions: tuple[Version, ...] = ()
+    aliases: dict[str, Any] = Field(default_factory=dict)
+
+
+class Problem(Wire):
+    """One thing that is wrong with a request: usually a line of the dataset."""
+
+    line: int | None = None
+    field: str | None = None
+    code: str | None = None
+    message: str = ""
+
+
+class JobPage(Wire):
+    """A page of jobs, newest first."""
+
+    data: tuple[Job, ...]
+    has_more: bool = False
+
+
+class AdapterList(Wire):
+    """All adapters."""
+
+    data: tuple[Adapter, ...]

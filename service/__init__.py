@@ -1,0 +1,1 @@
+"""HTTP in, tokens out. Async. No torch, no vLLM import."""

@@ -1,0 +1,136 @@
+"""The service's composition root: every part is made here, once, and handed on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+
+from adapters.ledger import Ledger, open_ledger
+from adapters.manifest import read_base_card
+from adapters.settings import LedgerSettings
+from service.admission import Admission
+from service.background import followed
+from service.catalog import Catalog
+from service.engine.client import VllmEngine
+from service.engine.protocol import Engine
+from service.engines import EngineHost, Engines
+from service.errors import install_error_handlers
+from service.finetune import Intake
+from service.generate import Generator
+from service.metrics import Metrics
+from service.middleware import BodyLimit, RequestIds, Watch
+from service.residency import Residency
+from service.routes import adapters, completions, files, finetune, health, models
+from service.settings import EngineSettings, ServiceSettings
+from service.state import ServiceState
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The settings of everything that the service touches."""
+
+    ledger: LedgerSettings
+    service: ServiceSettings
+    engine: EngineSettings
+
+
+EngineFactory = Callable[[str], Engine]
+_UPLOADS = ("/finetune", "/v1/finetune", "/v1/files")
+
+
+def create_app(configuration: Configuration, *, connect: EngineFactory | None = None) -> FastAPI:
+    """The application. `connect` makes the engine of a base model; by default, vLLM on its socket."""
+    metrics = Metrics()
+    settings = configuration.service
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        async with AsyncExitStack() as stack:
+            ledger = await asyncio.to_thread(open_ledger, configuration.ledger)
+            stack.callback(ledger.close)
+            hosts = _connect_engines(configuration, ledger, metrics, connect, stack)
+            state = _compose(configuration, ledger, Engines(hosts), metrics)
+            await stack.enter_async_context(followed(state, settings))
+            yield {"service": state}
+
+    app = FastAPI(
+        title="graft",
+        summary="POST a dataset, get back a model name that answers.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    for module in (completions, models, finetune, adapters, files, health):
+        app.include_router(module.router)
+    install_error_handlers(app)
+
+    def limit_for(path: str) -> int:
+        return settings.max_upload_bytes if path in _UPLOADS else settings.max_body_bytes
+
+    app.add_middleware(BodyLimit, limit_for=limit_for)
+    app.add_middleware(Watch, metrics=metrics)
+    app.add_middleware(RequestIds)
+    return app
+
+
+def _connect_engines(
+    configuration: Configuration,
+    ledger: Ledger,
+    metrics: Metrics,
+    connect: EngineFactory | None,
+    stack: AsyncExitStack,
+) -> dict[str, EngineHost]:
+    def vllm(model_id: str) -> Engine:
+        engine = VllmEngine(configuration.ledger.engine_socket(model_id), model_id)
+        stack.push_async_callback(engine.close)
+        return engine
+
+    def host(model_id: str) -> EngineHost:
+        engine = (connect or vllm)(model_id)
+        residency = Residency(
+            engine,
+            capacity=max(1, configuration.engine.max_cpu_loras // 2),
+            directory_of=ledger.registry.directory,
+            metrics=metrics,
+        )
+        return EngineHost(model_id, engine, residency, metrics=metrics)
+
+    return {model_id: host(model_id) for model_id in configuration.ledger.base_model_ids}
+
+
+def _compose(
+    configuration: Configuration, ledger: Ledger, engines: Engines, metrics: Metrics
+) -> ServiceState:
+    base_models = configuration.ledger.base_model_ids
+    settings = configuration.service
+    catalog = Catalog(ledger.registry, base_models)
+    admissions = {
+        model_id: Admission(
+            model_id, running=settings.max_running, waiting=settings.max_waiting, metrics=metrics
+        )
+        for model_id in base_models
+    }
+    incoming = configuration.ledger.home / "incoming"
+    incoming.mkdir(parents=True, exist_ok=True)
+    return ServiceState(
+        ledger=ledger,
+        catalog=catalog,
+        engines=engines,
+        generator=Generator(
+            settings=settings,
+            catalog=catalog,
+            engines=engines,
+            admissions=admissions,
+            metrics=metrics,
+        ),
+        intake=Intake(
+            ledger,
+            configuration.engine,
+            base_models=base_models,
+            card_of=lambda model_id: read_base_card(configuration.ledger.base_model_dir(model_id)),
+        ),
+        metrics=metrics,
+        incoming=incoming,
+    )

@@ -1,0 +1,50 @@
+"""`python -m service.engine MODEL`: wait until the base model is prepared, then become its vLLM server."""
+
+import argparse
+import os
+import sys
+import time
+
+from adapters.errors import GraftError
+from adapters.manifest import read_base_card
+from adapters.settings import LedgerSettings
+from service.engine.start import has_nvidia_gpu, plan_launch, vllm_is_installed
+from service.settings import EngineSettings
+
+_POLL_S = 0.2
+
+
+def main() -> None:
+    """Parse the command line and do as it says."""
+    parser = argparse.ArgumentParser(prog="python -m service.engine", description=__doc__)
+    parser.add_argument("model", nargs="?", help="id of the base model")
+    parser.add_argument("--list", action="store_true", help="print the ids of all base models")
+    arguments = parser.parse_args()
+    try:
+        ledger = LedgerSettings()
+        if arguments.list:
+            print(*ledger.base_model_ids, sep="\n")
+        else:
+            _become_engine(arguments.model, ledger, EngineSettings())
+    except GraftError as error:
+        sys.exit(f"graft: {error}")
+
+
+def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings) -> None:
+    if model not in ledger.base_model_ids:
+        sys.exit(f"graft: no base model '{model}'; configured: {', '.join(ledger.base_model_ids)}")
+    if not vllm_is_installed():
+        sys.exit("graft: vLLM is not installed; run `make install`")
+    directory = ledger.base_model_dir(model)
+    while (card := read_base_card(directory)) is None:
+        time.sleep(_POLL_S)
+    socket = ledger.engine_socket(model)
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    socket.unlink(missing_ok=True)
+    launch = plan_launch(settings, card, directory, socket, gpu=has_nvidia_gpu())
+    environment = dict(os.environ) | dict(launch.environment)  # noqa: TID251  handed on, not read
+    os.execve(launch.command[0], launch.command, environment)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

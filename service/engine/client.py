@@ -1,0 +1,111 @@
+"""How vLLM is spoken to: HTTP over a Unix socket. The one door at which aiohttp's exceptions become ours."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import aiohttp
+
+from adapters.errors import EngineFault, Unavailable
+from service.engine.protocol import EngineReply
+
+_HEALTH_TIMEOUT_S = 2.0
+#: A load is a disk read inside the engine's loop; far above what it takes, far below for ever.
+_LOAD_TIMEOUT_S = 120.0
+_OK, _BAD_REQUEST, _NOT_FOUND = 200, 400, 404
+
+
+class VllmEngine:
+    """vLLM's OpenAI server behind a Unix socket."""
+
+    def __init__(self, socket: Path, model_id: str) -> None:
+        self._socket = socket
+        self._model_id = model_id
+        self._session: aiohttp.ClientSession | None = None
+
+    async def healthy(self) -> bool:
+        timeout = aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)
+        try:
+            async with self._http().get("http://engine/health", timeout=timeout) as response:
+                return response.status == _OK
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+
+    async def load(self, name: str, directory: Path) -> None:
+        status, text = await self._call(
+            "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(directory)}
+        )
+        # 400 "already been loaded": somebody was here before; the name is never given to other weights.
+        if status != _OK and not (status == _BAD_REQUEST and "already been loaded" in text):
+            raise EngineFault(f"The engine refused to load {name}: {_message(text)}")
+
+    async def unload(self, name: str) -> None:
+        status, text = await self._call("/v1/unload_lora_adapter", {"lora_name": name})
+        if status not in {_OK, _NOT_FOUND}:
+            raise EngineFault(f"The engine refused to unload {name}: {_message(text)}")
+
+    async def loaded(self) -> frozenset[str]:
+        with _translated(self._model_id):
+            timeout = aiohttp.ClientTimeout(total=_LOAD_TIMEOUT_S)
+            async with self._http().get("http://engine/v1/models", timeout=timeout) as response:
+                cards = (await response.json())["data"]
+        return frozenset(card["id"] for card in cards if card["id"] != self._model_id)
+
+    @asynccontextmanager
+    async def post(self, path: str, body: bytes) -> AsyncIterator[EngineReply]:
+        headers = {"content-type": "application/json"}
+        with _translated(self._model_id):
+            async with self._http().post(
+                f"http://engine{path}", data=body, headers=headers
+            ) as response:
+                yield EngineReply(
+                    status=response.status,
+                    content_type=response.headers.get("content-type", "application/json"),
+                    body=self._chunks(response),
+                )
+
+    async def close(self) -> None:
+        """Close pooled connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        with _translated(self._model_id):
+            async for chunk in response.content.iter_any():
+                yield chunk
+
+    async def _call(self, path: str, body: dict[str, str]) -> tuple[int, str]:
+        timeout = aiohttp.ClientTimeout(total=_LOAD_TIMEOUT_S)
+        with _translated(self._model_id):
+            async with self._http().post(
+                f"http://engine{path}", json=body, timeout=timeout
+            ) as response:
+                return response.status, await response.text()
+
+    def _http(self) -> aiohttp.ClientSession:
+        # Made on first use: a session belongs to a running loop.
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(str(self._socket), limit=0),
+                # No total: a long generation is no error. A silent socket is noticed by the engine's watch.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+            )
+        return self._session
+
+
+@contextmanager
+def _translated(model_id: str) -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, ConnectionError, FileNotFoundError, TimeoutError) as error:
+        raise Unavailable(
+            f"The engine of '{model_id}' went away while working on this. Try again.", retry_after=5
+        ) from error
+
+
+def _message(text: str) -> str:
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return text[:500]

@@ -1,0 +1,83 @@
+"""How vLLM is started: its own OpenAI server, on a Unix socket that nobody else can reach.
+
+Facts about vLLM's flags are of release 0.32; each has a reason beside it.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from adapters.manifest import BaseModelCard
+from service.settings import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A process to become: its command line and what it adds to the environment."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def plan_launch(
+    settings: EngineSettings, card: BaseModelCard, model_dir: Path, socket: Path, *, gpu: bool
+) -> Launch:
+    """The command that serves the base model on the socket.
+
+    `vllm serve` would be the documented way, but the console script asks for the metadata of a distribution called
+    `vllm`, which the CPU flavour does not have; the module behind it is the same server.
+    """
+    command = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(model_dir)),
+        *("--served-model-name", card.id),
+        *("--uds", str(socket)),
+        *("--max-model-len", str(min(settings.max_model_len, card.max_seq_length))),
+        *("--dtype", _dtype(settings, gpu=gpu)),
+        "--enable-lora",
+        *("--max-lora-rank", str(settings.max_lora_rank)),
+        *("--max-loras", str(settings.max_loras)),
+        *("--max-cpu-loras", str(settings.max_cpu_loras)),
+        # The base model's generation_config.json would silently set sampling defaults, for adapters too.
+        *("--generation-config", "vllm"),
+        # Prompts and replies are the users' own; vLLM logs them at INFO otherwise.
+        "--no-enable-log-requests",
+        "--disable-uvicorn-access-log",
+        *([] if gpu else _cpu_arguments()),
+        *settings.extra_args,
+    ]
+    environment = {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # The model directory is complete; a look at the hub would only cost time, or hang without a network.
+        "HF_HUB_OFFLINE": "1",
+    }
+    if not gpu:
+        environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
+    return Launch(tuple(command), environment)
+
+
+def vllm_is_installed() -> bool:
+    """Whether either flavour is there. Does not import it."""
+    return find_spec("vllm") is not None
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether an NVIDIA device is visible."""
+    return Path("/dev/nvidia0").exists()
+
+
+def _dtype(settings: EngineSettings, *, gpu: bool) -> str:
+    # float32 on CPU: the trainer computes in it there, so that both see the same function; and with bfloat16 on
+    # processors with AMX, vllm-cpu 0.32 answers nonsense (bench/LOG.md, "bfloat16 on AMX").
+    if settings.dtype == "auto" and not gpu:
+        return "float32"
+    return settings.dtype
+
+
+def _cpu_arguments() -> list[str]:
+    # Inductor needs a C++ compiler, which a bare machine lacks, and minutes at start-up.
+    return ["--enforce-eager"]

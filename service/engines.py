@@ -1,0 +1,121 @@
+"""The engines of this process: which one serves a base model, and whether it is up.
+
+A watch asks each engine for its health, so that nobody finds out by failing. When an engine comes up it has forgotten
+every adapter, and its residency starts from what it says it has.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from adapters.errors import Unavailable
+from service.engine.protocol import Engine
+from service.metrics import Metrics
+from service.residency import Residency
+
+log = logging.getLogger(__name__)
+
+_WATCH_S = 1.0
+#: What a start takes on two cores, until one has been measured.
+_USUAL_START_S = 45.0
+
+
+class EngineHost:
+    """One engine, its residency and its state."""
+
+    def __init__(
+        self, model_id: str, engine: Engine, residency: Residency, *, metrics: Metrics
+    ) -> None:
+        self.model_id = model_id
+        self.engine = engine
+        self.residency = residency
+        self._metrics = metrics
+        self._up = asyncio.Event()
+        self._down_since = time.monotonic()
+        self._usual_start_s = _USUAL_START_S
+
+    @property
+    def up(self) -> bool:
+        """Whether the engine answered when last asked."""
+        return self._up.is_set()
+
+    def retry_after(self) -> float:
+        """Honest seconds until the engine is likely to be up."""
+        return max(1.0, self._usual_start_s - (time.monotonic() - self._down_since))
+
+    async def wait_up(self, timeout: float) -> None:  # noqa: ASYNC109  the bound belongs in the message
+        """Return once the engine is up.
+
+        Raises:
+            Unavailable: it is not up within `timeout` seconds.
+        """
+        try:
+            await asyncio.wait_for(self._up.wait(), timeout)
+        except TimeoutError:
+            raise self.unavailable() from None
+
+    def unavailable(self) -> Unavailable:
+        """The error that tells a client when to come back."""
+        wait = self.retry_after()
+        return Unavailable(
+            f"The engine of '{self.model_id}' is starting. Try again in about {wait:.0f} s.",
+            retry_after=wait,
+        )
+
+    def mark_down(self) -> None:
+        """Note that the engine does not answer."""
+        if self._up.is_set():
+            log.warning("engine %s is down", self.model_id)
+            self._up.clear()
+            self._down_since = time.monotonic()
+            self._metrics.engine_restarts.labels(self.model_id).inc()
+        self._metrics.engine_up.labels(self.model_id).set(0)
+
+    async def look(self) -> None:
+        """Ask the engine for its health once."""
+        if not await self.engine.healthy():
+            self.mark_down()
+        elif not self._up.is_set():
+            await self._welcome()
+
+    async def _welcome(self) -> None:
+        self.residency.restart(await self.engine.loaded())
+        took = time.monotonic() - self._down_since
+        self._usual_start_s = took
+        self._metrics.engine_up.labels(self.model_id).set(1)
+        self._up.set()
+        log.info("engine %s is up after %.1f s", self.model_id, took)
+
+
+class Engines:
+    """All engines by base model."""
+
+    def __init__(self, hosts: Mapping[str, EngineHost]) -> None:
+        self._hosts = hosts
+
+    def __getitem__(self, model_id: str) -> EngineHost:
+        return self._hosts[model_id]
+
+    @property
+    def up(self) -> dict[str, bool]:
+        """Which base models answer."""
+        return {model_id: host.up for model_id, host in self._hosts.items()}
+
+    async def watch(self, on_up: Callable[[str], None]) -> None:
+        """Look after all engines until cancelled; `on_up` is told of each one that has just come up."""
+        async with asyncio.TaskGroup() as group:
+            for host in self._hosts.values():
+                group.create_task(_watch(host, on_up))
+
+
+async def _watch(host: EngineHost, on_up: Callable[[str], None]) -> None:
+    while True:
+        was_up = host.up
+        try:
+            await host.look()
+        except Unavailable:
+            host.mark_down()
+        if host.up and not was_up:
+            on_up(host.model_id)
+        await asyncio.sleep(_WATCH_S)

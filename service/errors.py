@@ -1,0 +1,112 @@
+"""Every error leaves in OpenAI's envelope: {"error": {"message", "type", "param", "code"}}.
+
+FastAPI's own `{"detail": …}` would lose its message in the OpenAI SDK, which reads `error` only.
+"""
+
+import json
+import logging
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from adapters.errors import GraftError
+
+log = logging.getLogger(__name__)
+
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "file_too_large",
+    415: "unsupported_media_type",
+}
+_SERVER_ERROR = 500
+
+
+def envelope(error: GraftError) -> dict[str, Any]:
+    """The body of an error response, and of an error inside a stream."""
+    body: dict[str, Any] = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
+    if error.details is not None:
+        body["details"] = error.details
+    return {"error": body}
+
+
+def error_response(error: GraftError) -> JSONResponse:
+    """The response for one of our errors."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return JSONResponse(envelope(error), error.status, headers)
+
+
+def engine_error_body(raw: bytes, status: int) -> bytes:
+    """An error of the engine in our envelope: its message and field kept, its number made a code."""
+    try:
+        told = json.loads(raw)["error"]
+        message, param = str(told["message"]), told.get("param")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message, param = f"The engine answered {status}: {raw[:300].decode(errors='replace')}", None
+    client = status < _SERVER_ERROR
+    error = {
+        "message": message,
+        "type": "invalid_request_error" if client else "server_error",
+        "param": param,
+        "code": "invalid_value" if client else "engine_error",
+    }
+    return json.dumps({"error": error}).encode()
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Translate whatever a route raises."""
+    app.add_exception_handler(GraftError, _ours)
+    app.add_exception_handler(HTTPException, _starlettes)
+    app.add_exception_handler(RequestValidationError, _fastapis)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def _ours(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, GraftError)
+    if error.status == _SERVER_ERROR:
+        log.error("internal error", exc_info=error)
+    return error_response(error)
+
+
+def _starlettes(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    messages = {
+        404: f"There is nothing at {request.method} {request.url.path}.",
+        405: f"{request.url.path} does not take {request.method}.",
+    }
+    body = {
+        "message": messages.get(error.status_code, str(error.detail)),
+        "type": "invalid_request_error" if error.status_code < _SERVER_ERROR else "server_error",
+        "param": None,
+        "code": _CODES.get(error.status_code, "invalid_request"),
+    }
+    return JSONResponse({"error": body}, error.status_code, error.headers)
+
+
+def _fastapis(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    body = {
+        "message": f"{where}: {first['msg']}",
+        "type": "invalid_request_error",
+        "param": where or None,
+        "code": "invalid_value",
+    }
+    return JSONResponse({"error": body}, 400)
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    log.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=error)
+    return error_response(GraftError("Something went wrong on our side. The log says what."))

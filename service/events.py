@@ -1,0 +1,53 @@
+"""A job's log as server-sent events (WHATWG HTML, section 9.2)."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+
+from adapters.errors import Unavailable
+from adapters.ledger import JobQueue
+from service.schemas.jobs import wire_event, wire_job
+
+SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_POLL_S = 0.25
+_KEEP_ALIVE_S = 15.0
+_RETRY_MS = 1000
+
+
+def last_event_id(header: str | None, after: int) -> int:
+    """Where to continue: a client's `Last-Event-ID`, else the query's `after`."""
+    return int(header) if header and header.isdecimal() else after
+
+
+async def follow_job(jobs: JobQueue, job_id: str, *, after: int) -> AsyncIterator[bytes]:
+    """Everything in the log after a sequence number, then what comes, then `done` with the job itself.
+
+    Read from the ledger and not from memory: it is the same after a restart of the service, and on every replica.
+    """
+    yield format_sse_event(data_str=None, retry=_RETRY_MS)
+    spoke = time.monotonic()
+    while True:
+        try:
+            # The job before its events: what is terminal here has written all of them.
+            job = await asyncio.to_thread(jobs.get, job_id)
+            events = await asyncio.to_thread(jobs.events, job_id, after=after)
+        except Unavailable:
+            await asyncio.sleep(_POLL_S)
+            continue
+        for event in events:
+            after = event.seq
+            body = json.dumps(wire_event(event))
+            yield format_sse_event(data_str=body, event=event.kind.value, id=str(event.seq))
+        if job.status.terminal and not events:
+            body = wire_job(job, now=time.time()).model_dump_json()
+            yield format_sse_event(data_str=body, event="done")
+            return
+        if events:
+            spoke = time.monotonic()
+        elif time.monotonic() - spoke > _KEEP_ALIVE_S:
+            yield KEEPALIVE_COMMENT
+            spoke = time.monotonic()
+        await asyncio.sleep(0 if events else _POLL_S)

@@ -1,0 +1,182 @@
+"""The story of one fine-tuning request: data checked, options resolved, job durable. What follows is the trainer's."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.datasets import DatasetReport, check_dataset, require_valid
+from adapters.errors import InvalidRequest, InvalidValue, NotServable
+from adapters.ledger import Ledger
+from adapters.manifest import BaseModelCard
+from adapters.names import check_adapter_name, new_id
+from adapters.records import DatasetSummary, IdempotencyKey, Job, LoraSpec, NewJob, Reply
+from service.schemas.finetune import FinetuneOptions, training_spec
+from service.schemas.jobs import wire_job
+from service.settings import EngineSettings
+
+_NOTHING_THERE = (
+    "No training data: send rows in 'data', a file in the form field 'data', or 'training_file'."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that came with the request, now on local disk."""
+
+    path: Path
+    filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneRequest:
+    """What a client asked for."""
+
+    options: FinetuneOptions
+    data: Upload | None
+    validation: Upload | None
+    idempotency_key: str | None
+
+
+class Intake:
+    """Takes fine-tuning requests in. Sync: it reads files and writes the ledger; routes call it in a thread."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        engine: EngineSettings,
+        *,
+        base_models: list[str],
+        card_of: Callable[[str], BaseModelCard | None],
+    ) -> None:
+        self._ledger = ledger
+        self._engine = engine
+        self._base_models = base_models
+        self._card_of = card_of
+
+    def accept(self, request: FinetuneRequest) -> Reply:
+        """Check everything, then queue the job; when this returns, the job is durable.
+
+        Raises:
+            InvalidDataset: rows that cannot be trained on, each with its line, field and reason.
+            InvalidRequest: no data, or more than one source of it.
+            InvalidValue: an option out of range.
+            NotServable: the engine could not serve such an adapter.
+            FileNotFound: no such `training_file`.
+            IdempotencyKeyReused: the key came with another request before.
+        """
+        options = request.options
+        base_model = self._base_model(options.base_model)
+        self._check_servable(base_model, options)
+        report, source = self._training_data(request)
+        key = _key(request, report)
+        if key is not None and (reply := self._ledger.jobs.find_reply(key)) is not None:
+            return reply
+        job_id = new_id("ftjob-")
+        name = check_adapter_name(
+            options.name or f"adapter-{job_id[-8:].lower()}", base_models=self._base_models
+        )
+        spec = training_spec(
+            options,
+            rows=report.rows - report.duplicates,
+            max_seq_length=self._longest(base_model),
+        )
+        validation_file = self._validation_file(request)
+        new = NewJob(
+            id=job_id,
+            adapter=name,
+            base_model=base_model,
+            training_file=self._keep(source, options.training_file),
+            validation_file=validation_file,
+            spec=spec,
+            dataset=DatasetSummary(
+                format=str(report.format),
+                rows=report.rows,
+                duplicates=report.duplicates,
+                digest=report.digest,
+            ),
+            metadata=options.metadata,
+        )
+        return self._ledger.jobs.submit(new, key=key, render=self._render)
+
+    def _base_model(self, asked: str | None) -> str:
+        if asked is None:
+            return self._base_models[0]
+        if asked not in self._base_models:
+            raise InvalidValue(
+                f"'{asked}' is not a base model of this server: {', '.join(self._base_models)}.",
+                param="base_model",
+            )
+        return asked
+
+    def _check_servable(self, base_model: str, options: FinetuneOptions) -> None:
+        lora = options.lora
+        if lora.rank > self._engine.max_lora_rank:
+            raise NotServable(
+                f"lora.rank may be at most {self._engine.max_lora_rank} on this server, not {lora.rank}: "
+                "the engine could not serve it.",
+                param="lora.rank",
+            )
+        card = self._card_of(base_model)
+        if card is None or lora.target_modules == LoraSpec().target_modules:
+            return
+        unknown = sorted(set(lora.target_modules) - set(card.linear_modules))
+        if unknown or not lora.target_modules:
+            raise NotServable(
+                f"lora.target_modules: {base_model} has no {', '.join(unknown) or 'such list'}; "
+                f'choose from {", ".join(card.linear_modules)}, or "all-linear".',
+                param="lora.target_modules",
+            )
+
+    def _longest(self, base_model: str) -> int:
+        card = self._card_of(base_model)
+        served = self._engine.max_model_len
+        return min(served, card.max_seq_length) if card else served
+
+    def _training_data(self, request: FinetuneRequest) -> tuple[DatasetReport, Upload | None]:
+        file_id = request.options.training_file
+        if (request.data is None) == (file_id is None):
+            why = (
+                _NOTHING_THERE
+                if file_id is None
+                else "Send either 'data' or 'training_file', not both."
+            )
+            raise InvalidRequest(why, param="data")
+        path = request.data.path if request.data else self._ledger.files.path(str(file_id))
+        report = check_dataset(path)
+        require_valid(report)
+        return report, request.data
+
+    def _validation_file(self, request: FinetuneRequest) -> str | None:
+        file_id = request.options.validation_file
+        if request.validation is None and file_id is None:
+            return None
+        path = (
+            request.validation.path if request.validation else self._ledger.files.path(str(file_id))
+        )
+        require_valid(check_dataset(path))
+        return self._keep(request.validation, file_id)
+
+    def _keep(self, upload: Upload | None, file_id: str | None) -> str:
+        if upload is None:
+            assert file_id is not None
+            return file_id
+        return self._ledger.files.add(upload.path, filename=upload.filename, purpose="fine-tune").id
+
+    def _render(self, job: Job) -> Reply:
+        body = wire_job(job, now=time.time()).model_dump_json()
+        return Reply(status=202, body=body, location=f"/finetune/{job.id}")
+
+
+def _key(request: FinetuneRequest, report: DatasetReport) -> IdempotencyKey | None:
+    if request.idempotency_key is None:
+        return None
+    # Over what was meant and not over the bytes sent: a multipart boundary differs each time.
+    meant: Mapping[str, object] = {
+        "options": request.options.model_dump(mode="json"),
+        "data": report.digest,
+    }
+    digest = hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
+    return IdempotencyKey(key=f"finetune:{request.idempotency_key[:255]}", request_digest=digest)

@@ -1,0 +1,196 @@
+"""The story of one completion request, top to bottom. Design, section 4, in code.
+
+1. The body is parsed once and its names are checked.
+2. `model` becomes a version, from memory.
+3. What the request leaves open is filled from the version's defaults.
+4. Admission: a place in front of the engine, or a 429.
+5. Residency: the version is loaded if it is not, and pinned.
+6. The body goes to the engine; bytes come back as they are.
+7. Whoever leaves, cancels: place, pin and generation are released by leaving the `with`.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.errors import GraftError, InvalidRequest, ModelNotFound, Unavailable
+from service.admission import Admission
+from service.catalog import Catalog, Target
+from service.engine.protocol import EngineReply
+from service.engines import EngineHost, Engines
+from service.errors import engine_error_body, envelope
+from service.metrics import Metrics
+from service.schemas.sampling import check_fields
+from service.settings import ServiceSettings
+
+_NOT_FOUND = 404
+_BAD_REQUEST = 400
+_SERVER_ERROR = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checked request: where it goes, and the bytes that go there."""
+
+    path: str
+    target: Target
+    body: bytes
+    stream: bool
+
+
+@dataclass(slots=True)
+class Answer:
+    """The engine's answer, still arriving. Iterating `body` to its end, or closing it, releases everything."""
+
+    status: int
+    content_type: str
+    version: str
+    body: AsyncIterator[bytes]
+
+
+class Generator:
+    """Answers completion requests."""
+
+    def __init__(
+        self,
+        *,
+        settings: ServiceSettings,
+        catalog: Catalog,
+        engines: Engines,
+        admissions: Mapping[str, Admission],
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._engines = engines
+        self._admissions = admissions
+        self._metrics = metrics
+
+    async def prepare(self, path: str, raw: bytes, known: frozenset[str]) -> Prepared:
+        """Steps 1 to 3. Raises InvalidRequest, UnknownField, InvalidValue, ModelNotFound."""
+        body = check_fields(_parse(raw), known, max_choices=self._settings.max_choices)
+        model = body.get("model")
+        if not isinstance(model, str):
+            raise InvalidRequest(
+                "'model' is required: a base model or an adapter's name.", param="model"
+            )
+        target = await self._catalog.resolve(model)
+        defaults = target.version.manifest.default_sampling if target.version else {}
+        filled = {**defaults, **{k: v for k, v in body.items() if v is not None}}
+        filled["model"] = target.engine_name
+        return Prepared(path, target, json.dumps(filled).encode(), stream=bool(body.get("stream")))
+
+    async def answer(self, request: Prepared) -> Answer:
+        """Steps 4 to 7. Raises Overloaded, Unavailable, EngineFault before the first byte; none after."""
+        started = time.monotonic()
+        kind = "adapter" if request.target.version else "base"
+        stack = AsyncExitStack()
+        try:
+            reply = await self._send(request, stack)
+            body = reply.body
+            if reply.status >= _BAD_REQUEST:
+                body = _translated(reply)
+        except BaseException as error:
+            await stack.aclose()
+            self._count(request.target, kind, _outcome_of(error))
+            raise
+        self._metrics.first_byte_seconds.labels(request.target.base_model, kind).observe(
+            time.monotonic() - started
+        )
+        return Answer(
+            status=reply.status,
+            content_type=reply.content_type,
+            version=request.target.engine_name,
+            body=self._relay(request, reply.status, body, stack, kind),
+        )
+
+    async def _send(self, request: Prepared, stack: AsyncExitStack) -> EngineReply:
+        host = self._engines[request.target.base_model]
+        if not host.up:
+            await host.wait_up(self._settings.engine_wait_seconds)
+        await stack.enter_async_context(self._admissions[host.model_id].admitted())
+        try:
+            return await self._send_pinned(host, request, stack)
+        except Unavailable:
+            host.mark_down()
+            raise host.unavailable() from None
+
+    async def _send_pinned(
+        self, host: EngineHost, request: Prepared, stack: AsyncExitStack
+    ) -> EngineReply:
+        version = request.target.version
+        if version is None:
+            return await stack.enter_async_context(host.engine.post(request.path, request.body))
+        await stack.enter_async_context(host.residency.pinned(version))
+        reply = await stack.enter_async_context(host.engine.post(request.path, request.body))
+        if reply.status != _NOT_FOUND:
+            return reply
+        # The engine was restarted between two looks of the watch and has forgotten the adapter: load and ask again.
+        host.residency.forget(version.name)
+        await host.residency.ensure(version)
+        return await stack.enter_async_context(host.engine.post(request.path, request.body))
+
+    async def _relay(
+        self,
+        request: Prepared,
+        status: int,
+        body: AsyncIterator[bytes],
+        stack: AsyncExitStack,
+        kind: str,
+    ) -> AsyncIterator[bytes]:
+        outcome = "cancelled"
+        try:
+            async with stack:
+                async for chunk in body:
+                    yield chunk
+            outcome = _outcome(status)
+        except Unavailable:
+            outcome = "engine_error"
+            host = self._engines[request.target.base_model]
+            host.mark_down()
+            if not request.stream:
+                raise
+            yield f"data: {json.dumps(envelope(host.unavailable()))}\n\n".encode()
+        finally:
+            self._count(request.target, kind, outcome)
+
+    def _count(self, target: Target, kind: str, outcome: str) -> None:
+        self._metrics.completions.labels(target.base_model, kind, outcome).inc()
+
+
+async def collect(answer: Answer) -> bytes:
+    """The whole body of an answer that is not streamed."""
+    async with aclosing(answer.body) as body:  # type: ignore[type-var]  # an async generator, which has aclose
+        return b"".join([chunk async for chunk in body])
+
+
+async def _translated(reply: EngineReply) -> AsyncIterator[bytes]:
+    raw = b"".join([chunk async for chunk in reply.body])
+    yield engine_error_body(raw, reply.status)
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    return body
+
+
+def _outcome(status: int) -> str:
+    if status >= _SERVER_ERROR:
+        return "engine_error"
+    return "client_error" if status >= _BAD_REQUEST else "ok"
+
+
+def _outcome_of(error: BaseException) -> str:
+    if not isinstance(error, GraftError):
+        return "cancelled"
+    if isinstance(error, ModelNotFound):
+        return "client_error"
+    return "overloaded" if error.code == "rate_limit_exceeded" else "engine_error"

@@ -1,0 +1,75 @@
+"""Every instrument of the service, by name. Labels are bounded: routes are templates, adapters are not labels yet."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """The instruments, in a registry of their own so that two apps in one process do not meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.http_requests = Counter(
+            "graft_http_requests",
+            "Requests by route template, method and status.",
+            ["route", "method", "status"],
+            registry=self.registry,
+        )
+        self.http_seconds = Histogram(
+            "graft_http_request_duration_seconds",
+            "Seconds until the last byte of the response.",
+            ["route", "method"],
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.completions = Counter(
+            "graft_completions",
+            "Completions by base model, whether an adapter answered, and outcome.",
+            ["base_model", "kind", "outcome"],
+            registry=self.registry,
+        )
+        self.first_byte_seconds = Histogram(
+            "graft_time_to_first_byte_seconds",
+            "Seconds from a completion request to the engine's first byte.",
+            ["base_model", "kind"],
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "graft_requests_waiting",
+            "Completion requests waiting for a place.",
+            ["base_model"],
+            registry=self.registry,
+        )
+        self.engine_up = Gauge(
+            "graft_engine_up",
+            "Whether the engine answers.",
+            ["base_model"],
+            registry=self.registry,
+        )
+        self.engine_restarts = Counter(
+            "graft_engine_restarts",
+            "How often the engine went away.",
+            ["base_model"],
+            registry=self.registry,
+        )
+        self.adapters = Gauge("graft_adapters", "Registered adapters.", registry=self.registry)
+        self.adapter_load_seconds = Histogram(
+            "graft_adapter_load_duration_seconds",
+            "Seconds to load a version into the engine.",
+            ["base_model"],
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.adapter_evictions = Counter(
+            "graft_adapter_evictions",
+            "Versions unloaded to make room.",
+            registry=self.registry,
+        )
+        self.jobs_submitted = Counter(
+            "graft_jobs_submitted", "Fine-tuning jobs accepted.", registry=self.registry
+        )
+        self.jobs = Gauge(
+            "graft_jobs", "Fine-tuning jobs by status.", ["status"], registry=self.registry
+        )

@@ -1,0 +1,123 @@
+"""Which versions an engine holds, and how one comes in.
+
+At most `capacity` versions are registered with the engine, half of what it may hold in host memory: vLLM forgets an
+unloaded adapter only by its own least-recently-used order, and the slack keeps that from touching one that we count on
+(an adapter that fell out is read from disk again inside an engine step, which stalls everybody).
+
+A version in use is pinned and stays. Loads are shared (two requests for a cold version cause one), and one at a time,
+because vLLM runs them inside its loop while every stream waits.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from adapters.errors import Overloaded
+from adapters.records import Version
+from service.engine.protocol import Engine
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Residency:
+    """The versions that one engine holds."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        capacity: int,
+        directory_of: Callable[[Version], Path],
+        metrics: Metrics,
+    ) -> None:
+        self._engine = engine
+        self._capacity = capacity
+        self._directory_of = directory_of
+        self._metrics = metrics
+        #: Names in the order of their last use, oldest first.
+        self._resident: OrderedDict[str, None] = OrderedDict()
+        self._pins: dict[str, int] = {}
+        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """Names that the engine holds, least recently used first."""
+        return tuple(self._resident)
+
+    def restart(self, names: frozenset[str]) -> None:
+        """Start over from what a new engine process says that it holds."""
+        self._resident = OrderedDict.fromkeys(sorted(names))
+
+    def forget(self, name: str) -> None:
+        """Note that the engine does not hold the version, whatever we thought."""
+        self._resident.pop(name, None)
+
+    @asynccontextmanager
+    async def pinned(self, version: Version) -> AsyncIterator[None]:
+        """Have the version in the engine, and keep it there inside the context.
+
+        Raises:
+            EngineFault: the engine refuses it.
+            Unavailable: the engine went away.
+            Overloaded: every place is taken by a version in use.
+        """
+        name = version.name
+        self._pins[name] = self._pins.get(name, 0) + 1
+        try:
+            await self.ensure(version)
+            self._resident.move_to_end(name)
+            yield
+        finally:
+            self._pins[name] -= 1
+            if not self._pins[name]:
+                del self._pins[name]
+
+    async def ensure(self, version: Version) -> None:
+        """Load the version unless it is there. Raises as `pinned` does."""
+        while version.name not in self._resident:
+            load = self._loads.get(version.name)
+            if load is None:
+                load = asyncio.create_task(self._load(version))
+                self._loads[version.name] = load
+                load.add_done_callback(lambda _: self._loads.pop(version.name, None))
+            # Shielded: the one who asked first may leave; the load is everybody's.
+            await asyncio.shield(load)
+
+    async def drop(self, name: str) -> None:
+        """Take a version out of the engine once nobody uses it. Raises Unavailable."""
+        while name in self._pins:  # noqa: ASYNC110  deletions are rare; an event per version is not worth it
+            await asyncio.sleep(0.05)
+        if name in self._resident:
+            self._resident.pop(name)
+            await self._engine.unload(name)
+
+    async def _load(self, version: Version) -> None:
+        async with self._turn:
+            if version.name in self._resident:
+                return
+            directory = await asyncio.to_thread(self._directory_of, version)
+            await self._make_room()
+            started = time.monotonic()
+            await self._engine.load(version.name, directory)
+            self._resident[version.name] = None
+            took = time.monotonic() - started
+        self._metrics.adapter_load_seconds.labels(version.base_model).observe(took)
+        log.info("loaded %s in %.0f ms", version.name, took * 1000)
+
+    async def _make_room(self) -> None:
+        while len(self._resident) >= self._capacity:
+            idle = next((name for name in self._resident if name not in self._pins), None)
+            if idle is None:
+                raise Overloaded(
+                    f"All {self._capacity} places for adapters are in use. Try again in a moment.",
+                    retry_after=2,
+                )
+            self._resident.pop(idle)
+            self._metrics.adapter_evictions.inc()
+            await self._engine.unload(idle)

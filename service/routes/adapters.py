@@ -1,0 +1,93 @@
+"""`/adapters`: what has been trained, its files, its live version."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Body
+from fastapi.responses import StreamingResponse
+
+from adapters.errors import AdapterNotFound
+from adapters.names import parse_model_name
+from adapters.records import Adapter, Version
+from service.schemas.adapters import (
+    WireAdapterEntry,
+    WireAdapterList,
+    WireDeleted,
+    wire_adapter,
+)
+from service.state import ServiceState, State
+from service.tar import tar_stream
+
+router = APIRouter(tags=["adapters"])
+
+
+@router.get("/adapters")
+@router.get("/v1/adapters", include_in_schema=False)
+async def list_adapters(state: State) -> WireAdapterList:
+    """All adapters, by name."""
+    adapters = await asyncio.to_thread(state.ledger.registry.list)
+    entries = [wire_adapter(adapter, _resident(state, adapter)) for adapter in adapters]
+    return WireAdapterList(object="list", data=entries, has_more=False)
+
+
+@router.get("/adapters/{name}")
+@router.get("/v1/adapters/{name}", include_in_schema=False)
+async def get_adapter(name: str, state: State) -> WireAdapterEntry:
+    """One adapter with its versions."""
+    adapter = await asyncio.to_thread(state.ledger.registry.get, name)
+    return wire_adapter(adapter, _resident(state, adapter))
+
+
+@router.post("/adapters/{name}/promote")
+@router.post("/v1/adapters/{name}/promote", include_in_schema=False)
+async def promote(
+    name: str, version: Annotated[int, Body(embed=True, ge=1)], state: State
+) -> WireAdapterEntry:
+    """Make a version the live one: from the next request on, the bare name means it."""
+    adapter = await asyncio.to_thread(state.ledger.registry.promote, name, version)
+    await state.catalog.refresh()
+    return wire_adapter(adapter, _resident(state, adapter))
+
+
+@router.get("/adapters/{name}/download")
+@router.get("/v1/adapters/{name}/download", include_in_schema=False)
+async def download(name: str, state: State) -> StreamingResponse:
+    """A version's PEFT directory as a tar; the bare name means the live version."""
+    version = await _find_version(state, name)
+    directory = await asyncio.to_thread(state.ledger.registry.directory, version)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{version.adapter}-{version.number}.tar"'
+    }
+    return StreamingResponse(
+        tar_stream(directory, version.name.replace("@", "-")), 200, headers, "application/x-tar"
+    )
+
+
+@router.delete("/adapters/{name}")
+@router.delete("/v1/adapters/{name}", include_in_schema=False)
+async def delete(name: str, state: State) -> WireDeleted:
+    """Delete an adapter with all versions, or `name@N` alone. Requests that are running finish."""
+    parsed = parse_model_name(name)
+    registry = state.ledger.registry
+    if parsed.selector is None:
+        await asyncio.to_thread(registry.delete, name)
+    else:
+        version = await _find_version(state, name)
+        await asyncio.to_thread(registry.delete_version, version.adapter, version.number)
+    await state.catalog.refresh()
+    return WireDeleted(id=name, object="adapter", deleted=True)
+
+
+async def _find_version(state: ServiceState, name: str) -> Version:
+    parsed = parse_model_name(name)
+    adapter = await asyncio.to_thread(state.ledger.registry.get, parsed.adapter)
+    number = parsed.number if parsed.selector else adapter.aliases.get("live")
+    found = next((version for version in adapter.versions if version.number == number), None)
+    if found is None:
+        known = ", ".join(version.name for version in adapter.versions)
+        raise AdapterNotFound(f"There is no version '{name}'. There are: {known}.", param="name")
+    return found
+
+
+def _resident(state: ServiceState, adapter: Adapter) -> frozenset[str]:
+    return frozenset(state.engines[adapter.base_model].residency.resident)

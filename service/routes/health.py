@@ -1,0 +1,40 @@
+"""`/healthz`: the process lives. `/readyz`: it can answer from every base model. `/metrics`: for Prometheus."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from service.state import State
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Always 200 while the process serves."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(state: State) -> JSONResponse:
+    """200 when ledger and engines answer, else 503 naming what is missing."""
+    counts = await asyncio.to_thread(state.ledger.jobs.count)
+    engines: dict[str, Any] = {
+        model_id: "up" if up else f"starting, about {state.engines[model_id].retry_after():.0f} s"
+        for model_id, up in state.engines.up.items()
+    }
+    ready = all(state.engines.up.values())
+    body = {"status": "ready" if ready else "starting", "engines": engines, "jobs": counts}
+    return JSONResponse(body, 200 if ready else 503, {} if ready else {"Retry-After": "5"})
+
+
+@router.get("/metrics")
+async def metrics(state: State) -> Response:
+    """Every instrument in Prometheus's text format."""
+    for status, number in (await asyncio.to_thread(state.ledger.jobs.count)).items():
+        state.metrics.jobs.labels(status).set(number)
+    state.metrics.adapters.set(len(state.catalog.adapters))
+    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

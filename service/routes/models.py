@@ -1,0 +1,41 @@
+"""`GET /v1/models`: everything that `model` may say."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from service.catalog import Catalog
+from service.schemas.adapters import model_card
+from service.state import State
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/models")
+async def list_models(state: State) -> dict[str, Any]:
+    """Base models, adapters with a live version, and every version."""
+    await state.catalog.refresh()
+    return {"object": "list", "data": _cards(state.catalog)}
+
+
+@router.get("/v1/models/{model:path}")
+async def get_model(model: str, state: State) -> dict[str, Any]:
+    """One of them."""
+    target = await state.catalog.resolve(model)
+    if target.version is None:
+        return model_card(model, created=0)
+    return model_card(model, created=target.version.created_at, parent=target.base_model)
+
+
+def _cards(catalog: Catalog) -> list[dict[str, Any]]:
+    cards = [model_card(model_id, created=0) for model_id in catalog.base_models]
+    for adapter in catalog.adapters:
+        if adapter.live is not None:
+            cards.append(
+                model_card(adapter.name, created=adapter.live.created_at, parent=adapter.base_model)
+            )
+        cards += [
+            model_card(version.name, created=version.created_at, parent=adapter.base_model)
+            for version in adapter.versions
+        ]
+    return cards

@@ -1,0 +1,91 @@
+"""Adapters and models on the wire."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from adapters.records import Adapter, Version
+
+
+class WireVersion(BaseModel):
+    """One immutable version."""
+
+    name: str
+    number: int
+    created_at: int
+    rank: int
+    digest: str
+    job_id: str | None
+    train_loss: float
+    valid_loss: float | None
+    base_valid_loss: float | None
+    resident: bool
+
+
+class WireAdapterEntry(BaseModel):
+    """An adapter with its versions, oldest first."""
+
+    object: Literal["adapter"]
+    name: str
+    base_model: str
+    created_at: int
+    live: str | None
+    aliases: dict[str, int]
+    versions: list[WireVersion]
+
+
+class WireAdapterList(BaseModel):
+    """All adapters."""
+
+    object: Literal["list"]
+    data: list[WireAdapterEntry]
+    has_more: bool
+
+
+class WireDeleted(BaseModel):
+    """The answer to a deletion."""
+
+    id: str
+    object: str
+    deleted: bool
+
+
+def wire_adapter(adapter: Adapter, resident: frozenset[str]) -> WireAdapterEntry:
+    """The adapter as clients see it."""
+    return WireAdapterEntry(
+        object="adapter",
+        name=adapter.name,
+        base_model=adapter.base_model,
+        created_at=int(adapter.created_at),
+        live=adapter.live.name if adapter.live else None,
+        aliases=adapter.aliases,
+        versions=[_version(version, resident) for version in adapter.versions],
+    )
+
+
+def model_card(model_id: str, *, created: float, parent: str | None = None) -> dict[str, Any]:
+    """An entry of `GET /v1/models`; `parent` is the base model of an adapter."""
+    return {
+        "id": model_id,
+        "object": "model",
+        "created": int(created),
+        "owned_by": "graft",
+        "root": parent or model_id,
+        "parent": parent,
+    }
+
+
+def _version(version: Version, resident: frozenset[str]) -> WireVersion:
+    result = version.manifest.result
+    return WireVersion(
+        name=version.name,
+        number=version.number,
+        created_at=int(version.created_at),
+        rank=version.rank,
+        digest=version.digest,
+        job_id=version.job_id,
+        train_loss=result.train_loss,
+        valid_loss=result.valid_loss,
+        base_valid_loss=result.base_valid_loss,
+        resident=version.name in resident,
+    )

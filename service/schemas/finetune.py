@@ -1,0 +1,181 @@
+"""`POST /finetune`: the options of a request, and what they become."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from adapters.errors import InvalidValue, UnknownField
+from adapters.records import EarlyStopping, LoraSpec, OptimizerSpec, TrainingSpec
+
+Auto = Literal["auto"]
+#: "auto" aims at this many optimizer steps, within the bounds below.
+_AUTO_STEPS = 120
+_AUTO_BATCH, _AUTO_ROWS_PER_STEP = 16, 20
+_AUTO_EPOCHS = (3, 15)
+
+
+def _from_json(value: Any) -> Any:
+    """A form field holds nested options as JSON text."""
+    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"is not valid JSON: {error}") from error
+    return value
+
+
+class LoraOptions(BaseModel):
+    """`lora`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rank: int = Field(16, ge=1, le=512)
+    #: Twice the rank where it is not given.
+    alpha: float | None = Field(None, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+
+
+class EarlyStoppingOptions(BaseModel):
+    """`early_stopping` in its long form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    patience: int = Field(3, ge=1)
+    min_delta: float = Field(0.001, ge=0)
+
+
+class FinetuneOptions(BaseModel):
+    """Everything but the data. All optional."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
+    base_model: str | None = None
+    n_epochs: int | Auto = "auto"
+    batch_size: int | Auto = "auto"
+    learning_rate: float | Auto = "auto"
+    learning_rate_multiplier: float | Auto = "auto"
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    warmup_ratio: float = Field(0.05, ge=0, le=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_seq_length: int | Auto = "auto"
+    validation_split: float = Field(0.05, ge=0, le=0.5)
+    early_stopping: Annotated[bool | EarlyStoppingOptions, BeforeValidator(_from_json)] = True
+    lora: Annotated[LoraOptions, BeforeValidator(_from_json)] = LoraOptions()
+    gate: Literal["auto", "off"] = "auto"
+    seed: int = Field(42, ge=0, lt=2**31)
+    metadata: Annotated[dict[str, str] | None, BeforeValidator(_from_json)] = None
+    training_file: str | None = None
+    validation_file: str | None = None
+
+
+#: Other names that people's code uses for the same thing.
+SYNONYMS = {"model": "base_model", "epochs": "n_epochs", "suffix": "name"}
+DATA_FIELDS = frozenset({"data", "validation_data"})
+
+
+def parse_options(fields: dict[str, Any]) -> FinetuneOptions:
+    """Check the options of a request.
+
+    Raises:
+        UnknownField: a name that does not exist; the message suggests the nearest.
+        InvalidValue: a value out of range; the message names the field and the range.
+    """
+    options = {SYNONYMS.get(name, name): value for name, value in fields.items()}
+    known = [*FinetuneOptions.model_fields, *SYNONYMS, *DATA_FIELDS]
+    for name in fields:
+        if name not in known:
+            raise UnknownField.named(name, known, where="POST /finetune")
+    try:
+        return FinetuneOptions.model_validate(options)
+    except ValidationError as error:
+        raise _invalid(error.errors()[0]) from error
+
+
+def training_spec(options: FinetuneOptions, *, rows: int, max_seq_length: int) -> TrainingSpec:
+    """What the job computes: every "auto" resolved to a number.
+
+    The rules, also in docs/training.md: a batch of rows/20, at most 16 and at least 1; epochs enough for about 120
+    steps, at least 3 and at most 15.
+    """
+    batch_size = _whole_or(
+        options.batch_size, "batch_size", min(_AUTO_BATCH, max(1, rows // _AUTO_ROWS_PER_STEP))
+    )
+    steps_per_epoch = -(-rows // batch_size)
+    low, high = _AUTO_EPOCHS
+    n_epochs = _whole_or(
+        options.n_epochs, "n_epochs", min(high, max(low, -(-_AUTO_STEPS // steps_per_epoch)))
+    )
+    length = _whole_or(options.max_seq_length, "max_seq_length", max_seq_length)
+    if length > max_seq_length:
+        raise InvalidValue(
+            f"max_seq_length may be at most {max_seq_length} here: what was trained on longer rows "
+            "could not be served.",
+            param="max_seq_length",
+        )
+    return TrainingSpec(
+        lora=_lora(options.lora),
+        optimizer=OptimizerSpec(
+            learning_rate=_learning_rate(options),
+            weight_decay=options.weight_decay,
+            max_grad_norm=options.max_grad_norm,
+            warmup_ratio=options.warmup_ratio,
+        ),
+        early_stopping=_early_stopping(options.early_stopping),
+        n_epochs=n_epochs,
+        batch_size=batch_size,
+        max_seq_length=length,
+        validation_split=options.validation_split,
+        seed=options.seed,
+        gate=options.gate,
+    )
+
+
+def _lora(options: LoraOptions) -> LoraSpec:
+    targets = options.target_modules
+    return LoraSpec(
+        rank=options.rank,
+        alpha=options.alpha if options.alpha is not None else 2.0 * options.rank,
+        dropout=options.dropout,
+        target_modules=targets if targets == "all-linear" else tuple(targets),
+    )
+
+
+def _early_stopping(option: bool | EarlyStoppingOptions) -> EarlyStopping:  # noqa: FBT001  as on the wire
+    if isinstance(option, bool):
+        return EarlyStopping(enabled=option)
+    return EarlyStopping(patience=option.patience, min_delta=option.min_delta)
+
+
+def _learning_rate(options: FinetuneOptions) -> float:
+    rate = OptimizerSpec().learning_rate
+    if options.learning_rate != "auto":
+        rate = options.learning_rate
+    elif options.learning_rate_multiplier != "auto":
+        rate *= options.learning_rate_multiplier
+    if not 0 < rate <= 1:
+        raise InvalidValue(
+            f"learning_rate must be above 0 and at most 1, not {rate}.", param="learning_rate"
+        )
+    return rate
+
+
+def _whole_or(value: int | Auto, name: str, automatic: int) -> int:
+    if value == "auto":
+        return automatic
+    if value < 1:
+        raise InvalidValue(f"{name} must be at least 1, not {value}.", param=name)
+    return value
+
+
+def _invalid(detail: Mapping[str, Any]) -> InvalidValue | UnknownField:
+    path = [str(part) for part in detail["loc"] if part not in {"int", "float", "bool"}]
+    field = ".".join(part for part in path if not part.startswith(("literal[", "function-")))
+    if detail["type"] == "extra_forbidden":
+        owner = EarlyStoppingOptions if path[0] == "early_stopping" else LoraOptions
+        return UnknownField.named(field, [f"{path[0]}.{f}" for f in owner.model_fields], where="it")
+    got = repr(detail.get("input"))[:80]
+    return InvalidValue(f"{field}: {detail['msg']} (got {got}).", param=field)

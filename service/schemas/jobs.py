@@ -1,0 +1,197 @@
+"""A fine-tuning job on the wire: OpenAI's `fine_tuning.job` with what else is worth knowing."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from adapters.records import Event, Job, JobStatus, Progress, TrainingSpec
+
+
+class WireError(BaseModel):
+    """`job.error`."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+class WireProgress(BaseModel):
+    """How far the job is."""
+
+    percent: float
+    step: int
+    total_steps: int
+    epoch: float
+    tokens_seen: int
+    train_loss: float | None
+    valid_loss: float | None
+    base_valid_loss: float | None
+    tokens_per_second: float | None
+    eta_seconds: float | None
+
+
+class WireQueue(BaseModel):
+    """Where a waiting job stands; 1 is next."""
+
+    position: int
+
+
+class WireAdapter(BaseModel):
+    """What the job makes a version of."""
+
+    name: str
+    base_model: str
+    rank: int
+    version: str | None
+
+
+class WireDataset(BaseModel):
+    """What was found in the data."""
+
+    format: str
+    rows: int
+    duplicates: int
+    digest: str
+
+
+class WireJob(BaseModel):
+    """The job object."""
+
+    id: str
+    object: Literal["fine_tuning.job"]
+    status: JobStatus
+    phase: str
+    model: str
+    fine_tuned_model: str | None
+    training_file: str
+    validation_file: str | None
+    hyperparameters: dict[str, Any]
+    method: dict[str, Any]
+    organization_id: str
+    result_files: list[str]
+    integrations: list[Any]
+    seed: int
+    metadata: dict[str, str] | None
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    estimated_finish: int | None
+    trained_tokens: int | None
+    error: WireError | None
+    adapter: WireAdapter
+    queue: WireQueue | None
+    progress: WireProgress
+    dataset: WireDataset
+    attempt: int
+    links: dict[str, str]
+
+
+class WireJobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    object: Literal["list"]
+    data: list[WireJob]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
+    """The job as clients see it."""
+    here = f"/finetune/{job.id}"
+    hyperparameters = _hyperparameters(job.spec)
+    return WireJob(
+        id=job.id,
+        object="fine_tuning.job",
+        status=job.status,
+        phase=job.phase.value,
+        model=job.base_model,
+        fine_tuned_model=job.fine_tuned_model,
+        training_file=job.training_file,
+        validation_file=job.validation_file,
+        hyperparameters=hyperparameters,
+        method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        organization_id="graft",
+        result_files=[],
+        integrations=[],
+        seed=job.spec.seed,
+        metadata=job.metadata,
+        created_at=int(job.created_at),
+        started_at=_whole(job.started_at),
+        finished_at=_whole(job.finished_at),
+        estimated_finish=_estimated_finish(job, now),
+        trained_tokens=job.trained_tokens,
+        error=WireError(**_error(job)) if job.error else None,
+        adapter=WireAdapter(
+            name=job.adapter,
+            base_model=job.base_model,
+            rank=job.spec.lora.rank,
+            version=job.fine_tuned_model,
+        ),
+        queue=WireQueue(position=position) if position is not None else None,
+        progress=_progress(job.progress),
+        dataset=WireDataset(
+            format=job.dataset.format,
+            rows=job.dataset.rows,
+            duplicates=job.dataset.duplicates,
+            digest=job.dataset.digest,
+        ),
+        attempt=job.attempt,
+        links={"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
+    )
+
+
+def wire_event(event: Event) -> dict[str, Any]:
+    """An event as OpenAI's `fine_tuning.job.event`."""
+    return {
+        "object": "fine_tuning.job.event",
+        "id": f"ftevent-{event.job_id.removeprefix('ftjob-')}-{event.seq}",
+        "created_at": int(event.created_at),
+        "level": event.level,
+        "message": event.message,
+        "type": "metrics" if event.kind == "metrics" else "message",
+        "data": event.data,
+    }
+
+
+def _hyperparameters(spec: TrainingSpec) -> dict[str, Any]:
+    return {
+        "n_epochs": spec.n_epochs,
+        "batch_size": spec.batch_size,
+        "learning_rate": spec.optimizer.learning_rate,
+        "learning_rate_multiplier": spec.optimizer.learning_rate / 2e-4,
+        "lora_rank": spec.lora.rank,
+        "lora_alpha": spec.lora.alpha,
+        "max_seq_length": spec.max_seq_length,
+        "gate": spec.gate,
+    }
+
+
+def _progress(progress: Progress) -> WireProgress:
+    return WireProgress(
+        percent=round(progress.percent, 2),
+        step=progress.step,
+        total_steps=progress.total_steps,
+        epoch=round(progress.epoch, 3),
+        tokens_seen=progress.tokens_seen,
+        train_loss=progress.train_loss,
+        valid_loss=progress.valid_loss,
+        base_valid_loss=progress.base_valid_loss,
+        tokens_per_second=progress.tokens_per_second,
+        eta_seconds=progress.eta_seconds,
+    )
+
+
+def _estimated_finish(job: Job, now: float) -> int | None:
+    if job.status is not JobStatus.RUNNING or job.progress.eta_seconds is None:
+        return None
+    return int(now + job.progress.eta_seconds)
+
+
+def _error(job: Job) -> dict[str, Any]:
+    assert job.error is not None
+    return {"code": job.error.code, "message": job.error.message, "param": job.error.param}
+
+
+def _whole(seconds: float | None) -> int | None:
+    return int(seconds) if seconds is not None else None

@@ -1,0 +1,54 @@
+"""The `service` and `engine` sections of the configuration. Docs: docs/configuration.md."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from adapters.settings import Section
+
+LoraRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
+
+
+class ServiceSettings(Section):
+    """The HTTP service."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_SERVICE_", extra="forbid", frozen=True)
+    section: ClassVar[str] = "service"
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    #: Largest upload, enforced while it streams in.
+    max_upload_bytes: int = Field(512 << 20, gt=0)
+    #: Largest JSON body of a completion request.
+    max_body_bytes: int = Field(8 << 20, gt=0)
+    #: Requests that one engine works on at a time, and how many more may wait for a place.
+    max_running: int = Field(256, ge=1)
+    max_waiting: int = Field(1024, ge=0)
+    #: Most choices of one request; vLLM itself would take 16384.
+    max_choices: int = Field(16, ge=1)
+    #: How often the ledger is asked for new versions.
+    refresh_seconds: float = Field(0.25, gt=0)
+    #: A request may wait this long for an engine that is restarting before it gets a 503.
+    engine_wait_seconds: float = Field(5.0, ge=0)
+
+
+class EngineSettings(Section):
+    """How vLLM is started. Reasons for the defaults: docs/adr/0004-vllm-behind-one-seam.md."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_ENGINE_", extra="forbid", frozen=True)
+    section: ClassVar[str] = "engine"
+
+    #: Largest rank of an adapter. Slots are allocated for it whether used or not, so no larger than what is trained.
+    max_lora_rank: LoraRank = 64
+    #: Different adapters in one batch.
+    max_loras: int = Field(4, ge=1)
+    #: Adapters held in host memory; the service keeps at most half of them registered, see service/residency.py.
+    max_cpu_loras: int = Field(32, ge=2)
+    max_model_len: int = Field(2048, ge=128)
+    #: auto: float32 on CPU, the model's own on a GPU.
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    #: GiB of KV cache on CPU; on a GPU vLLM takes what is left.
+    cpu_kv_cache_gib: int = Field(1, ge=1)
+    #: Further arguments for vLLM's server, as on its command line.
+    extra_args: tuple[str, ...] = ()

@@ -1,0 +1,36 @@
+"""What routes are given: the parts of the running service, made once in `app.py`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from adapters.ledger import Ledger
+from service.catalog import Catalog
+from service.engines import Engines
+from service.finetune import Intake
+from service.generate import Generator
+from service.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """Everything that lives as long as the service."""
+
+    ledger: Ledger
+    catalog: Catalog
+    engines: Engines
+    generator: Generator
+    intake: Intake
+    metrics: Metrics
+    #: Where uploads lie until the ledger has them.
+    incoming: Path
+
+
+def _state(request: Request) -> ServiceState:
+    state: ServiceState = request.state.service
+    return state
+
+
+State = Annotated[ServiceState, Depends(_state)]

@@ -1,0 +1,115 @@
+"""What is published: a directory that PEFT loads to the same logits, and a manifest that can be checked."""
+# ruff: noqa: N806  tensor names end in their shape
+
+import json
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters.errors import NotServable
+from adapters.records import LoraSpec
+from tests.integration.training.tiny import (
+    load_tiny,
+    make_job,
+    make_loop,
+    make_spec,
+    of_kind,
+    random_rows,
+    randomise,
+    run_to_end,
+)
+from trainer.messages import Finished
+from trainer.warm.batch import Share
+from trainer.warm.export import export
+from trainer.warm.finish import finished_before
+from trainer.warm.probe import LONGEST_PROBE, take_probes
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("v_proj", "gate_proj")])
+def test_peft_loads_the_directory_and_gives_the_same_logits(base, model_dir, tmp_path, targets):
+    from peft import PeftModel
+
+    spec = make_spec(lora=LoraSpec(rank=4, alpha=16.0, target_modules=targets))
+    rows = random_rows(1, seed=1)
+    job = make_job(base, spec, tmp_path, train=rows)
+    randomise(job.adapter)
+    export(job.adapter, tmp_path / "adapter", base_id="tiny", dtype=base.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft = PeftModel.from_pretrained(load_tiny(model_dir), tmp_path / "adapter")
+    with torch.no_grad():
+        theirs_TV = peft(input_ids=rows[0].tokens_T[None], use_cache=False).logits[0]
+        ours_TV = base.head.logits(base.hidden(base.assemble([Share(rows, job.adapter, 1.0)])))
+        plain_TV = base.head.logits(base.hidden(base.assemble([Share(rows, None, 1.0)])))
+    torch.testing.assert_close(ours_TV, theirs_TV, rtol=1e-4, atol=1e-4)
+    assert (ours_TV - plain_TV).norm() > 0.1 * plain_TV.norm()
+
+
+def test_the_config_names_its_targets_and_switches_off_what_engines_refuse(base, tmp_path):
+    job = make_job(base, make_spec(), tmp_path, train=random_rows(1, seed=1))
+    export(job.adapter, tmp_path / "adapter", base_id="tiny", dtype=torch.bfloat16)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(base.card.linear_modules)
+    assert (config["r"], config["lora_alpha"], config["bias"]) == (4, 8.0, "none")
+    assert not config["use_dora"]
+    assert config["modules_to_save"] is None
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight"
+    assert tensors[name].shape == (4, 96)
+    assert tensors[name].dtype == torch.bfloat16
+    assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+
+def test_a_target_that_matches_nothing_is_refused(base, tmp_path):
+    spec = make_spec(lora=LoraSpec(target_modules=("q_proj", "lm_head")))
+    with pytest.raises(NotServable, match="'lm_head' is not a linear layer"):
+        make_job(base, spec, tmp_path, train=random_rows(1, seed=1))
+
+
+def test_probes_say_what_adapter_and_base_think_of_the_reply(base, model_dir, tmp_path):
+    rows = (*random_rows(6, seed=1), *random_rows(1, seed=2, shortest=300, longest=300))
+    job = make_job(base, make_spec(), tmp_path, train=rows)
+    randomise(job.adapter)
+    probes = take_probes(base, job.adapter, rows)
+    assert len(probes) == 4
+    model = load_tiny(model_dir)
+    for probe in probes:
+        reply = probe.token_ids[probe.reply_start :]
+        assert len(reply) == len(probe.adapter_logprobs) == len(probe.base_logprobs)
+        with torch.no_grad():
+            logits_TV = model(torch.tensor([probe.token_ids]), use_cache=False).logits[0]
+        logprobs_TV = logits_TV.log_softmax(-1)
+        expected = [
+            float(logprobs_TV[probe.reply_start - 1 + at, token]) for at, token in enumerate(reply)
+        ]
+        assert probe.base_logprobs == pytest.approx(expected, abs=1e-4)
+        assert probe.adapter_logprobs != pytest.approx(expected, abs=1e-2)
+
+
+def test_long_rows_are_probed_as_far_as_is_allowed(base, tmp_path):
+    reply_too_far = random_rows(1, seed=2, shortest=300, longest=300)
+    cut = random_rows(1, seed=2, shortest=200, longest=200)
+    job = make_job(base, make_spec(), tmp_path, train=cut)
+    (probe,) = take_probes(base, job.adapter, (*reply_too_far, *cut))
+    assert len(probe.token_ids) == LONGEST_PROBE
+
+
+def test_a_finished_job_leaves_a_manifest_that_a_new_attempt_finds(base, tmp_path):
+    job = make_job(base, make_spec(), tmp_path, train=random_rows(8, seed=1))
+    loop, reports = make_loop(base, job)
+    assert finished_before(job.identity.work_dir, "ftjob-1") is None
+    run_to_end(loop)
+    (finished,) = of_kind(reports, Finished)
+    result = finished.manifest.result
+    assert (result.steps, result.best_step, result.epochs) == (4, 4, 2.0)
+    assert (result.valid_loss, result.base_valid_loss, result.stopped_early) == (None, None, False)
+    assert result.trained_tokens == 2 * sum(row.targets for row in job.dataset.train)
+    assert finished.manifest.target_modules == base.card.linear_modules
+    assert finished.adapter_dir.is_dir()
+    assert finished_before(job.identity.work_dir, "ftjob-1") == finished.manifest
+    assert finished_before(job.identity.work_dir, "ftjob-2") is None

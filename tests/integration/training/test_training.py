@@ -1,0 +1,335 @@
+"""Whole runs: equal to PEFT with torch's AdamW, to themselves in other batches, and to themselves resumed."""
+# ruff: noqa: N806  tensor names end in their shape
+
+import math
+from dataclasses import replace
+from itertools import count
+
+import pytest
+import torch
+
+from adapters.records import EarlyStopping, LoraSpec, OptimizerSpec
+from tests.integration.training.tiny import (
+    as_peft,
+    load_tiny,
+    make_base,
+    make_job,
+    make_loop,
+    make_spec,
+    of_kind,
+    peft_factors,
+    peft_loss,
+    random_rows,
+    randomise,
+    run_to_end,
+)
+from trainer.messages import Checkpointed, Evaluated, Failed, Finished, Stepped
+from trainer.warm import checkpoint
+from trainer.warm.loop import Interrupted
+from trainer.warm.schedule import learning_rate, warmup_steps
+
+
+def trained_weights(base, spec, work_dir, rows, **options):
+    job = make_job(base, spec, work_dir, train=rows)
+    loop, _ = make_loop(base, job, **options)
+    run_to_end(loop)
+    return job.adapter.weights_P
+
+
+def test_a_run_equals_peft_with_torchs_adamw(base64, model_dir, tmp_path):
+    rows = random_rows(9, seed=1)
+    spec = make_spec(
+        optimizer=OptimizerSpec(learning_rate=3e-3, max_grad_norm=0.5, weight_decay=0.1)
+    )
+    job = make_job(base64, spec, tmp_path, train=rows)
+    peft = as_peft(load_tiny(model_dir, torch.float64), job.adapter)
+    loop, reports = make_loop(base64, job, budget=60)
+    order = [index for epoch in range(2) for index in job._order(epoch)]
+    run_to_end(loop)
+
+    parameters = list(peft_factors(peft).values())
+    optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=0.1)
+    for step in range(job.total_steps):
+        epoch, at = divmod(step, 3)
+        chosen = order[epoch * 9 : (epoch + 1) * 9][at * 4 : (at + 1) * 4]
+        loss = peft_loss(peft, tuple(rows[row] for row in chosen))
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 0.5)
+        optimizer.param_groups[0]["lr"] = learning_rate(3e-3, 0.05, step, job.total_steps)
+        optimizer.step()
+    assert float(norm) > 0.5, "clipping was not exercised"
+    factors = peft_factors(peft)
+    for name, (a_RI, b_OR) in job.adapter.views().items():
+        torch.testing.assert_close(a_RI, factors[f"{name}.lora_A"].detach(), rtol=0, atol=1e-9)
+        torch.testing.assert_close(b_OR, factors[f"{name}.lora_B"].detach(), rtol=0, atol=1e-9)
+    assert of_kind(reports, Stepped)[-1].progress.train_loss == pytest.approx(
+        float(loss.detach()), abs=1e-8
+    )
+
+
+def test_one_row_at_a_time_equals_all_at_once(base64, tmp_path):
+    rows, spec = random_rows(16, seed=2), make_spec(batch_size=16, n_epochs=4)
+    at_once = trained_weights(base64, spec, tmp_path / "a", rows, budget=10_000)
+    one_by_one = trained_weights(base64, spec, tmp_path / "b", rows, budget=16)
+    torch.testing.assert_close(one_by_one, at_once, rtol=0, atol=1e-9)
+
+
+def three_jobs(base, work_dir):
+    specs = [
+        make_spec(lora=LoraSpec(rank=2, alpha=4.0), batch_size=3, n_epochs=3),
+        make_spec(
+            lora=LoraSpec(rank=8, alpha=8.0, target_modules=("q_proj", "v_proj"), dropout=0.2),
+            optimizer=OptimizerSpec(learning_rate=5e-3, max_grad_norm=0.1),
+            seed=7,
+        ),
+        make_spec(batch_size=1, n_epochs=1, seed=8),
+    ]
+    return [
+        make_job(base, spec, work_dir, train=random_rows(8 + at, seed=at), job_id=f"ftjob-{at}")
+        for at, spec in enumerate(specs)
+    ]
+
+
+def test_jobs_trained_together_end_as_if_trained_alone(base64, tmp_path):
+    together = three_jobs(base64, tmp_path / "together")
+    loop, _ = make_loop(base64, *together, budget=70)
+    run_to_end(loop)
+    for job in three_jobs(base64, tmp_path / "alone"):
+        loop, _ = make_loop(base64, job, budget=200)
+        run_to_end(loop)
+        twin = next(other for other in together if other.identity.job_id == job.identity.job_id)
+        assert twin.state.step == job.state.step == job.total_steps
+        torch.testing.assert_close(twin.adapter.weights_P, job.adapter.weights_P, rtol=0, atol=1e-8)
+
+
+def test_several_jobs_share_one_forward_pass(base, tmp_path):
+    loop, _ = make_loop(base, *three_jobs(base, tmp_path), budget=1000)
+    passes = []
+    hook = base.decoder.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        loop.turn()
+    finally:
+        hook.remove()
+    assert len(passes) == 1
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 5])
+def test_resuming_equals_not_having_stopped_bit_for_bit(base, tmp_path, stop_at):
+    rows, valid = random_rows(12, seed=3), random_rows(3, seed=4)
+    spec = make_spec(lora=LoraSpec(rank=4, alpha=8.0, dropout=0.1), n_epochs=3)
+
+    def fresh(name):
+        return make_job(base, spec, tmp_path / name, train=rows, valid=valid)
+
+    through = fresh("through")
+    loop, _ = make_loop(base, through, budget=50)
+    run_to_end(loop)
+
+    stopped = fresh("stopped")
+    loop, _ = make_loop(base, stopped, budget=50)
+    while stopped.state.step < stop_at:
+        loop.turn()
+    loop.turn()  # into the middle of a step, or of an evaluation
+    loop.checkpoint_all()
+    resumed = fresh("stopped")
+    assert checkpoint.resume(resumed) >= stop_at
+    loop, reports = make_loop(base, resumed, budget=50)
+    run_to_end(loop)
+
+    for name in ("weights_P", "first_moment_P", "second_moment_P"):
+        assert torch.equal(getattr(resumed.adapter, name), getattr(through.adapter, name)), name
+    ours, theirs = replace(resumed.state, seconds=0.0), replace(through.state, seconds=0.0)
+    assert ours == theirs
+    (finished,) = of_kind(reports, Finished)
+    assert finished.manifest.result.best_step == through.state.best_step
+
+
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before(base, tmp_path):
+    job = make_job(base, make_spec(), tmp_path, train=random_rows(8, seed=1))
+    loop, _ = make_loop(base, job, checkpoint_seconds=0.0)
+    for _ in range(3):
+        loop.turn()
+    newest, older = sorted((job.identity.work_dir / "checkpoints").glob("step-*"), reverse=True)
+    tensors = newest / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    again = make_job(base, make_spec(), tmp_path, train=random_rows(8, seed=1))
+    assert checkpoint.resume(again) == int(older.name.removeprefix("step-"))
+
+
+def test_checkpoints_are_reported_and_old_ones_deleted(base, tmp_path):
+    job = make_job(base, make_spec(n_epochs=5), tmp_path, train=random_rows(8, seed=1))
+    loop, reports = make_loop(base, job, checkpoint_seconds=0.0)
+    run_to_end(loop)
+    assert [report.step for report in of_kind(reports, Checkpointed)] == list(range(1, 10))
+    assert len(list((job.identity.work_dir / "checkpoints").iterdir())) == 2
+
+
+def test_early_stopping_publishes_the_best_weights(base, tmp_path):
+    spec = make_spec(
+        optimizer=OptimizerSpec(learning_rate=0.05),
+        early_stopping=EarlyStopping(patience=2),
+        n_epochs=40,
+    )
+    job = make_job(base, spec, tmp_path, train=random_rows(4, seed=1), valid=random_rows(4, seed=2))
+    loop, reports = make_loop(base, job)
+    run_to_end(loop)
+    evaluated, (finished,) = of_kind(reports, Evaluated), of_kind(reports, Finished)
+    losses = {report.step: report.valid_loss for report in evaluated}
+    best_step = min(losses, key=losses.__getitem__)
+    result = finished.manifest.result
+    assert result.stopped_early
+    assert result.steps < job.total_steps
+    assert (result.best_step, result.valid_loss) == (best_step, losses[best_step])
+    assert [report.step for report in evaluated if report.best][-1] == best_step
+    assert best_step < result.steps, "the last weights happen to be the best: the test says nothing"
+    assert sum(row.targets for row in job.dataset.valid) > 0
+    total = sum(float(base.row_losses(row, job.adapter).sum()) for row in job.dataset.valid)
+    targets = sum(row.targets for row in job.dataset.valid)
+    assert total / targets == pytest.approx(losses[best_step], rel=1e-5)
+
+
+def test_held_out_loss_of_the_base_is_that_of_the_model_without_adapter(base, model_dir, tmp_path):
+    valid = random_rows(3, seed=2)
+    job = make_job(base, make_spec(n_epochs=1), tmp_path, train=random_rows(4, seed=1), valid=valid)
+    randomise(job.adapter)
+    loop, reports = make_loop(base, job)
+    run_to_end(loop)
+    (evaluated,) = of_kind(reports, Evaluated)
+    with torch.no_grad():
+        expected = float(peft_loss(load_tiny(model_dir), valid))
+    assert evaluated.base_valid_loss == pytest.approx(expected, rel=1e-5)
+    assert evaluated.valid_loss != pytest.approx(expected, rel=1e-3)
+
+
+def test_a_job_that_diverges_fails_and_leaves_its_neighbour_untouched(base64, tmp_path):
+    rows = random_rows(8, seed=1)
+    alone = trained_weights(base64, make_spec(n_epochs=4), tmp_path / "alone", rows)
+    healthy = make_job(base64, make_spec(n_epochs=4), tmp_path, train=rows)
+    wild_spec = make_spec(
+        n_epochs=20, optimizer=OptimizerSpec(learning_rate=1e300, warmup_ratio=0.0)
+    )
+    wild = make_job(base64, wild_spec, tmp_path, train=random_rows(8, seed=2), job_id="wild")
+    loop, reports = make_loop(base64, healthy, wild, budget=100)
+    run_to_end(loop)
+    (failed,) = of_kind(reports, Failed)
+    assert (failed.job_id, failed.code, failed.retryable) == ("wild", "loss_diverged", False)
+    assert wild.state.skipped == 3
+    assert [report.job_id for report in of_kind(reports, Finished)] == ["ftjob-1"]
+    torch.testing.assert_close(healthy.adapter.weights_P, alone, rtol=0, atol=1e-9)
+
+
+def test_running_out_of_memory_halves_the_budget_and_redoes_the_step(base64, tmp_path):
+    rows, spec = random_rows(16, seed=2), make_spec(batch_size=16)
+    expected = trained_weights(base64, spec, tmp_path / "a", rows, budget=16)
+    job = make_job(base64, spec, tmp_path / "b", train=rows)
+    loop, _ = make_loop(base64, job, budget=256)
+
+    def too_much(module, args, kwargs):
+        if kwargs["input_ids"].numel() > 70 and job.state.step == 0:
+            raise torch.OutOfMemoryError
+
+    hook = base64.decoder.register_forward_pre_hook(too_much, with_kwargs=True)
+    try:
+        run_to_end(loop)
+    finally:
+        hook.remove()
+    assert loop.token_budget == 64
+    torch.testing.assert_close(job.adapter.weights_P, expected, rtol=0, atol=1e-9)
+
+
+def test_a_row_that_never_fits_fails_its_job_only(base, tmp_path):
+    big = make_job(
+        base, make_spec(), tmp_path, train=random_rows(4, seed=1, shortest=200, longest=220)
+    )
+    small = make_job(base, make_spec(), tmp_path, train=random_rows(4, seed=1), job_id="small")
+    loop, reports = make_loop(base, big, small, budget=256)
+
+    def too_much(module, args, kwargs):
+        if kwargs["input_ids"].numel() > 100:
+            raise torch.OutOfMemoryError
+
+    hook = base.decoder.register_forward_pre_hook(too_much, with_kwargs=True)
+    try:
+        run_to_end(loop)
+    finally:
+        hook.remove()
+    assert [(report.job_id, report.code) for report in of_kind(reports, Failed)] == [
+        ("ftjob-1", "out_of_memory")
+    ]
+    assert [report.job_id for report in of_kind(reports, Finished)] == ["small"]
+
+
+def test_an_interrupted_pass_is_computed_again_to_the_same_result(base, tmp_path):
+    def fresh(name):
+        rows, valid = random_rows(8, seed=2), random_rows(4, seed=3)
+        return make_job(base, make_spec(), tmp_path / name, train=rows, valid=valid)
+
+    through, job = fresh("through"), fresh("interrupted")
+    loop, _ = make_loop(base, through)
+    run_to_end(loop)
+    loop, reports = make_loop(base, job)
+    calls, when = count(), {10 * n * n + 3 for n in range(30)}
+
+    def breathe():
+        if next(calls) in when:  # forward and backward, evaluations and probes: 14 calls each
+            raise Interrupted
+
+    base.routing.breathe, before = breathe, base.routing.breathe
+    interruptions = 0
+    try:
+        while not loop.idle:
+            try:
+                loop.turn()
+            except Interrupted:
+                interruptions += 1
+    finally:
+        base.routing.breathe = before
+    assert interruptions > 3
+    assert torch.equal(job.adapter.weights_P, through.adapter.weights_P)
+    (finished,) = of_kind(reports, Finished)
+    assert finished.manifest.result.valid_loss == through.state.best_valid_loss
+    assert finished.manifest.result.base_valid_loss == through.state.base_valid_loss
+
+
+def test_in_bfloat16_the_master_weights_stay_in_float32(base, model_dir, tmp_path):
+    rows, spec = random_rows(8, seed=2), make_spec(n_epochs=8)
+    small = make_base(model_dir, torch.bfloat16)
+    job = make_job(small, spec, tmp_path / "a", train=rows)
+    precise = make_job(base, spec, tmp_path / "b", train=rows)
+    for loop, _ in (make_loop(small, job), make_loop(base, precise)):
+        run_to_end(loop)
+    assert job.adapter.weights_P.dtype == torch.float32
+    assert job.train_loss == pytest.approx(precise.train_loss, rel=0.02)
+    a_RI = job.adapter.views()["model.layers.0.self_attn.q_proj"][0]
+    working_RI = job.adapter.factors["model.layers.0.self_attn.q_proj"].a_RI
+    assert working_RI.dtype == torch.bfloat16
+    assert torch.equal(working_RI, a_RI.bfloat16())
+
+
+def test_progress_reports_the_first_and_the_last_step_and_never_falls(base, tmp_path):
+    job = make_job(base, make_spec(n_epochs=20), tmp_path, train=random_rows(8, seed=1))
+    loop, reports = make_loop(base, job)
+    run_to_end(loop)
+    steps = of_kind(reports, Stepped)
+    assert (steps[0].progress.step, steps[-1].progress.step) == (1, 40)
+    assert steps[-1].progress.percent == 100.0
+    percents = [report.progress.percent for report in steps]
+    assert percents == sorted(percents)
+    assert len(steps) < 40
+    assert all(report.progress.tokens_per_second > 0 for report in steps)
+    assert steps[-1].progress.eta_seconds == 0
+
+
+def test_the_schedule_warms_up_and_ends_at_a_tenth():
+    assert warmup_steps(0.05, 10) == 2
+    assert warmup_steps(0.05, 50) == 5
+    assert warmup_steps(0.05, 1000) == 50
+    assert warmup_steps(0.05, 10_000) == 100
+    assert warmup_steps(0.0, 100) == 0
+    rates = [learning_rate(1.0, 0.05, step, 200) for step in range(200)]
+    assert rates[10] == max(rates) == 1.0
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert math.isclose(rates[-1], 0.1)
+    assert learning_rate(1.0, 0.05, 0, 1) == 1.0

@@ -1,0 +1,73 @@
+"""Small valid records for tests that do not care which."""
+
+from pathlib import Path
+
+from adapters.manifest import BaseModelCard, Manifest, TrainingResult
+from adapters.names import new_id
+from adapters.records import DatasetSummary, Job, NewJob, Reply, TrainingSpec
+
+BASE = "tiny-base"
+
+
+def card(model_id: str = BASE) -> BaseModelCard:
+    return BaseModelCard(
+        id=model_id,
+        digest="b" * 64,
+        chat_template_digest="c" * 64,
+        tokenizer_digest="d" * 64,
+        architecture="LlamaForCausalLM",
+        max_seq_length=2048,
+        linear_modules=(
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+        ),
+    )
+
+
+def new_job(adapter: str = "support-bot", base_model: str = BASE) -> NewJob:
+    return NewJob(
+        id=new_id("ftjob-"),
+        adapter=adapter,
+        base_model=base_model,
+        training_file="file-1",
+        spec=TrainingSpec(),
+        dataset=DatasetSummary(format="messages", rows=3, duplicates=0, digest="e" * 64),
+    )
+
+
+def manifest(job: Job | NewJob, valid_loss: float | None = 1.0) -> Manifest:
+    return Manifest(
+        base=card(job.base_model),
+        rank=16,
+        alpha=32.0,
+        target_modules=("q_proj",),
+        dataset_digest=job.dataset.digest,
+        job_id=job.id,
+        result=TrainingResult(
+            steps=3,
+            best_step=3,
+            epochs=1.0,
+            trained_tokens=100,
+            train_loss=0.5,
+            valid_loss=valid_loss,
+            base_valid_loss=2.0,
+            stopped_early=False,
+            seconds=1.0,
+        ),
+    )
+
+
+def adapter_directory(path: Path, *, content: bytes = b"weights") -> Path:
+    path.mkdir(parents=True)
+    (path / "adapter_config.json").write_text('{"r": 16}')
+    (path / "adapter_model.safetensors").write_bytes(content)
+    return path
+
+
+def render(job: Job) -> Reply:
+    return Reply(status=202, body=job.id, location=f"/finetune/{job.id}")

@@ -1,0 +1,110 @@
+"""`python -m trainer`: train the jobs of every base model until told to stop.
+
+`python -m trainer prepare` only fetches and converts the base models, then exits.
+"""
+
+import argparse
+import fcntl
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from prometheus_client import start_http_server
+
+from adapters.errors import GraftError
+from adapters.ledger import Ledger, open_ledger
+from adapters.settings import LedgerSettings
+from trainer.child import WarmProcess
+from trainer.metrics import Metrics
+from trainer.settings import TrainerSettings
+from trainer.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Parse the command line and do as it says."""
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    parser.add_argument("action", nargs="?", choices=["run", "prepare"], default="run")
+    action = parser.parse_args().action
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
+    )
+    try:
+        if action == "prepare":
+            command = [sys.executable, "-m", "trainer.warm", "--prepare"]
+            sys.exit(subprocess.call(command))  # noqa: S603  our own module
+        _run(LedgerSettings(), TrainerSettings())
+    except GraftError as error:
+        sys.exit(f"graft: {error}")
+
+
+def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
+    ledger_settings.run_dir.mkdir(parents=True, exist_ok=True)
+    lock = _only_one(ledger_settings.run_dir / "trainer.lock")
+    ledger = open_ledger(ledger_settings)
+    metrics = Metrics()
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=metrics.registry)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    workers = [
+        _worker(ledger, ledger_settings, settings, base_model, metrics)
+        for base_model in ledger_settings.base_model_ids
+    ]
+    threads = [
+        threading.Thread(target=_guarded, args=(worker, stop), name=str(index))
+        for index, worker in enumerate(workers)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ledger.close()
+    os.close(lock)
+
+
+def _worker(
+    ledger: Ledger,
+    ledger_settings: LedgerSettings,
+    settings: TrainerSettings,
+    base_model: str,
+    metrics: Metrics,
+) -> Worker:
+    return Worker(
+        ledger=ledger,
+        process=WarmProcess(base_model),
+        settings=settings,
+        base_model=base_model,
+        # The same after a restart on this machine, so that it can take back what it held.
+        worker_id=f"{socket.gethostname()}:{base_model}",
+        work_dir=ledger_settings.work_dir,
+        metrics=metrics,
+    )
+
+
+def _guarded(worker: Worker, stop: threading.Event) -> None:
+    # A worker that dies alone would leave a trainer that looks alive and trains nothing: all stop, visibly.
+    try:
+        worker.run(stop.is_set)
+    finally:
+        stop.set()
+
+
+def _only_one(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(f"graft: another trainer works in this home already ({path} is locked).")
+    return descriptor
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The warm training process, seen from the worker: start it, talk to it, notice its death."""
+
+import logging
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from trainer.messages import (
+    Admit,
+    Drop,
+    Dropped,
+    JobReport,
+    Ready,
+    Shutdown,
+    decode_report,
+    encode_order,
+)
+
+log = logging.getLogger(__name__)
+
+AnyReport = JobReport | Ready | Dropped
+_READ_BYTES = 1 << 16
+
+
+class ProcessDied(Exception):
+    """The training process is gone; whatever it was doing must be taken up again."""
+
+
+class TrainingProcess(Protocol):
+    """A process that trains the jobs it is given."""
+
+    def start(self) -> None:
+        """Start it anew. It answers `Ready` once the base model is loaded."""
+
+    def send(self, order: Admit | Drop | Shutdown) -> None:
+        """Give an order. Raises ProcessDied."""
+
+    def receive(self, timeout: float) -> Sequence[AnyReport]:
+        """What it has reported, waiting up to `timeout` seconds for the first word. Raises ProcessDied."""
+
+    def stop(self, grace: float) -> None:
+        """Ask it to write checkpoints and exit; kill it after `grace` seconds."""
+
+
+class WarmProcess:
+    """`python -m trainer.warm` at the other end of a socket pair."""
+
+    def __init__(self, base_model: str) -> None:
+        self._base_model = base_model
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._unread = b""
+
+    def start(self) -> None:
+        self._reap()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            number = theirs.fileno()
+            command = [sys.executable, "-m", "trainer.warm", self._base_model, "--fd", str(number)]
+            self._process = subprocess.Popen(command, pass_fds=[number])  # noqa: S603  our own module
+        self._socket, self._unread = ours, b""
+        log.info("training process of %s started, pid %d", self._base_model, self._process.pid)
+
+    def send(self, order: Admit | Drop | Shutdown) -> None:
+        try:
+            self._connection().sendall(encode_order(order))
+        except OSError as error:
+            raise ProcessDied(self._last_words()) from error
+
+    def receive(self, timeout: float) -> Sequence[AnyReport]:
+        connection = self._connection()
+        readable, _, _ = select.select([connection], [], [], timeout)
+        if not readable:
+            return []
+        try:
+            data = connection.recv(_READ_BYTES)
+        except OSError as error:
+            raise ProcessDied(self._last_words()) from error
+        if not data:
+            raise ProcessDied(self._last_words())
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        return [decode_report(line) for line in lines]
+
+    def stop(self, grace: float) -> None:
+        if self._process is None:
+            return
+        try:
+            self.send(Shutdown())
+            self._process.wait(grace)
+        except (ProcessDied, subprocess.TimeoutExpired):
+            log.warning("the training process of %s did not stop in time", self._base_model)
+        self._reap()
+
+    def _connection(self) -> socket.socket:
+        if self._socket is None:
+            raise ProcessDied("it was never started")
+        return self._socket
+
+    def _last_words(self) -> str:
+        if self._process is None:
+            return "it was never started"
+        try:
+            code = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            return "it closed its end and did not exit"
+        return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+
+    def _reap(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None

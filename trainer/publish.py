@@ -1,0 +1,36 @@
+"""From a trained directory to a version: the gate, the manifest, the transaction."""
+
+import os
+from pathlib import Path
+
+from adapters.ledger import Ledger
+from adapters.manifest import MANIFEST_FILE, Manifest, TrainingResult, dump_manifest
+from adapters.records import Gate, Job, Version
+
+
+def publish(ledger: Ledger, job: Job, directory: Path, manifest: Manifest) -> Version:
+    """Make the directory the next version of the job's adapter and settle the job.
+
+    Raises:
+        LeaseLost: the job was cancelled, or belongs to a later attempt; nothing was published.
+    """
+    _write(directory / MANIFEST_FILE, dump_manifest(manifest))
+    promote = passes_gate(job.spec.gate, manifest.result)
+    return ledger.registry.publish(job, directory, manifest, promote=promote)
+
+
+def passes_gate(gate: Gate, result: TrainingResult) -> bool:
+    """Whether the version becomes the live one.
+
+    `auto` asks that it predicts the held-out rows better than the base model does. Where the data was too small to hold
+    rows out there is nothing to compare, and it passes: a user with thirty rows wants to see what they did.
+    """
+    if gate == "off" or result.valid_loss is None or result.base_valid_loss is None:
+        return True
+    return result.valid_loss < result.base_valid_loss
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_suffix(".part")
+    aside.write_text(text)
+    os.replace(aside, path)  # noqa: PTH105  replace, not rename: a second attempt may find the file there

@@ -1,0 +1,71 @@
+"""What the log of a job says of each report: the words of `fine_tuning.job.event`."""
+
+from adapters.records import EventKind, NewEvent
+from trainer.messages import Checkpointed, Evaluated, Started, Stepped
+
+
+def started(report: Started) -> list[NewEvent]:
+    """How the data was divided, and whatever the user should know about it."""
+    resumed = report.resumed_from_step
+    rows = f"{report.train_rows} rows to train on, {report.valid_rows} held out"
+    message = f"Continuing after step {resumed}: {rows}" if resumed else f"Training begins: {rows}"
+    data = {
+        "total_steps": report.total_steps,
+        "train_rows": report.train_rows,
+        "valid_rows": report.valid_rows,
+        "dropped_rows": report.dropped_rows,
+        "tokens_per_epoch": report.tokens_per_epoch,
+        "trained_tokens_per_epoch": report.trained_tokens_per_epoch,
+        "resumed_from_step": resumed,
+    }
+    warnings = [
+        NewEvent(kind=EventKind.MESSAGE, level="warn", message=warning)
+        for warning in report.warnings
+    ]
+    return [NewEvent(kind=EventKind.STATUS, message=message, data=data), *warnings]
+
+
+def stepped(report: Stepped) -> NewEvent:
+    """Loss and speed at a step."""
+    progress = report.progress
+    loss = "-" if progress.train_loss is None else f"{progress.train_loss:.4f}"
+    return NewEvent(
+        kind=EventKind.METRICS,
+        message=f"Step {progress.step}/{progress.total_steps}: training loss={loss}",
+        data={
+            "step": progress.step,
+            "total_steps": progress.total_steps,
+            "percent": round(progress.percent, 2),
+            "epoch": round(progress.epoch, 3),
+            "train_loss": progress.train_loss,
+            "learning_rate": report.learning_rate,
+            "grad_norm": report.grad_norm,
+            "tokens_per_second": progress.tokens_per_second,
+            "eta_seconds": progress.eta_seconds,
+        },
+    )
+
+
+def evaluated(report: Evaluated, total_steps: int) -> NewEvent:
+    """Held-out loss at a step."""
+    best = ", the best so far" if report.best else ""
+    return NewEvent(
+        kind=EventKind.METRICS,
+        message=f"Step {report.step}/{total_steps}: validation loss={report.valid_loss:.4f}{best}",
+        data={
+            "step": report.step,
+            "total_steps": total_steps,
+            "valid_loss": report.valid_loss,
+            "base_valid_loss": report.base_valid_loss,
+            "best": report.best,
+        },
+    )
+
+
+def checkpointed(report: Checkpointed) -> NewEvent:
+    """A place from which a new attempt would continue."""
+    return NewEvent(
+        kind=EventKind.CHECKPOINT,
+        message=f"Checkpoint created at step {report.step}",
+        data={"step": report.step},
+    )

@@ -1,0 +1,168 @@
+"""A job's data, ready to train on: deduplicated, tokenised, split. Over-long rows are counted, never cut."""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from adapters.datasets import read_examples
+from adapters.datasets.examples import Example, Passage
+from adapters.errors import InvalidDataset
+from adapters.records import TrainingSpec
+from trainer.warm.batch import Row
+from trainer.warm.render import Renderer
+
+#: Below this many examples a held-out part would say less than it costs.
+SMALLEST_SPLIT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedFile:
+    """The rows of each distinct example of one file."""
+
+    examples: tuple[tuple[Row, ...], ...]
+    duplicates: int
+    #: Rows longer than the job's `max_seq_length`.
+    too_long: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What a job trains on and what it is judged by."""
+
+    train: tuple[Row, ...]
+    valid: tuple[Row, ...]
+    duplicates: int
+    too_long: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one epoch."""
+        return sum(len(row) for row in self.train)
+
+    @property
+    def targets(self) -> int:
+        """Tokens of one epoch that count in the loss."""
+        return sum(row.targets for row in self.train)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the owner of the data should know."""
+        found = []
+        if self.duplicates:
+            found.append(f"{self.duplicates} duplicate rows were left out.")
+        if self.too_long:
+            found.append(f"{self.too_long} rows longer than max_seq_length were left out.")
+        return tuple(found)
+
+
+#: Yields between examples, so that tokenising a large file never keeps other jobs or orders waiting.
+DatasetSteps = Generator[None, None, Dataset]
+
+
+def prepare(
+    renderer: Renderer, data: Path, validation: Path | None, spec: TrainingSpec
+) -> DatasetSteps:
+    """Read, tokenise and split; the result is the generator's return value.
+
+    Raises:
+        InvalidDataset: a row is bad, or none is left.
+    """
+    file = yield from tokenise(renderer, read_examples(data), spec.max_seq_length)
+    if validation is None:
+        return split(file, spec)
+    held_out = yield from tokenise(renderer, read_examples(validation), spec.max_seq_length)
+    dataset = Dataset(
+        train=_rows(file.examples),
+        valid=_rows(held_out.examples),
+        duplicates=file.duplicates + held_out.duplicates,
+        too_long=file.too_long + held_out.too_long,
+    )
+    return _checked(dataset)
+
+
+def tokenise(
+    renderer: Renderer, examples: Iterable[Example], max_seq_length: int
+) -> Generator[None, None, TokenisedFile]:
+    """Every distinct example that fits, in file order. An example of which one row is too long is left out whole."""
+    seen: set[bytes] = set()
+    kept: list[tuple[Row, ...]] = []
+    duplicates = too_long = 0
+    for example in examples:
+        yield
+        fingerprint = _fingerprint(example)
+        if fingerprint in seen:
+            duplicates += 1
+            continue
+        seen.add(fingerprint)
+        rows = renderer.rows(example)
+        if max(len(row) for row in rows) > max_seq_length:
+            too_long += 1
+        else:
+            kept.append(tuple(rows))
+    return TokenisedFile(tuple(kept), duplicates, too_long)
+
+
+def _fingerprint(example: Example) -> bytes:
+    """Of the content with case kept, but Unicode forms and runs of whitespace made equal."""
+    if isinstance(example, Passage):
+        parts: list[object] = [_normalise(example.text)]
+    else:
+        parts = [[m.role, _normalise(m.content), m.trained] for m in example.messages]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+def _normalise(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def split(file: TokenisedFile, spec: TrainingSpec) -> Dataset:
+    """Hold examples out, by chance but the same ones for the same seed."""
+    count = held_out_size(len(file.examples), spec)
+    generator = torch.Generator().manual_seed(spec.seed)
+    order = torch.randperm(len(file.examples), generator=generator).tolist()
+    held_out = set(order[:count])
+    chosen = [(at in held_out, rows) for at, rows in enumerate(file.examples)]
+    dataset = Dataset(
+        train=_rows(rows for held, rows in chosen if not held),
+        valid=_rows(rows for held, rows in chosen if held),
+        duplicates=file.duplicates,
+        too_long=file.too_long,
+    )
+    return _checked(dataset)
+
+
+def held_out_size(examples: int, spec: TrainingSpec) -> int:
+    """How many examples to hold out.
+
+    Left to ourselves: 5 %, at least 10 and at most 500, a tenth of small sets, nothing of tiny ones. A split that the
+    user asked for is taken at its word, down to a single example.
+    """
+    wanted = round(spec.validation_split * examples)
+    if spec.validation_split == 0 or examples < 2:  # noqa: PLR2004  one example can only be trained on
+        return 0
+    if spec.validation_split != TrainingSpec().validation_split:
+        return min(max(1, wanted), examples - 1)
+    if examples < SMALLEST_SPLIT:
+        return 0
+    return min(max(wanted, min(10, examples // 10)), 500)
+
+
+def _rows(examples: Iterable[Sequence[Row]]) -> tuple[Row, ...]:
+    return tuple(_flatten(examples))
+
+
+def _flatten(examples: Iterable[Sequence[Row]]) -> Iterator[Row]:
+    for rows in examples:
+        yield from rows
+
+
+def _checked(dataset: Dataset) -> Dataset:
+    if not dataset.train:
+        raise InvalidDataset(
+            f"No row is left to train on: {dataset.too_long} are longer than max_seq_length."
+        )
+    return dataset

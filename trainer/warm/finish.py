@@ -1,0 +1,74 @@
+"""The end of a job: its best weights as a PEFT directory, and the manifest that says how they came about.
+
+<work_dir>/adapter/        plain PEFT
+<work_dir>/finished.json   the manifest; written last, so that its presence means "complete"
+"""
+
+import logging
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from adapters.manifest import Manifest, TrainingResult, dump_manifest, load_manifest
+from trainer.warm.adapter import suffixes
+from trainer.warm.durable import write_text
+from trainer.warm.export import export
+from trainer.warm.job import Job
+from trainer.warm.model import BaseModel
+from trainer.warm.probe import take_probes
+
+log = logging.getLogger(__name__)
+
+ADAPTER, FINISHED = "adapter", "finished.json"
+
+
+def adapter_dir(work_dir: Path) -> Path:
+    """Where a finished job's adapter lies."""
+    return work_dir / ADAPTER
+
+
+def finish(base: BaseModel, job: Job) -> Manifest:
+    """Export the job's best weights; the job is over afterwards. Raises OSError."""
+    best_step = job.take_best()
+    manifest = Manifest(
+        base=base.card,
+        rank=job.spec.lora.rank,
+        alpha=job.spec.lora.alpha,
+        target_modules=suffixes(job.adapter.shapes),
+        dataset_digest=job.identity.dataset_digest,
+        job_id=job.identity.job_id,
+        result=_result(job, best_step),
+        probes=take_probes(base, job.adapter, job.dataset.train),
+    )
+    work_dir = job.identity.work_dir
+    export(job.adapter, adapter_dir(work_dir), base_id=base.card.id, dtype=base.dtype)
+    write_text(work_dir / FINISHED, dump_manifest(manifest))
+    return manifest
+
+
+def finished_before(work_dir: Path, job_id: str) -> Manifest | None:
+    """The manifest, if an earlier attempt got as far as this but its worker did not live to publish it."""
+    try:
+        manifest = load_manifest((work_dir / FINISHED).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        log.warning("%s cannot be read, training continues: %s", work_dir / FINISHED, error)
+        return None
+    complete = (adapter_dir(work_dir) / "adapter_model.safetensors").is_file()
+    return manifest if complete and manifest.job_id == job_id else None
+
+
+def _result(job: Job, best_step: int) -> TrainingResult:
+    state = job.state
+    return TrainingResult(
+        steps=state.step,
+        best_step=best_step,
+        epochs=state.step / job.steps_per_epoch,
+        trained_tokens=state.trained_tokens,
+        train_loss=job.train_loss,
+        valid_loss=state.best_valid_loss,
+        base_valid_loss=state.base_valid_loss,
+        stopped_early=state.stopped_early,
+        seconds=state.seconds,
+    )

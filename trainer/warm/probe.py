@@ -1,0 +1,48 @@
+"""Probes: what training thought of a few replies, so that an engine can be held to it after loading."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from adapters.manifest import Probe
+from trainer.warm.adapter import Adapter
+from trainer.warm.batch import Row
+from trainer.warm.model import BaseModel
+
+PROBES = 4
+#: Short, because the engine computes them before it may answer.
+LONGEST_PROBE = 128
+
+
+def take_probes(base: BaseModel, adapter: Adapter, rows: Sequence[Row]) -> tuple[Probe, ...]:
+    """Probes of the first rows that are short enough up to their first reply token; at most four."""
+    probes: list[Probe] = []
+    for row in rows:
+        if len(probes) == PROBES:
+            break
+        excerpt = _excerpt(row)
+        if excerpt is not None:
+            probes.append(_probe(base, adapter, excerpt))
+    return tuple(probes)
+
+
+def _excerpt(row: Row) -> Row | None:
+    """The row through the end of its first reply, or as much of it as fits."""
+    targets = row.is_target_T.tolist()
+    start = targets.index(True)
+    stop = targets.index(False, start) if False in targets[start:] else len(targets)
+    stop = min(stop, LONGEST_PROBE)
+    return Row(row.tokens_T[:stop], row.is_target_T[:stop]) if start < stop else None
+
+
+def _probe(base: BaseModel, adapter: Adapter, row: Row) -> Probe:
+    return Probe(
+        token_ids=tuple(row.tokens_T.tolist()),
+        reply_start=row.is_target_T.tolist().index(True),
+        adapter_logprobs=_logprobs(base.row_losses(row, adapter)),
+        base_logprobs=_logprobs(base.row_losses(row, None)),
+    )
+
+
+def _logprobs(losses_N: Tensor) -> tuple[float, ...]:
+    return tuple((-losses_N).tolist())
