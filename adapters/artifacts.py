@@ -9,7 +9,6 @@ no-op. Files are not shared by digest: whoever deletes one must not have to know
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from uuid import uuid4
 import obstore
 from obstore.store import LocalStore
 
+from adapters.durable import sync
 from adapters.errors import ArtifactCorrupt
 
 _CHUNK = 1 << 20
@@ -61,7 +61,7 @@ class LocalArtifacts:
         with self._staging() as aside:
             self._put(source, aside)
             aside.rename(target)
-            _fsync(target.parent)
+            sync(target.parent)
 
     def file(self, file_id: str) -> Path:
         return self._existing("files", file_id)
@@ -77,9 +77,9 @@ class LocalArtifacts:
                 aside.mkdir()
                 for path in _files_of(source):
                     self._put(path, aside / path.name)
-                _fsync(aside)
+                sync(aside)
                 aside.rename(target)
-                _fsync(target.parent)
+                sync(target.parent)
         return digest
 
     def version(self, digest: str) -> Path:
@@ -90,7 +90,7 @@ class LocalArtifacts:
 
     def _put(self, source: Path, target: Path) -> None:
         obstore.put(self._store, str(target.relative_to(self._root)), source)
-        _fsync(target)
+        sync(target)
 
     def _existing(self, folder: str, digest: str) -> Path:
         path = self._root / folder / digest
@@ -124,11 +124,3 @@ def digest_directory(path: Path) -> str:
 
 def _files_of(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_file())
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

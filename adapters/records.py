@@ -39,7 +39,6 @@ class Phase(StrEnum):
     QUEUED = "queued"
     PREPARING = "preparing"
     TRAINING = "training"
-    EVALUATING = "evaluating"
     PUBLISHING = "publishing"
     STOPPING = "stopping"
     ENDED = "ended"
@@ -49,7 +48,6 @@ class EventKind(StrEnum):
     """The `event:` field of the SSE stream."""
 
     STATUS = "status"
-    PROGRESS = "progress"
     METRICS = "metrics"
     CHECKPOINT = "checkpoint"
     MESSAGE = "message"
@@ -132,6 +130,8 @@ class DatasetSummary:
     format: str
     rows: int
     duplicates: int
+    #: Top-level keys of rows that nothing reads.
+    ignored_fields: tuple[str, ...] = ()
     digest: str
 
 

@@ -6,10 +6,10 @@ variables win over it, arguments over both. Example: docs/configuration.md.
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -28,6 +28,17 @@ class Section(BaseSettings):
 
     section: ClassVar[str]
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise InvalidValue(
+                f"Configuration, section '{self.section}', {name or 'as a whole'}: {first['msg']}",
+                param=name or None,
+            ) from error
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -38,7 +49,7 @@ class Section(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then environment, then the section of the YAML file."""
-        values = read_config_file(config_file()).get(cls.section) or {}
+        values = read_config_file(config_file()).get(cls.section, {})
         return (init_settings, env_settings, InitSettingsSource(settings_cls, values))
 
 
@@ -66,7 +77,9 @@ def read_config_file(path: Path) -> dict[str, dict[str, object]]:
     for name in content:
         if name not in SECTIONS:
             raise UnknownField.named(str(name), SECTIONS, where=str(path))
-    return content
+        if not isinstance(content[name] or {}, dict):
+            raise InvalidValue(f"{path}: the section '{name}' must be a mapping of its settings.")
+    return {name: section or {} for name, section in content.items()}
 
 
 class BaseModelSettings(BaseModel):

@@ -26,7 +26,13 @@ def read_settings() -> Settings:
     return Settings(api_key=os.environ.get("GRAFT_API_KEY") or "graft")
 
 
-def child_environment(home: Path, host: str, port: int) -> Mapping[str, str]:
-    """The environment of everything that `graft up` starts: our own, and where to live and listen."""
-    told = {HOME_VARIABLE: str(home), HOST_VARIABLE: host, PORT_VARIABLE: str(port)}
+def child_environment(
+    home: Path | None = None, host: str | None = None, port: int | None = None
+) -> Mapping[str, str]:
+    """The environment of everything that `graft up` starts: our own, and what the options say.
+
+    What they leave open is the configuration file's to say, so it is not set here.
+    """
+    options = {HOME_VARIABLE: home, HOST_VARIABLE: host, PORT_VARIABLE: port}
+    told = {name: str(value) for name, value in options.items() if value is not None}
     return {**os.environ, "PYTHONUNBUFFERED": "1", **told}

@@ -21,7 +21,7 @@ from service.errors import install_error_handlers
 from service.finetune import Intake
 from service.generate import Generator
 from service.metrics import Metrics
-from service.middleware import BodyLimit, RequestIds, Watch
+from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.residency import Residency
 from service.routes import adapters, completions, files, finetune, health, models
 from service.settings import EngineSettings, ServiceSettings
@@ -70,6 +70,7 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         return settings.max_upload_bytes if path in _UPLOADS else settings.max_body_bytes
 
     app.add_middleware(BodyLimit, limit_for=limit_for)
+    app.add_middleware(LastResort)
     app.add_middleware(Watch, metrics=metrics)
     app.add_middleware(RequestIds)
     return app

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from adapters.errors import GraftError
 from adapters.records import Adapter
@@ -19,24 +20,27 @@ _PRELOADED = 4
 @asynccontextmanager
 async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncIterator[None]:
     """Inside the context the ledger is followed and the engines are watched."""
-    preloads: set[asyncio.Task[None]] = set()
+    errands: set[asyncio.Task[None]] = set()
 
-    def preload(adapters: Sequence[Adapter]) -> None:
-        for adapter in adapters:
-            task = asyncio.create_task(_bring_in(state, adapter))
-            preloads.add(task)
-            task.add_done_callback(preloads.discard)
+    def go_on(errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(errand)
+        errands.add(task)
+        task.add_done_callback(errands.discard)
 
-    async def on_change(changed: Sequence[Adapter]) -> None:
-        preload(changed)
+    def on_change(changed: Sequence[Adapter]) -> None:
+        for adapter in changed:
+            go_on(_bring_in(state, adapter))
+            go_on(_take_out(state, adapter))
 
     def on_up(model_id: str) -> None:
         newest = sorted(state.catalog.adapters, key=_published_at, reverse=True)
         mine = [adapter for adapter in newest if adapter.base_model == model_id]
-        preload(mine[:_PRELOADED])
+        for adapter in mine[:_PRELOADED]:
+            go_on(_bring_in(state, adapter))
 
+    state.catalog.listen(on_change)
     tasks = [
-        asyncio.create_task(state.catalog.follow(settings.refresh_seconds, on_change)),
+        asyncio.create_task(state.catalog.follow(settings.refresh_seconds)),
         asyncio.create_task(state.engines.watch(on_up)),
     ]
     for task in tasks:
@@ -44,20 +48,36 @@ async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncItera
     try:
         yield
     finally:
-        for task in [*tasks, *preloads]:
+        for task in [*tasks, *errands]:
             task.cancel()
-        await asyncio.gather(*tasks, *preloads, return_exceptions=True)
+        await asyncio.gather(*tasks, *errands, return_exceptions=True)
 
 
 async def _bring_in(state: ServiceState, adapter: Adapter) -> None:
-    host = state.engines[adapter.base_model]
-    if adapter.live is None or not host.up:
+    """Load the live version."""
+    host = state.engines.get(adapter.base_model)
+    if adapter.live is None or host is None or not host.up:
         return
     try:
         await host.residency.ensure(adapter.live)
     except GraftError as error:
         # The first request for it will try again and tell its caller.
         log.warning("could not load %s ahead of time: %s", adapter.live.name, error)
+
+
+async def _take_out(state: ServiceState, adapter: Adapter) -> None:
+    """Unload deleted versions, once the last request that uses them has ended."""
+    host = state.engines.get(adapter.base_model)
+    if host is None:
+        return
+    living = {version.name for version in adapter.versions}
+    of_adapter = f"{adapter.name}@"
+    for name in host.residency.resident:
+        if name.startswith(of_adapter) and name not in living:
+            try:
+                await host.residency.drop(name)
+            except GraftError as error:
+                log.warning("could not unload %s: %s", name, error)
 
 
 def _published_at(adapter: Adapter) -> float:

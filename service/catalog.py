@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adapters.errors import ModelNotFound, Unavailable
@@ -35,6 +35,7 @@ class Catalog:
         self._adapters: dict[str, Adapter] = {}
         self._revision = 0
         self._refreshing = asyncio.Lock()
+        self._listeners: list[Callable[[Sequence[Adapter]], None]] = []
 
     @property
     def base_models(self) -> tuple[str, ...]:
@@ -43,8 +44,9 @@ class Catalog:
 
     @property
     def adapters(self) -> list[Adapter]:
-        """All adapters, by name."""
-        return [self._adapters[name] for name in sorted(self._adapters)]
+        """The adapters of configured base models, by name."""
+        found = [self._adapters[name] for name in sorted(self._adapters)]
+        return [adapter for adapter in found if adapter.base_model in self._base_models]
 
     async def resolve(self, model: str) -> Target:
         """The version or base model that a name means. An unknown name is looked up once more in the ledger.
@@ -60,8 +62,12 @@ class Catalog:
             raise ModelNotFound(self._explain(model), param="model")
         return target
 
-    async def refresh(self) -> Sequence[Adapter]:
-        """Take over what has changed in the ledger; returns the changed adapters. Raises Unavailable."""
+    def listen(self, listener: Callable[[Sequence[Adapter]], None]) -> None:
+        """Tell `listener` of adapters that have changed, whoever caused the refresh that noticed it."""
+        self._listeners.append(listener)
+
+    async def refresh(self) -> None:
+        """Take over what has changed in the ledger. Raises Unavailable."""
         async with self._refreshing:
             revision, changed = await asyncio.to_thread(
                 self._registry.changes, since=self._revision
@@ -72,16 +78,15 @@ class Catalog:
                 else:
                     self._adapters.pop(adapter.name, None)
             self._revision = revision
-            return changed
+        if changed:
+            for listener in self._listeners:
+                listener(changed)
 
-    async def follow(
-        self, every: float, on_change: Callable[[Sequence[Adapter]], Awaitable[None]]
-    ) -> None:
-        """Refresh for ever; tell `on_change` of adapters that changed."""
+    async def follow(self, every: float) -> None:
+        """Refresh for ever."""
         while True:
             try:
-                if changed := await self.refresh():
-                    await on_change(changed)
+                await self.refresh()
             except Unavailable as error:
                 log.warning("the catalog could not be refreshed: %s", error)
             await asyncio.sleep(every)
@@ -91,7 +96,9 @@ class Catalog:
             return Target(model)
         name = parse_model_name(model)
         adapter = self._adapters.get(name.adapter)
-        version = _select(adapter, name.selector) if adapter else None
+        if adapter is None or adapter.base_model not in self._base_models:
+            return None
+        version = _select(adapter, name.selector)
         return Target(version.base_model, version) if version else None
 
     def _explain(self, model: str) -> str:
@@ -100,6 +107,11 @@ class Catalog:
             return (
                 f"The model '{model}' does not exist. It is neither a base model "
                 f"({', '.join(self._base_models)}) nor an adapter; GET /v1/models lists all."
+            )
+        if adapter.base_model not in self._base_models:
+            return (
+                f"The adapter '{adapter.name}' needs the base model '{adapter.base_model}', which this server "
+                "is not configured for."
             )
         known = ", ".join(version.name for version in adapter.versions)
         if "@" in model:

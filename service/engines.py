@@ -97,6 +97,10 @@ class Engines:
     def __getitem__(self, model_id: str) -> EngineHost:
         return self._hosts[model_id]
 
+    def get(self, model_id: str) -> EngineHost | None:
+        """The engine of a base model; None where it is not configured (any more)."""
+        return self._hosts.get(model_id)
+
     @property
     def up(self) -> dict[str, bool]:
         """Which base models answer."""

@@ -69,7 +69,6 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(GraftError, _ours)
     app.add_exception_handler(HTTPException, _starlettes)
     app.add_exception_handler(RequestValidationError, _fastapis)
-    app.add_exception_handler(Exception, _unforeseen)
 
 
 def _ours(_request: Request, error: Exception) -> JSONResponse:
@@ -105,8 +104,3 @@ def _fastapis(_request: Request, error: Exception) -> JSONResponse:
         "code": "invalid_value",
     }
     return JSONResponse({"error": body}, 400)
-
-
-def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    log.error("unforeseen error in %s %s", request.method, request.url.path, exc_info=error)
-    return error_response(GraftError("Something went wrong on our side. The log says what."))

@@ -71,7 +71,8 @@ class Intake:
         base_model = self._base_model(options.base_model)
         self._check_servable(base_model, options)
         report, source = self._training_data(request)
-        key = _key(request, report)
+        held_out = self._validation_data(request)
+        key = _key(request, [report, *([held_out] if held_out else [])])
         if key is not None and (reply := self._ledger.jobs.find_reply(key)) is not None:
             return reply
         job_id = new_id("ftjob-")
@@ -83,18 +84,20 @@ class Intake:
             rows=report.rows - report.duplicates,
             max_seq_length=self._longest(base_model),
         )
-        validation_file = self._validation_file(request)
         new = NewJob(
             id=job_id,
             adapter=name,
             base_model=base_model,
             training_file=self._keep(source, options.training_file),
-            validation_file=validation_file,
+            validation_file=(
+                self._keep(request.validation, options.validation_file) if held_out else None
+            ),
             spec=spec,
             dataset=DatasetSummary(
                 format=str(report.format),
                 rows=report.rows,
                 duplicates=report.duplicates,
+                ignored_fields=report.ignored_fields,
                 digest=report.digest,
             ),
             metadata=options.metadata,
@@ -149,15 +152,16 @@ class Intake:
         require_valid(report)
         return report, request.data
 
-    def _validation_file(self, request: FinetuneRequest) -> str | None:
+    def _validation_data(self, request: FinetuneRequest) -> DatasetReport | None:
         file_id = request.options.validation_file
         if request.validation is None and file_id is None:
             return None
         path = (
             request.validation.path if request.validation else self._ledger.files.path(str(file_id))
         )
-        require_valid(check_dataset(path))
-        return self._keep(request.validation, file_id)
+        report = check_dataset(path)
+        require_valid(report)
+        return report
 
     def _keep(self, upload: Upload | None, file_id: str | None) -> str:
         if upload is None:
@@ -165,18 +169,18 @@ class Intake:
             return file_id
         return self._ledger.files.add(upload.path, filename=upload.filename, purpose="fine-tune").id
 
-    def _render(self, job: Job) -> Reply:
-        body = wire_job(job, now=time.time()).model_dump_json()
+    def _render(self, job: Job, position: int) -> Reply:
+        body = wire_job(job, position=position, now=time.time()).model_dump_json()
         return Reply(status=202, body=body, location=f"/finetune/{job.id}")
 
 
-def _key(request: FinetuneRequest, report: DatasetReport) -> IdempotencyKey | None:
+def _key(request: FinetuneRequest, data: list[DatasetReport]) -> IdempotencyKey | None:
     if request.idempotency_key is None:
         return None
     # Over what was meant and not over the bytes sent: a multipart boundary differs each time.
     meant: Mapping[str, object] = {
         "options": request.options.model_dump(mode="json"),
-        "data": report.digest,
+        "data": [report.digest for report in data],
     }
     digest = hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
     return IdempotencyKey(key=f"finetune:{request.idempotency_key[:255]}", request_digest=digest)

@@ -9,7 +9,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters.errors import PayloadTooLarge
+from adapters.errors import GraftError, PayloadTooLarge
 from service.errors import error_response
 from service.metrics import Metrics
 
@@ -38,6 +38,32 @@ class RequestIds:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+
+class LastResort:
+    """Answer for what no handler foresaw. Starlette's own place for this lies outside of the request's id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_start)
+        except (
+            Exception
+        ):  # the last door before the client: it must get an envelope, and the log the rest
+            if scope["type"] != "http" or started:
+                raise
+            log.exception("unforeseen error in %s %s", scope["method"], scope["path"])
+            told = GraftError("Something went wrong on our side. The service's log says what.")
+            await error_response(told)(scope, receive, send)
 
 
 class Watch:

@@ -50,5 +50,7 @@ class EngineSettings(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     #: GiB of KV cache on CPU; on a GPU vLLM takes what is left.
     cpu_kv_cache_gib: int = Field(1, ge=1)
+    #: How vLLM finds tool calls in what the model says; empty turns `tool_choice: auto` off.
+    tool_call_parser: str = "hermes"
     #: Further arguments for vLLM's server, as on its command line.
     extra_args: tuple[str, ...] = ()

@@ -17,6 +17,8 @@ from adapters.errors import InvalidRequest, InvalidValue, UnsupportedMediaType
 from service.finetune import FinetuneRequest, Upload
 from service.schemas.finetune import DATA_FIELDS, parse_options
 
+_LONGEST_PURPOSE = 32
+
 
 @asynccontextmanager
 async def read_finetune_request(
@@ -39,6 +41,31 @@ async def read_finetune_request(
         )
 
 
+@asynccontextmanager
+async def read_file_upload(request: Request, incoming: Path) -> AsyncIterator[tuple[Upload, str]]:
+    """The file of a form, on disk until leaving, and its purpose.
+
+    Read here and not by FastAPI's form parameters, which turn whatever happens while reading into a plain 400.
+
+    Raises:
+        InvalidRequest: the form lacks one of the two.
+        UnsupportedMediaType: it is no multipart form.
+    """
+    if _media_type(request) != "multipart/form-data":
+        raise UnsupportedMediaType("Send a multipart form with the fields 'file' and 'purpose'.")
+    with TemporaryDirectory(dir=incoming) as folder:
+        async with request.form() as form:
+            file, purpose = form.get("file"), form.get("purpose")
+            if not isinstance(file, UploadFile):
+                raise InvalidRequest("The form needs a file in the field 'file'.", param="file")
+            if not isinstance(purpose, str) or not 0 < len(purpose) <= _LONGEST_PURPOSE:
+                raise InvalidRequest(
+                    "The form needs a 'purpose', such as fine-tune.", param="purpose"
+                )
+            saved = await save_upload(file, Path(folder) / "file")
+        yield saved, purpose
+
+
 async def save_upload(upload: UploadFile, target: Path) -> Upload:
     """Copy an uploaded file to disk, off the event loop."""
     with target.open("wb") as file:
@@ -46,8 +73,12 @@ async def save_upload(upload: UploadFile, target: Path) -> Upload:
     return Upload(path=target, filename=upload.filename or target.name)
 
 
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def _read(request: Request, folder: Path) -> tuple[dict[str, Any], dict[str, Upload]]:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = _media_type(request)
     if media_type == "multipart/form-data":
         return await _read_form(request, folder)
     if media_type == "application/json":

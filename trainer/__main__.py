@@ -50,7 +50,7 @@ def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
     ledger = open_ledger(ledger_settings)
     metrics = Metrics()
     if settings.metrics_port:
-        start_http_server(settings.metrics_port, registry=metrics.registry)
+        start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

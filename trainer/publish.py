@@ -1,8 +1,8 @@
 """From a trained directory to a version: the gate, the manifest, the transaction."""
 
-import os
 from pathlib import Path
 
+from adapters.durable import write_text
 from adapters.ledger import Ledger
 from adapters.manifest import MANIFEST_FILE, Manifest, TrainingResult, dump_manifest
 from adapters.records import Gate, Job, Version
@@ -14,7 +14,7 @@ def publish(ledger: Ledger, job: Job, directory: Path, manifest: Manifest) -> Ve
     Raises:
         LeaseLost: the job was cancelled, or belongs to a later attempt; nothing was published.
     """
-    _write(directory / MANIFEST_FILE, dump_manifest(manifest))
+    write_text(directory / MANIFEST_FILE, dump_manifest(manifest))
     promote = passes_gate(job.spec.gate, manifest.result)
     return ledger.registry.publish(job, directory, manifest, promote=promote)
 
@@ -28,9 +28,3 @@ def passes_gate(gate: Gate, result: TrainingResult) -> bool:
     if gate == "off" or result.valid_loss is None or result.base_valid_loss is None:
         return True
     return result.valid_loss < result.base_valid_loss
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_suffix(".part")
-    aside.write_text(text)
-    os.replace(aside, path)  # noqa: PTH105  replace, not rename: a second attempt may find the file there

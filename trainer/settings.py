@@ -29,5 +29,6 @@ class TrainerSettings(Section):
     max_losses: int = Field(4, ge=1)
     #: How long a deleted version's files are kept, since an engine may still read them.
     purge_after_seconds: float = Field(3600.0, ge=0)
-    #: Prometheus port of the worker; 0 means none.
+    #: Where Prometheus finds the worker's metrics; port 0 means nowhere.
+    metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(0, ge=0, le=65535)

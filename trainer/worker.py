@@ -191,6 +191,7 @@ class Worker:
                 self._failed(held.job, report)
 
     def _finish(self, held: Held, report: Finished) -> None:
+        held.phase = Phase.PUBLISHING
         held.progress = _ended(held.progress, report.manifest.result)
         try:
             self._record(held)
@@ -259,6 +260,13 @@ class Worker:
         purged = self._ledger.registry.purge(older_than=self._settings.purge_after_seconds)
         if purged:
             log.info("removed the files of %d deleted versions", purged)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what jobs left that ended while no process had them: cancelled in the queue, lost once too often."""
+        for folder in self._work_dir.glob("ftjob-*"):
+            if folder.name not in self._held and self._ledger.jobs.get(folder.name).status.terminal:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _keeping(self, held: Held, write: Callable[[], None]) -> None:
         try:

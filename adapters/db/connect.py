@@ -7,12 +7,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from adapters.errors import Unavailable
 
 _BUSY_TIMEOUT_S = 30
 _WRITING = "graft_writing"
+
+
+class Conflict(Exception):
+    """A unique constraint says that somebody else was first. For the ledger to settle; never leaves it."""
 
 
 class Database:
@@ -44,6 +48,7 @@ class Database:
 
         Raises:
             Unavailable: the database cannot be reached, or stayed locked for too long.
+            Conflict: a row of that key is there already.
         """
         with _translated(), self._engine.connect() as connection:
             writing = connection.execution_options(**{_WRITING: True})
@@ -64,6 +69,8 @@ class Database:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except IntegrityError as error:
+        raise Conflict from error
     except OperationalError as error:
         raise Unavailable(
             f"The ledger's database does not answer: {error.orig}. Try again in a moment.",

@@ -1,5 +1,6 @@
 """Bring the database to the schema of this release."""
 
+import logging
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
@@ -22,6 +23,8 @@ def migrate(database: Database) -> None:
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
+    # Its plugins announce themselves at INFO, one line each.
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS))
     with database.write() as tx:

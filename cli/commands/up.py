@@ -14,8 +14,8 @@ from cli.launcher.home import Home, HomeUnusable
 from cli.launcher.readiness import Readiness
 from cli.launcher.report import Report
 from cli.launcher.supervisor import Supervisor
-from cli.launcher.table import NoEngines, base_models, process_table
-from cli.settings import HOME_VARIABLE, HOST_VARIABLE, PORT_VARIABLE, child_environment
+from cli.launcher.table import NotConfigured, process_table, read_plan
+from cli.settings import child_environment
 
 WELCOME = """
 Everything is ready. Try:
@@ -29,26 +29,29 @@ Everything is ready. Try:
 
 def up(
     host: Annotated[
-        str, typer.Option(envvar=HOST_VARIABLE, help="Address to listen on.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar=PORT_VARIABLE, help="Port to listen on.")] = 8000,
+        str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.  [default: 8000]")] = None,
     home: Annotated[
-        Path, typer.Option(envvar=HOME_VARIABLE, help="Folder that everything is kept in.")
-    ] = Path("~/.graft"),
+        Path | None,
+        typer.Option(help="Folder that everything is kept in.  [default: ~/.graft]"),
+    ] = None,
 ) -> None:
     """Start service, engines and trainer on this machine, and keep them running until Ctrl-C."""
     console = screen()
-    folder = Home(home.expanduser().absolute())
-    environment = child_environment(folder.folder, host, port)
-    url = f"http://{_reachable(host)}:{port}"
+    given = home.expanduser().absolute() if home else None
     try:
+        plan = read_plan(child_environment(given, host, port))
+        folder = Home(plan.home)
         with folder.lock():
-            models = base_models(environment)
+            environment = child_environment(plan.home, plan.host, plan.port)
+            url = f"http://{_reachable(plan.host)}:{plan.port}"
             report = Report(console)
             report.line("none", f"home {folder.folder}, logs in {folder.folder / 'logs'}")
-            readiness = Readiness(url, report, WELCOME.format(url=url, model=models[0]))
-            asyncio.run(supervise(process_table(models), folder, environment, report, readiness))
-    except (HomeUnusable, NoEngines) as error:
+            readiness = Readiness(url, report, WELCOME.format(url=url, model=plan.base_models[0]))
+            table = process_table(plan.base_models)
+            asyncio.run(supervise(table, folder, environment, report, readiness))
+    except (HomeUnusable, NotConfigured) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
 

@@ -32,7 +32,7 @@ class Report:
         """Only the first start is news; of a restart, `died` has told already."""
         if name not in self._started:
             self._started.add(name)
-            self.line("none", f"{name}: starting")
+            self.line("none", f"{name}: started")
 
     def ready(self, name: str, detail: str) -> None:
         """Something answers now."""

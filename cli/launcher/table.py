@@ -1,31 +1,48 @@
 """Which processes there are on one machine."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from cli.launcher.child import ChildSpec
 
 SERVICE, TRAINER, ENGINES = range(3)
 
 
-class NoEngines(Exception):
-    """`python -m service.engine --list` did not tell the base models."""
+class NotConfigured(Exception):
+    """`python -m service.engine --describe` did not tell what to start."""
 
 
-def base_models(environment: Mapping[str, str]) -> list[str]:
-    """The ids of the configured base models; the first is the default.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is configured, from the environment and the configuration file together."""
+
+    home: Path
+    host: str
+    port: int
+    #: Ids; the first is the default.
+    base_models: tuple[str, ...]
+
+
+def read_plan(environment: Mapping[str, str]) -> Plan:
+    """Ask a process that may read the configuration; the command line imports none of that.
 
     Raises:
-        NoEngines: with what the process said.
+        NotConfigured: with what the process said.
     """
-    command = [sys.executable, "-m", "service.engine", "--list"]
-    listing = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    ids = listing.stdout.split()
-    if listing.returncode or not ids:
-        reason = listing.stderr.strip() or "it printed none"
-        raise NoEngines(f"Cannot list the base models ({' '.join(command[1:])}): {reason}")
-    return ids
+    command = [sys.executable, "-m", "service.engine", "--describe"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        found = json.loads(told.stdout)
+        return Plan(Path(found["home"]), found["host"], found["port"], tuple(found["base_models"]))
+    except (ValueError, KeyError, TypeError):
+        reason = told.stderr.strip() or "it printed nothing"
+        raise NotConfigured(
+            f"Cannot read the configuration ({' '.join(command[1:])}): {reason}"
+        ) from None
 
 
 def process_table(model_ids: Sequence[str]) -> list[ChildSpec]:

@@ -1,6 +1,7 @@
 """`python -m service.engine MODEL`: wait until the base model is prepared, then become its vLLM server."""
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -9,7 +10,7 @@ from adapters.errors import GraftError
 from adapters.manifest import read_base_card
 from adapters.settings import LedgerSettings
 from service.engine.start import has_nvidia_gpu, plan_launch, vllm_is_installed
-from service.settings import EngineSettings
+from service.settings import EngineSettings, ServiceSettings
 
 _POLL_S = 0.2
 
@@ -18,16 +19,28 @@ def main() -> None:
     """Parse the command line and do as it says."""
     parser = argparse.ArgumentParser(prog="python -m service.engine", description=__doc__)
     parser.add_argument("model", nargs="?", help="id of the base model")
-    parser.add_argument("--list", action="store_true", help="print the ids of all base models")
+    parser.add_argument(
+        "--describe", action="store_true", help="print what is configured, as JSON, and exit"
+    )
     arguments = parser.parse_args()
     try:
         ledger = LedgerSettings()
-        if arguments.list:
-            print(*ledger.base_model_ids, sep="\n")
+        if arguments.describe:
+            print(json.dumps(_describe(ledger, ServiceSettings())))
         else:
             _become_engine(arguments.model, ledger, EngineSettings())
     except GraftError as error:
         sys.exit(f"graft: {error}")
+
+
+def _describe(ledger: LedgerSettings, service: ServiceSettings) -> dict[str, object]:
+    """What the launcher wants to know, and this process tells fastest."""
+    return {
+        "home": str(ledger.home),
+        "host": service.host,
+        "port": service.port,
+        "base_models": ledger.base_model_ids,
+    }
 
 
 def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings) -> None:

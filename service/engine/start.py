@@ -45,6 +45,7 @@ def plan_launch(
         # Prompts and replies are the users' own; vLLM logs them at INFO otherwise.
         "--no-enable-log-requests",
         "--disable-uvicorn-access-log",
+        *_tool_arguments(settings),
         *([] if gpu else _cpu_arguments()),
         *settings.extra_args,
     ]
@@ -76,6 +77,13 @@ def _dtype(settings: EngineSettings, *, gpu: bool) -> str:
     if settings.dtype == "auto" and not gpu:
         return "float32"
     return settings.dtype
+
+
+def _tool_arguments(settings: EngineSettings) -> list[str]:
+    # Without both, a request with `tools` and no `tool_choice` is a 400.
+    if not settings.tool_call_parser:
+        return []
+    return ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser]
 
 
 def _cpu_arguments() -> list[str]:

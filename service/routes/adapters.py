@@ -90,4 +90,5 @@ async def _find_version(state: ServiceState, name: str) -> Version:
 
 
 def _resident(state: ServiceState, adapter: Adapter) -> frozenset[str]:
-    return frozenset(state.engines[adapter.base_model].residency.resident)
+    host = state.engines.get(adapter.base_model)
+    return frozenset(host.residency.resident) if host else frozenset()

@@ -1,29 +1,22 @@
 """`/v1/files`: upload a dataset once, train on it by id."""
 
 import asyncio
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, File as FormFile, Form, UploadFile
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
 from adapters.records import File
 from service.state import State
-from service.uploads import save_upload
+from service.uploads import read_file_upload
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
 @router.post("")
-async def upload(
-    state: State,
-    file: Annotated[UploadFile, FormFile()],
-    purpose: Annotated[str, Form(max_length=32)],
-) -> dict[str, Any]:
-    """Keep a file."""
-    with TemporaryDirectory(dir=state.incoming) as folder:
-        saved = await save_upload(file, Path(folder) / "file")
+async def upload(request: Request, state: State) -> dict[str, Any]:
+    """Keep a file: a form with the file in `file`, and its `purpose`."""
+    async with read_file_upload(request, state.incoming) as (saved, purpose):
         kept = await asyncio.to_thread(
             state.ledger.files.add, saved.path, filename=saved.filename, purpose=purpose
         )

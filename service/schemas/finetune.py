@@ -176,6 +176,8 @@ def _invalid(detail: Mapping[str, Any]) -> InvalidValue | UnknownField:
     field = ".".join(part for part in path if not part.startswith(("literal[", "function-")))
     if detail["type"] == "extra_forbidden":
         owner = EarlyStoppingOptions if path[0] == "early_stopping" else LoraOptions
-        return UnknownField.named(field, [f"{path[0]}.{f}" for f in owner.model_fields], where="it")
+        return UnknownField.named(
+            field, [f"{path[0]}.{f}" for f in owner.model_fields], where=f"'{path[0]}'"
+        )
     got = repr(detail.get("input"))[:80]
     return InvalidValue(f"{field}: {detail['msg']} (got {got}).", param=field)

@@ -51,6 +51,7 @@ class WireDataset(BaseModel):
     format: str
     rows: int
     duplicates: int
+    ignored_fields: list[str]
     digest: str
 
 
@@ -134,6 +135,7 @@ def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
             format=job.dataset.format,
             rows=job.dataset.rows,
             duplicates=job.dataset.duplicates,
+            ignored_fields=list(job.dataset.ignored_fields),
             digest=job.dataset.digest,
         ),
         attempt=job.attempt,

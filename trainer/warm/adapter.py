@@ -4,7 +4,6 @@ Flat, because then one norm clips, one pass of AdamW steps and one copy snapshot
 
 Shapes: P all parameters, R rank, I inputs and O outputs of a linear layer.
 """
-# ruff: noqa: N815
 
 import math
 from collections.abc import Iterable, Mapping

@@ -6,7 +6,6 @@ silently attend across each other. So the model is only ever called with `use_ca
 
 Shapes: T tokens of all rows, S rows, M longest row of a group, H query heads, G key-value heads, D head size.
 """
-# ruff: noqa: N815
 
 from collections.abc import Sequence
 from dataclasses import dataclass

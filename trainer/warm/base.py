@@ -16,11 +16,11 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from adapters.durable import new_directory
 from adapters.errors import InvalidValue, ModelNotFound
 from adapters.manifest import BASE_CARD_FILE, BaseModelCard, dump_base_card, read_base_card
 from adapters.settings import LedgerSettings
 from trainer.warm.adapter import suffixes
-from trainer.warm.durable import new_directory
 from trainer.warm.model import decoder_linears
 
 log = logging.getLogger(__name__)

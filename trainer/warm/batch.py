@@ -2,7 +2,6 @@
 
 Shapes: T tokens of all rows, N target positions among them.
 """
-# ruff: noqa: N815
 
 from collections.abc import Sequence
 from dataclasses import dataclass

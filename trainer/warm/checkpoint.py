@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from trainer.warm.durable import new_directory
+from adapters.durable import new_directory
 from trainer.warm.job import Job, JobState
 
 log = logging.getLogger(__name__)

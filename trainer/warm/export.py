@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from adapters.durable import new_directory
 from trainer.warm.adapter import Adapter, suffixes
-from trainer.warm.durable import new_directory
 
 #: Before the module path in PEFT's files: PeftModel.base_model (LoraModel) .model (the transformers model).
 PREFIX = "base_model.model."

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from adapters.durable import write_text
 from adapters.manifest import Manifest, TrainingResult, dump_manifest, load_manifest
 from trainer.warm.adapter import suffixes
-from trainer.warm.durable import write_text
 from trainer.warm.export import export
 from trainer.warm.job import Job
 from trainer.warm.model import BaseModel

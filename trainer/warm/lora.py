@@ -7,7 +7,6 @@ buffer: autograd never sees an adapter weight, and the frozen weights get no gra
 
 Shapes: T tokens, N tokens of one segment, I inputs, O outputs, R rank.
 """
-# ruff: noqa: N815
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

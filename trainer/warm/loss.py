@@ -6,7 +6,6 @@ forward pass while a chunk's logits are there (the idea of Liger's fused linear 
 
 Shapes: N target positions, C of them in a chunk, D hidden size, V vocabulary.
 """
-# ruff: noqa: N815
 
 from dataclasses import dataclass
 from typing import Any

@@ -249,6 +249,22 @@ async def test_a_version_that_the_engine_refuses_is_an_error_and_harms_nobody(
     assert await said(service, BASE) == f"{BASE}: hello"
 
 
+async def test_a_deleted_version_leaves_the_engine_once_nobody_uses_it(service: Running) -> None:
+    service.publish("bot")
+    await said(service, "bot")
+    service.engine.token_seconds = 0.1
+    slow = asyncio.create_task(said(service, "bot", "a b c d"))
+    await asyncio.sleep(0.1)
+    await service.http.delete("/adapters/bot")
+    assert "bot@1" in service.engine.adapters
+    assert await slow == "bot@1: a b c d"
+
+    async def unloaded() -> bool:
+        return "bot@1" not in service.engine.adapters
+
+    await until(unloaded)
+
+
 # ---- the engine dies
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from adapters.records import EventKind, JobError, JobStatus, NewEvent, Phase, Progress
 from tests.integration.service.conftest import BASE, Running, serving
+from tests.support.samples import adapter_directory, manifest, new_job, render
 
 ROWS = [{"input": f"question {n}", "target": f"answer {n}"} for n in range(40)]
 JSONL = "\n".join(json.dumps(row) for row in ROWS).encode()
@@ -36,7 +37,7 @@ async def test_rows_in_json_make_a_job(service: Running) -> None:
     assert job["hyperparameters"]["n_epochs"] == 6
     shown = (await service.http.get(f"/finetune/{job['id']}")).json()
     assert shown["queue"] == {"position": 1}
-    assert {**shown, "queue": None} == job
+    assert shown == job
 
 
 async def test_a_file_in_a_form_makes_the_same_job(service: Running) -> None:
@@ -97,6 +98,14 @@ async def test_a_wrong_option_is_a_400_that_names_it_and_says_what_to_do(
     assert service.ledger.jobs.list() == []
 
 
+async def test_fields_that_nothing_reads_are_told_of(service: Running) -> None:
+    rows = [{**row, "id": n} for n, row in enumerate(ROWS)]
+    job = (await service.http.post("/finetune", json={"data": rows})).json()
+    assert job["dataset"]["ignored_fields"] == ["id"]
+    told = service.ledger.jobs.events(job["id"])[1]
+    assert (told.level, told.message) == ("warn", "These fields of the data are not used: id")
+
+
 async def test_bad_rows_are_listed_with_line_field_and_reason(service: Running) -> None:
     bad = b'{"input": "a", "target": "b"}\n{"input": "a"}\nnot json\n{"input": 3, "target": "b"}\n'
     response = await upload(service, bad)
@@ -153,6 +162,14 @@ async def test_the_same_idempotency_key_makes_one_job(service: Running) -> None:
     assert len(service.ledger.jobs.list()) == 1
     other = await send("another")
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_the_same_key_with_other_validation_rows_is_another_request(service: Running) -> None:
+    headers = {"Idempotency-Key": "abc"}
+    for validation, status in ((ROWS[:3], 202), (ROWS[:3], 202), (ROWS[:4], 422)):
+        body = {"data": ROWS, "validation_data": validation}
+        response = await service.http.post("/finetune", json=body, headers=headers)
+        assert response.status_code == status, response.text
 
 
 async def test_a_cancelled_job_is_cancelled_at_once_and_stays_so(service: Running) -> None:
@@ -325,12 +342,50 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(service: Ru
         announced = await client.post("/v1/chat/completions", content=b"x" * 2000)
 
         async def drip():
+            yield b'--b\r\nContent-Disposition: form-data; name="data"; filename="f"\r\n\r\n'
             for _ in range(20):
                 yield b"x" * 100
 
         chunked = await client.post("/v1/chat/completions", content=drip())
-    for response in (announced, chunked):
+    async with serving(service.home, max_upload_bytes=1000) as (client, _):
+        form = {"content-type": "multipart/form-data; boundary=b"}
+        upload = await client.post("/v1/files", content=drip(), headers=form)
+        train = await client.post("/finetune", content=drip(), headers=form)
+    for response in (announced, chunked, upload, train):
         assert (response.status_code, response.json()["error"]["code"]) == (413, "file_too_large")
+
+
+async def test_an_error_that_nobody_foresaw_has_the_envelope_and_an_id_too(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr("service.routes.adapters.wire_adapter", broken)
+    service.publish("bot")
+    response = await service.http.get("/adapters/bot", headers={"x-request-id": "mine-2"})
+    assert (response.status_code, response.headers["x-request-id"]) == (500, "mine-2")
+    assert response.json()["error"]["code"] == "internal_error"
+    assert "secret" not in response.text
+
+
+async def test_an_adapter_whose_base_model_was_taken_away_is_a_404_and_breaks_nothing(
+    service: Running,
+) -> None:
+    new = new_job("old", "another-base")
+    service.ledger.jobs.submit(new, render=render)
+    job = service.ledger.jobs.claim(
+        worker="w", base_model="another-base", lease_seconds=9, max_losses=9
+    )
+    source = adapter_directory(service.home / "made" / "old")
+    service.ledger.registry.publish(job, source, manifest(job), promote=True)
+    response = await service.http.post(
+        "/v1/chat/completions", json={"model": "old", "messages": []}
+    )
+    assert response.status_code == 404
+    assert "another-base" in response.json()["error"]["message"]
+    assert (await service.http.get("/adapters/old")).status_code == 200
+    assert (await service.http.get("/adapters")).status_code == 200
 
 
 async def test_metrics_count_by_template_and_outcome(service: Running) -> None:

@@ -1,5 +1,4 @@
 """The packed computation is the model's own, and its gradients are autograd's."""
-# ruff: noqa: N806  tensor names end in their shape
 
 from dataclasses import replace
 

@@ -1,5 +1,4 @@
 """What is published: a directory that PEFT loads to the same logits, and a manifest that can be checked."""
-# ruff: noqa: N806  tensor names end in their shape
 
 import json
 import warnings

@@ -1,5 +1,4 @@
 """Whole runs: equal to PEFT with torch's AdamW, to themselves in other batches, and to themselves resumed."""
-# ruff: noqa: N806  tensor names end in their shape
 
 import math
 from dataclasses import replace

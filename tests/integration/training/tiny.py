@@ -1,5 +1,4 @@
 """A tiny random Llama with a tiny tokenizer: real classes, real files, milliseconds a step."""
-# ruff: noqa: N806  tensor names end in their shape
 
 import warnings
 from dataclasses import replace

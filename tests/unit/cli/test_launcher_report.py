@@ -5,7 +5,7 @@ from rich.console import Console
 
 from cli.launcher.readiness import Readiness
 from cli.launcher.report import Report
-from cli.launcher.table import NoEngines, base_models, process_table
+from cli.launcher.table import NotConfigured, process_table, read_plan
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def words(screen):
 def test_only_the_first_start_is_news(report, screen):
     report.started("service")
     report.started("service")
-    assert words(screen) == ["service: starting"]
+    assert words(screen) == ["service: started"]
 
 
 def test_last_words_are_not_repeated_and_not_taken_for_markup(report, screen):
@@ -70,8 +70,16 @@ def test_the_table_stops_the_service_first_and_engines_last():
     assert specs[2].command[1:] == ("-m", "service.engine", "org/m")
 
 
-def test_base_models_that_cannot_be_listed_say_why(tmp_path):
-    with pytest.raises(NoEngines, match=r"service\.engine"):
-        base_models(
-            {"PATH": "", "PYTHONPATH": "", "GRAFT_CONFIG": str(tmp_path), "PYTHONHOME": "/nowhere"}
-        )
+def test_a_configuration_that_cannot_be_read_says_why(tmp_path):
+    config = tmp_path / "graft.yaml"
+    config.write_text("trianer: {}")
+    with pytest.raises(NotConfigured, match="'trainer'"):
+        read_plan({"GRAFT_CONFIG": str(config)})
+
+
+def test_the_configuration_file_says_what_options_leave_open(tmp_path):
+    config = tmp_path / "graft.yaml"
+    config.write_text("service: {port: 9100, host: 0.0.0.0}")
+    plan = read_plan({"GRAFT_CONFIG": str(config), "GRAFT_HOME": str(tmp_path)})
+    assert (plan.home, plan.host, plan.port) == (tmp_path, "0.0.0.0", 9100)
+    assert plan.base_models == ("smollm2-135m-instruct",)

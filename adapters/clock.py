@@ -1,0 +1,7 @@
+"""What time it is, as a parameter: tests move it."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+#: Returns Unix seconds.
+Clock: TypeAlias = Callable[[], float]

@@ -1,0 +1,45 @@
+"""The ledger: database and artifact store together, one method for each thing that happens.
+
+Each method is one transaction. What a caller is told is durable by then.
+"""
+
+import time
+from dataclasses import dataclass
+
+from adapters.artifacts import LocalArtifacts
+from adapters.clock import Clock
+from adapters.db.connect import Database
+from adapters.db.migrate import migrate
+from adapters.ledger.files import FileShelf
+from adapters.ledger.jobs import JobQueue
+from adapters.ledger.registry import Registry
+from adapters.settings import LedgerSettings
+
+__all__ = ["FileShelf", "JobQueue", "Ledger", "Registry", "open_ledger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Everything that outlives a process."""
+
+    files: FileShelf
+    jobs: JobQueue
+    registry: Registry
+    _database: Database
+
+    def close(self) -> None:
+        """Close the database connections."""
+        self._database.close()
+
+
+def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger:
+    """Open, and where needed create or upgrade, the ledger that the settings name."""
+    database = Database(settings.database)
+    migrate(database)
+    artifacts = LocalArtifacts(settings.artifacts_dir)
+    return Ledger(
+        files=FileShelf(database, artifacts, clock),
+        jobs=JobQueue(database, clock),
+        registry=Registry(database, artifacts, clock),
+        _database=database,
+    )

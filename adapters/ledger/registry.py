@@ -1,0 +1,116 @@
+"""Adapters, versions, aliases, and the one transaction that publishes a version and settles its job."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapters.artifacts import Artifacts
+from adapters.clock import Clock
+from adapters.db import events as event_rows, jobs as job_rows, registry
+from adapters.db.connect import Database
+from adapters.manifest import Manifest
+from adapters.names import LIVE
+from adapters.records import Adapter, EventKind, Job, NewEvent, Version
+
+
+class Registry:
+    """Adapters, versions, aliases."""
+
+    def __init__(self, database: Database, artifacts: Artifacts, clock: Clock) -> None:
+        self._db, self._artifacts, self._clock = database, artifacts, clock
+
+    def publish(self, job: Job, source: Path, manifest: Manifest, *, promote: bool) -> Version:
+        """Make a trained directory the adapter's next version and settle the job: both or neither.
+
+        The bytes are in the store before the transaction begins, so a crash leaves at most bytes that nobody names.
+
+        Raises:
+            LeaseLost: the job was cancelled, or belongs to a later attempt. Nothing was published.
+        """
+        digest = self._artifacts.put_version(source)
+        with self._db.write() as tx:
+            now = self._clock()
+            job_rows.hold_job(tx, job.id, job.attempt)
+            version = registry.add_version(tx, job.adapter, manifest, digest, now)
+            if promote:
+                registry.set_alias(tx, job.adapter, LIVE, version.number)
+            job_rows.settle_job(
+                tx,
+                job.id,
+                job.attempt,
+                model=version.name,
+                trained_tokens=manifest.result.trained_tokens,
+                now=now,
+            )
+            event_rows.append_events(tx, job.id, _published(version, promote=promote), now)
+        return version
+
+    def directory(self, version: Version) -> Path:
+        """A local directory with the version's PEFT files."""
+        return self._artifacts.version(version.digest)
+
+    def get(self, name: str) -> Adapter:
+        """Raises AdapterNotFound."""
+        with self._db.read() as tx:
+            return registry.get_adapter(tx, name)
+
+    def list(self) -> Sequence[Adapter]:
+        """All adapters, by name."""
+        with self._db.read() as tx:
+            return registry.list_adapters(tx)
+
+    def changes(self, *, since: int) -> tuple[int, Sequence[Adapter]]:
+        """The newest revision, and what changed after `since`. A deleted adapter comes without versions."""
+        with self._db.read() as tx:
+            revision = registry.current_revision(tx)
+            changed = registry.changed_adapters(tx, since=since) if revision > since else []
+            return revision, changed
+
+    def promote(self, name: str, number: int, *, alias: str = LIVE) -> Adapter:
+        """Point an alias at a version. Raises AdapterNotFound."""
+        with self._db.write() as tx:
+            registry.set_alias(tx, name, alias, number)
+            return registry.get_adapter(tx, name)
+
+    def delete(self, name: str) -> Adapter:
+        """Delete an adapter. Raises AdapterNotFound."""
+        with self._db.write() as tx:
+            return registry.delete_adapter(tx, name, self._clock())
+
+    def delete_version(self, name: str, number: int) -> Version:
+        """Delete one version. Raises AdapterNotFound, InvalidRequest."""
+        with self._db.write() as tx:
+            return registry.delete_version(tx, name, number, self._clock())
+
+    def purge(self, *, older_than: float) -> int:
+        """Remove the files of versions that were deleted that many seconds ago; returns how many."""
+        now = self._clock()
+        with self._db.read() as tx:
+            condemned = registry.purgeable_versions(tx, before=now - older_than)
+        for version in condemned:
+            with self._db.write() as tx:
+                unused = registry.mark_purged(tx, version, now)
+            if unused:
+                self._artifacts.delete_version(version.digest)
+        return len(condemned)
+
+
+def _published(version: Version, *, promote: bool) -> list[NewEvent]:
+    data = {"kind": "published", "version": version.name, "live": promote}
+    told = [
+        NewEvent(
+            kind=EventKind.MESSAGE,
+            message=f"New fine-tuned model created: {version.name}",
+            data=data,
+        )
+    ]
+    if not promote:
+        told.append(
+            NewEvent(
+                kind=EventKind.MESSAGE,
+                level="warn",
+                message=f"{version.name} does not beat the base model on held-out rows, so "
+                f"'{version.adapter}' does not mean it yet. Use '{version.name}', or promote it.",
+            )
+        )
+    told.append(NewEvent(kind=EventKind.STATUS, message="The job has successfully completed"))
+    return told

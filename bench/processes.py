@@ -1,0 +1,56 @@
+"""Our own processes under measurement: started as they are in service, ended whatever happens."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from adapters.settings import LedgerSettings
+
+
+def configure(ledger: LedgerSettings, directory: Path) -> Path:
+    """Write a configuration file that says what `ledger` says."""
+    path = directory / "graft.yaml"
+    models = [model.model_dump() for model in ledger.base_models]
+    path.write_text(json.dumps({"ledger": {"home": str(ledger.home), "base_models": models}}))
+    return path
+
+
+def python(config: Path, *arguments: str, **environment: str) -> list[str]:
+    """The command line of one of our modules under that configuration, and no other.
+
+    Whatever the caller's environment says of database or home is left out: a benchmark must not write there.
+    """
+    return [
+        "env",
+        *("-u", "GRAFT_DATABASE_URL", "-u", "GRAFT_HOME", "-u", "GRAFT_BASE_MODELS"),
+        f"GRAFT_CONFIG={config}",
+        *(f"{name}={value}" for name, value in environment.items()),
+        *(sys.executable, "-m", *arguments),
+    ]
+
+
+@contextmanager
+def running(
+    command: Sequence[str], log: Path, *, inherit: Sequence[int] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, with standard input open to it and all that it says in `log`. Killed at the end."""
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=list(inherit),
+        ) as process,
+    ):
+        try:
+            yield process
+        except BaseException as error:
+            error.add_note(f"{' '.join(command)} said:\n{log.read_text()[-2000:]}")
+            raise
+        finally:
+            process.kill()

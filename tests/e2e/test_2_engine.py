@@ -1,0 +1,38 @@
+"""Real vLLM under the suite that the fake engine passes in tests/conformance."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from adapters.settings import LedgerSettings
+from service.engine.client import VllmEngine
+from tests.conformance import engine_suite
+from tests.e2e.conftest import BASE, Stack
+from tests.e2e.facts import LUTZ, rows
+
+Check = Callable[[VllmEngine, str, Path], Awaitable[None]]
+
+
+@pytest.fixture(scope="session")
+def adapter(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained adapter's directory."""
+    if stack.http.get("/adapters/lutz").status_code == 404:
+        stack.succeeded(stack.finetune(rows(LUTZ), "lutz", n_epochs=1, batch_size=1))
+    digest = stack.http.get("/adapters/lutz").json()["versions"][0]["digest"]
+    return LedgerSettings(home=stack.home).artifacts_dir / "versions" / digest
+
+
+@pytest.mark.parametrize("check", engine_suite.SUITE, ids=lambda check: check.__name__)
+def test_vllm(check: Check, stack: Stack, adapter: Path) -> None:
+    async def run() -> None:
+        engine = VllmEngine(LedgerSettings(home=stack.home).engine_socket(BASE), BASE)
+        try:
+            await check(engine, BASE, adapter)
+        finally:
+            for name in ("suite-a@1", "suite-b@1", "suite-c@1"):
+                await engine.unload(name)
+            await engine.close()
+
+    asyncio.run(run())

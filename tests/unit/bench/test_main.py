@@ -1,0 +1,80 @@
+"""The command, with a benchmark that measures nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import bench
+from bench import __main__ as command
+from bench.table import Row, Table
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """A benchmark called `fake`; the settings it is run with."""
+    seen = []
+
+    def run(settings):
+        seen.append(settings)
+        assert settings.home.is_dir()
+        row = Row(name="it", unit="s", better="lower", ours=[1.0], peer=[2.0])
+        return Table(name="fake", what="nothing", rows=[row])
+
+    monkeypatch.setitem(sys.modules, "bench.fake", SimpleNamespace(run=run))
+    monkeypatch.setattr(command, "BENCHMARKS", {"fake": "measures nothing"})
+    return seen
+
+
+def test_the_list_names_every_benchmark_and_there_is_a_module_for_each(capsys):
+    assert command.main(["--list"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == ["resolve", "hop", "train_one", "train_many", "admit"]
+    here = Path(bench.__file__).parent
+    for name in listed:
+        assert "\ndef run(settings: Settings) -> Table:" in (here / f"{name}.py").read_text()
+
+
+def test_without_names_all_run_in_a_home_that_is_gone_afterwards(ran, capsys):
+    assert command.main(["--rounds", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "fake: nothing" in out
+    assert "2 (2..2)" in out
+    assert "above 1 ours is faster" in out
+    assert ran[0].rounds == 5
+    assert not ran[0].home.exists()
+
+
+def test_a_given_home_is_kept(ran, tmp_path):
+    command.main(["fake", "--home", str(tmp_path)])
+    assert ran[0].home == tmp_path
+    assert tmp_path.exists()
+
+
+def test_json_is_all_there_is_on_standard_output(ran, capsys):
+    command.main(["--json", "--rounds", "1"])
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert answer["tables"][0]["rows"][0]["ratio"]["median"] == 2.0
+    assert answer["machine"]["cores"] >= 1
+    assert "too few to quote" in printed.err
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["--rounds", "0"], ["--rounds", "many"]])
+def test_nonsense_is_refused_before_anything_runs(ran, arguments, capsys):
+    with pytest.raises(SystemExit) as refused:
+        command.main(arguments)
+    assert refused.value.code == 2
+    assert "usage" in capsys.readouterr().err
+    assert not ran
+
+
+def test_listing_loads_neither_torch_nor_the_service():
+    program = (
+        "import sys; from bench.__main__ import main; main(['--list']);"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'fastapi')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+from service.engine.start import plan_launch
+from service.settings import EngineSettings
+from tests.support.samples import card
+
+
+def launch(*, gpu: bool = False, **settings: object) -> tuple[list[str], dict[str, str]]:
+    plan = plan_launch(
+        EngineSettings(**settings), card(), Path("/models/m"), Path("/run/m.sock"), gpu=gpu
+    )
+    return list(plan.command), dict(plan.environment)
+
+
+def value(command: list[str], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
+def test_the_engine_listens_on_a_socket_that_only_this_machine_reaches() -> None:
+    command, environment = launch()
+    assert value(command, "--uds") == "/run/m.sock"
+    assert not {"--host", "--port"} & set(command)
+    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+
+
+def test_vllm_adds_no_sampling_defaults_of_its_own() -> None:
+    assert value(launch()[0], "--generation-config") == "vllm"
+
+
+def test_on_a_cpu_it_computes_in_float32_and_needs_no_compiler() -> None:
+    command, _ = launch()
+    assert value(command, "--dtype") == "float32"
+    assert "--enforce-eager" in command
+
+
+def test_on_a_gpu_the_model_decides() -> None:
+    command, environment = launch(gpu=True)
+    assert value(command, "--dtype") == "auto"
+    assert "--enforce-eager" not in command
+    assert "VLLM_CPU_KVCACHE_SPACE" not in environment
+
+
+def test_no_longer_context_is_asked_for_than_the_model_has() -> None:
+    assert value(launch(max_model_len=999_999)[0], "--max-model-len") == "2048"
+
+
+def test_adapters_are_never_given_at_the_start_where_one_bad_one_stops_all() -> None:
+    assert "--lora-modules" not in launch()[0]
+
+
+def test_what_the_operator_adds_comes_last_and_so_wins() -> None:
+    command, _ = launch(extra_args=("--dtype", "bfloat16"))
+    assert command[-2:] == ["--dtype", "bfloat16"]
