@@ -7,7 +7,7 @@ BIN := .venv/bin
 FAST := tests/unit tests/conformance
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check lint bench lock clean
+.PHONY: help install serve test testgpu check lint bench lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,12 @@ serve: install ## Bring everything up: service, engines, trainer. ARGS="--host .
 test: install ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
 	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" $(FAST) tests/integration tests/e2e $(ARGS)
 
+testgpu: install ## Run what only an NVIDIA GPU can show: training in bfloat16, and the whole suite on vLLM's GPU flavour.
+	$(BIN)/pytest -m gpu tests/gpu $(ARGS)
+	$(BIN)/pytest --randomly-dont-reorganize tests/e2e $(ARGS)
+
 check: lint ## Run what is quick: lint, then the unit and conformance tests, in random order.
-	$(BIN)/pytest -q -m "not gpu" $(FAST) $(ARGS)
+	$(BIN)/pytest -q -p tests.support.light -m "not gpu" $(FAST) $(ARGS)
 
 lint: install ## Check formatting, style, types, import directions and declared dependencies.
 	$(BIN)/ruff format --check .

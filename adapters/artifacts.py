@@ -10,6 +10,7 @@ no-op. Files are not shared by digest: whoever deletes one must not have to know
 
 import hashlib
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,9 @@ class Artifacts(Protocol):
 
     def delete_version(self, digest: str) -> None:
         """Forget the version of that digest, if it is there."""
+
+    def sweep(self, *, older_than: float) -> None:
+        """Remove what killed processes left half-written, once it is that many seconds old."""
 
 
 class LocalArtifacts:
@@ -87,6 +91,12 @@ class LocalArtifacts:
 
     def delete_version(self, digest: str) -> None:
         shutil.rmtree(self._root / "versions" / digest, ignore_errors=True)
+
+    def sweep(self, *, older_than: float) -> None:
+        for left in (self._root / "staging").iterdir():
+            if time.time() - left.stat().st_mtime > older_than:
+                shutil.rmtree(left, ignore_errors=True)
+                left.unlink(missing_ok=True)
 
     def _put(self, source: Path, target: Path) -> None:
         obstore.put(self._store, str(target.relative_to(self._root)), source)

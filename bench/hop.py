@@ -10,7 +10,7 @@ from bench.table import Row, Table
 #: Pairs of requests in a round: enough that the 99th percentile is not the single worst.
 REQUESTS = 200
 WORDS = 2000
-STREAMS = 3
+STREAMS = 15
 
 
 def run(settings: Settings) -> Table:

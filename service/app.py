@@ -1,6 +1,7 @@
 """The service's composition root: every part is made here, once, and handed on."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -114,7 +115,9 @@ def _compose(
         for model_id in base_models
     }
     incoming = configuration.ledger.home / "incoming"
-    incoming.mkdir(parents=True, exist_ok=True)
+    # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
+    shutil.rmtree(incoming, ignore_errors=True)
+    incoming.mkdir(parents=True)
     return ServiceState(
         ledger=ledger,
         catalog=catalog,

@@ -11,6 +11,9 @@ from adapters.manifest import Manifest
 from adapters.names import LIVE
 from adapters.records import Adapter, EventKind, Job, NewEvent, Version
 
+#: No write into the artifact store takes this long; what is older was left by a process that was killed.
+_ABANDONED_S = 24 * 3600.0
+
 
 class Registry:
     """Adapters, versions, aliases."""
@@ -82,7 +85,11 @@ class Registry:
             return registry.delete_version(tx, name, number, self._clock())
 
     def purge(self, *, older_than: float) -> int:
-        """Remove the files of versions that were deleted that many seconds ago; returns how many."""
+        """Remove the files of versions that were deleted that many seconds ago; returns how many.
+
+        Also sweeps up what processes left half-written when they were killed.
+        """
+        self._artifacts.sweep(older_than=_ABANDONED_S)
         now = self._clock()
         with self._db.read() as tx:
             condemned = registry.purgeable_versions(tx, before=now - older_than)

@@ -1,20 +1,25 @@
-"""AdamW on a job's flat buffers. The same arithmetic as torch.optim.AdamW, which a test compares it with.
+"""AdamW on a job's flat buffers: torch's own fused kernel, without its optimizer object around it.
 
 Shapes: P all parameters.
 """
 
-import math
-
 import torch
+from torch.optim.adamw import adamw
 
 from trainer.warm.adapter import Adapter
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+#: Parameters whose squares are summed in one go.
+PIECE = 1 << 16
 
 
 def gradient_norm(adapter: Adapter) -> float:
-    """Euclidean, over all of the job's own parameters and nobody else's. NaN or infinity where the job diverged."""
-    return float(torch.linalg.vector_norm(adapter.gradient_P))
+    """Euclidean, over all of the job's own parameters and nobody else's. NaN or infinity where the job diverged.
+
+    Summed in pieces: one float32 sum over millions of squares is off by 1e-4, a sum of sums by 1e-7.
+    """
+    pieces = [torch.linalg.vector_norm(piece) for piece in adapter.gradient_P.split(PIECE)]
+    return float(torch.linalg.vector_norm(torch.stack(pieces)))
 
 
 def clip(adapter: Adapter, norm: float, longest: float) -> None:
@@ -26,12 +31,22 @@ def clip(adapter: Adapter, norm: float, longest: float) -> None:
 
 def update(adapter: Adapter, count: int, rate: float, weight_decay: float) -> None:
     """One step. `count` is the number of updates including this one, for Adam's bias correction."""
-    weights_P, gradient_P = adapter.weights_P, adapter.gradient_P
-    first_P, second_P = adapter.first_moment_P, adapter.second_moment_P
-    weights_P.mul_(1 - rate * weight_decay)
-    first_P.lerp_(gradient_P, 1 - BETA1)
-    second_P.mul_(BETA2).addcmul_(gradient_P, gradient_P, value=1 - BETA2)
-    correction1, correction2 = 1 - BETA1**count, 1 - BETA2**count
-    denominator_P = second_P.sqrt().div_(math.sqrt(correction2)).add_(EPSILON)
-    weights_P.addcdiv_(first_P, denominator_P, value=-rate / correction1)
+    adamw(
+        [adapter.weights_P],
+        [adapter.gradient_P],
+        [adapter.first_moment_P],
+        [adapter.second_moment_P],
+        [],
+        # One less: it counts by itself.
+        [torch.tensor(float(count - 1), device=adapter.weights_P.device)],
+        # One pass over the buffers instead of ten; 3.5 times as fast on 5M parameters (bench/LOG.md).
+        fused=True,
+        amsgrad=False,
+        beta1=BETA1,
+        beta2=BETA2,
+        lr=rate,
+        weight_decay=weight_decay,
+        eps=EPSILON,
+        maximize=False,
+    )
     adapter.weights_changed()
