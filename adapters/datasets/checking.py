@@ -25,7 +25,7 @@ class DatasetReport:
     format: DatasetFormat | None
     #: Rows that are not blank, bad ones and duplicates included.
     rows: int
-    #: Rows that say the same as an earlier one, up to white space. They are trained on all the same.
+    #: Rows that say the same as an earlier one, up to white space. The trainer leaves them out and says so.
     duplicates: int
     #: Fields that training does not see, e.g. `id` or `messages[].name`; the first 64, then "…".
     ignored_fields: tuple[str, ...]
