@@ -11,7 +11,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -43,12 +43,17 @@ class Prepared:
 
 @dataclass(slots=True)
 class Answer:
-    """The engine's answer, still arriving. Iterating `body` to its end, or closing it, releases everything."""
+    """The engine's answer, still arriving. Iterating `body` to its end releases everything that it holds.
+
+    Whoever may leave before the first byte calls `release`, too: a generator that was never started cannot clean up.
+    Releasing twice is harmless.
+    """
 
     status: int
     content_type: str
     version: str
     body: AsyncIterator[bytes]
+    release: Callable[[], Awaitable[None]]
 
 
 class Generator:
@@ -105,6 +110,7 @@ class Generator:
             content_type=reply.content_type,
             version=request.target.engine_name,
             body=self._relay(request, reply.status, body, stack, kind),
+            release=stack.aclose,
         )
 
     async def _send(self, request: Prepared, stack: AsyncExitStack) -> EngineReply:

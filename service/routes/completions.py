@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from service.generate import Answer, Prepared, collect
 from service.schemas.sampling import CHAT_FIELDS, COMPLETION_FIELDS
@@ -41,16 +42,26 @@ async def _respond(request: Request, state: ServiceState, prepared: Prepared) ->
         async with _cancelled_when_gone(request):
             answer = await state.generator.answer(prepared)
             if prepared.stream and answer.status < _BAD_REQUEST:
-                return _streamed(answer)
+                return StreamedAnswer(answer)
             body = await collect(answer)
             return Response(body, answer.status, _version(answer), "application/json")
     except _ClientGone:
         return Response(status_code=_CLIENT_GONE)
 
 
-def _streamed(answer: Answer) -> StreamingResponse:
-    headers = _STREAM_HEADERS | _version(answer)
-    return StreamingResponse(answer.body, answer.status, headers, answer.content_type)
+class StreamedAnswer(StreamingResponse):
+    """An answer passed on as it arrives, and released whatever becomes of the client."""
+
+    def __init__(self, answer: Answer) -> None:
+        headers = _STREAM_HEADERS | _version(answer)
+        super().__init__(answer.body, answer.status, headers, answer.content_type)
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._answer.release()
 
 
 def _version(answer: Answer) -> dict[str, str]:
