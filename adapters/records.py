@@ -247,8 +247,11 @@ class Adapter:
     @property
     def live(self) -> Version | None:
         """The version that the bare name means."""
-        number = self.aliases.get("live")
-        return next((v for v in self.versions if v.number == number), None)
+        return self.version(self.aliases.get("live"))
+
+    def version(self, number: int | None) -> Version | None:
+        """The living version of that number; None where there is none."""
+        return next((version for version in self.versions if version.number == number), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,4 +126,4 @@ def _select(adapter: Adapter, selector: str | None) -> Version | None:
     if selector is None:
         return adapter.live
     number = int(selector) if selector.isdecimal() else adapter.aliases.get(selector)
-    return next((version for version in adapter.versions if version.number == number), None)
+    return adapter.version(number)

@@ -70,7 +70,7 @@ class Intake:
         options = request.options
         base_model = self._base_model(options.base_model)
         self._check_servable(base_model, options)
-        report, source = self._training_data(request)
+        report = self._training_data(request)
         held_out = self._validation_data(request)
         key = _key(request, [report, *([held_out] if held_out else [])])
         if key is not None and (reply := self._ledger.jobs.find_reply(key)) is not None:
@@ -88,7 +88,7 @@ class Intake:
             id=job_id,
             adapter=name,
             base_model=base_model,
-            training_file=self._keep(source, options.training_file),
+            training_file=self._keep(request.data, options.training_file),
             validation_file=(
                 self._keep(request.validation, options.validation_file) if held_out else None
             ),
@@ -138,7 +138,7 @@ class Intake:
         served = self._engine.max_model_len
         return min(served, card.max_seq_length) if card else served
 
-    def _training_data(self, request: FinetuneRequest) -> tuple[DatasetReport, Upload | None]:
+    def _training_data(self, request: FinetuneRequest) -> DatasetReport:
         file_id = request.options.training_file
         if (request.data is None) == (file_id is None):
             why = (
@@ -147,18 +147,16 @@ class Intake:
                 else "Send either 'data' or 'training_file', not both."
             )
             raise InvalidRequest(why, param="data")
-        path = request.data.path if request.data else self._ledger.files.path(str(file_id))
-        report = check_dataset(path)
-        require_valid(report)
-        return report, request.data
+        return self._check(request.data, file_id)
 
     def _validation_data(self, request: FinetuneRequest) -> DatasetReport | None:
         file_id = request.options.validation_file
         if request.validation is None and file_id is None:
             return None
-        path = (
-            request.validation.path if request.validation else self._ledger.files.path(str(file_id))
-        )
+        return self._check(request.validation, file_id)
+
+    def _check(self, upload: Upload | None, file_id: str | None) -> DatasetReport:
+        path = upload.path if upload else self._ledger.files.path(str(file_id))
         report = check_dataset(path)
         require_valid(report)
         return report

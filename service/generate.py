@@ -6,13 +6,13 @@
 4. Admission: a place in front of the engine, or a 429.
 5. Residency: the version is loaded if it is not, and pinned.
 6. The body goes to the engine; bytes come back as they are.
-7. Whoever leaves, cancels: place, pin and generation are released by leaving the `with`.
+7. Whoever leaves, cancels: place, pin and generation are released when the response ends, however it ends.
 """
 
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,10 +43,10 @@ class Prepared:
 
 @dataclass(slots=True)
 class Answer:
-    """The engine's answer, still arriving. Iterating `body` to its end releases everything that it holds.
+    """The engine's answer, still arriving. Whoever has it calls `release` in the end, whether it read `body` or not.
 
-    Whoever may leave before the first byte calls `release`, too: a generator that was never started cannot clean up.
-    Releasing twice is harmless.
+    `body` does not release by itself: a generator that was never started, because the client left before the first
+    byte, cannot clean up.
     """
 
     status: int
@@ -109,7 +109,7 @@ class Generator:
             status=reply.status,
             content_type=reply.content_type,
             version=request.target.engine_name,
-            body=self._relay(request, reply.status, body, stack, kind),
+            body=self._relay(request, reply.status, body, kind),
             release=stack.aclose,
         )
 
@@ -144,14 +144,12 @@ class Generator:
         request: Prepared,
         status: int,
         body: AsyncIterator[bytes],
-        stack: AsyncExitStack,
         kind: str,
     ) -> AsyncIterator[bytes]:
         outcome = "cancelled"
         try:
-            async with stack:
-                async for chunk in body:
-                    yield chunk
+            async for chunk in body:
+                yield chunk
             outcome = _outcome(status)
         except Unavailable:
             outcome = "engine_error"
@@ -168,9 +166,11 @@ class Generator:
 
 
 async def collect(answer: Answer) -> bytes:
-    """The whole body of an answer that is not streamed."""
-    async with aclosing(answer.body) as body:  # type: ignore[type-var]  # an async generator, which has aclose
-        return b"".join([chunk async for chunk in body])
+    """The whole body of an answer that is not streamed; releases it."""
+    try:
+        return b"".join([chunk async for chunk in answer.body])
+    finally:
+        await answer.release()
 
 
 async def _translated(reply: EngineReply) -> AsyncIterator[bytes]:

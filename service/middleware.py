@@ -56,9 +56,8 @@ class LastResort:
 
         try:
             await self._app(scope, receive, note_start)
-        except (
-            Exception
-        ):  # the last door before the client: it must get an envelope, and the log the rest
+        except Exception:
+            # The last door before the client: it must get an envelope, and the log the rest.
             if scope["type"] != "http" or started:
                 raise
             log.exception("unforeseen error in %s %s", scope["method"], scope["path"])

@@ -129,7 +129,7 @@ def delete_version(tx: Connection, name: str, number: int, now: float) -> Versio
         InvalidRequest: an alias points at it.
     """
     adapter = get_adapter(tx, name)
-    version = next((v for v in adapter.versions if v.number == number), None)
+    version = adapter.version(number)
     if version is None:
         raise AdapterNotFound(f"There is no version {name}@{number}.", param="name")
     held = [alias for alias, target in adapter.aliases.items() if target == number]

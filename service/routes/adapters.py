@@ -82,7 +82,7 @@ async def _find_version(state: ServiceState, name: str) -> Version:
     parsed = parse_model_name(name)
     adapter = await asyncio.to_thread(state.ledger.registry.get, parsed.adapter)
     number = parsed.number if parsed.selector else adapter.aliases.get("live")
-    found = next((version for version in adapter.versions if version.number == number), None)
+    found = adapter.version(number)
     if found is None:
         known = ", ".join(version.name for version in adapter.versions)
         raise AdapterNotFound(f"There is no version '{name}'. There are: {known}.", param="name")
