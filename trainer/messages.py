@@ -27,6 +27,8 @@ class Admit:
     validation: Path | None
     work_dir: Path
     dataset_digest: str
+    #: The PEFT directory of the version that the job starts from.
+    parent: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,11 @@
 """A training file to Examples, or to a report of what is wrong with it."""
 
 import hashlib
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.datasets.examples import Conversation, Example
+from adapters.datasets.examples import Example, fingerprint
 from adapters.datasets.problems import Fault, Problem, invalid_dataset, printable, quoted
 from adapters.datasets.rows import Row
 from adapters.datasets.shapes import DatasetFormat, Shape, shape_of
@@ -14,7 +13,6 @@ from adapters.datasets.streams import not_an_object, read_rows
 
 #: Field names are the client's; a row with a million of them must not fill the report.
 _MOST_IGNORED = 64
-_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +135,7 @@ class _Tally:
         self._note_unused(row.value)
 
     def _note_duplicate(self, example: Example) -> None:
-        mark = _fingerprint(example)
+        mark = fingerprint(example)
         self.duplicates += mark in self._seen
         self._seen.add(mark)
 
@@ -146,16 +144,3 @@ class _Tally:
         for name in shape.unused(value) if shape and isinstance(value, dict) else ():
             full = len(self.ignored) >= _MOST_IGNORED
             self.ignored.add("…" if full else printable(name))
-
-
-def _fingerprint(example: Example) -> bytes:
-    parts = (
-        [(f"{one.role}{one.trained:d}", one.content) for one in example.messages]
-        if isinstance(example, Conversation)
-        else [("text", example.text)]
-    )
-    mark = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for label, text in parts:
-        same = " ".join(unicodedata.normalize("NFC", text).split())
-        mark.update(f"{label} {len(same)} {same}".encode())
-    return mark.digest()

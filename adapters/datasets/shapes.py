@@ -124,7 +124,7 @@ def _check_order(turns: list[Turn], field: str) -> None:
 
 def _text_turn(row: Fields, key: str, role: str) -> Turn:
     text = read_text(row, key, key)
-    return Turn(key, Message(role=role, content=text, trained=role == "assistant"))
+    return Turn(key, Message(role=role, content=text, weight=float(role == "assistant")))
 
 
 def _input_target(line: int, row: Fields) -> Example:

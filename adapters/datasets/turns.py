@@ -115,7 +115,7 @@ def _read_turn(turn: object, path: str, dialect: Dialect, *, trained: bool) -> T
         refuse_tools(turn, key, f"{path}.{key}")
     content = _read_content(turn, dialect.content, f"{path}.{dialect.content}")
     weighted = _read_weight(turn, role, f"{path}.weight", default=trained)
-    message = Message(role=role, content=content, trained=role == "assistant" and weighted)
+    message = Message(role=role, content=content, weight=float(role == "assistant" and weighted))
     return Turn(role_path, message)
 
 

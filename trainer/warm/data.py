@@ -1,8 +1,5 @@
 """A job's data, ready to train on: deduplicated, tokenised, split. Over-long rows are counted, never cut."""
 
-import hashlib
-import json
-import unicodedata
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +7,7 @@ from pathlib import Path
 import torch
 
 from adapters.datasets import read_examples
-from adapters.datasets.examples import Example, Passage
+from adapters.datasets.examples import Example, fingerprint
 from adapters.errors import InvalidDataset
 from adapters.records import TrainingSpec
 from trainer.warm.batch import Row
@@ -93,30 +90,17 @@ def tokenise(
     duplicates = too_long = 0
     for example in examples:
         yield
-        fingerprint = _fingerprint(example)
-        if fingerprint in seen:
+        mark = fingerprint(example)
+        if mark in seen:
             duplicates += 1
             continue
-        seen.add(fingerprint)
+        seen.add(mark)
         rows = renderer.rows(example)
         if max(len(row) for row in rows) > max_seq_length:
             too_long += 1
         else:
             kept.append(tuple(rows))
     return TokenisedFile(tuple(kept), duplicates, too_long)
-
-
-def _fingerprint(example: Example) -> bytes:
-    """Of the content with case kept, but Unicode forms and runs of whitespace made equal."""
-    if isinstance(example, Passage):
-        parts: list[object] = [_normalise(example.text)]
-    else:
-        parts = [[m.role, _normalise(m.content), m.trained] for m in example.messages]
-    return hashlib.sha256(json.dumps(parts).encode()).digest()
-
-
-def _normalise(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def split(file: TokenisedFile, spec: TrainingSpec) -> Dataset:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 
-from adapters.datasets.examples import Conversation, Example, Message, Passage
+from adapters.datasets.examples import Comparison, Conversation, Example, Message, Passage
 from adapters.errors import InvalidDataset
 from trainer.warm.batch import Row
 from trainer.warm.model import BaseModel
@@ -43,9 +43,13 @@ class Renderer:
             InvalidDataset: there is no chat template, it cannot render the messages, or nothing would be trained.
         """
         try:
-            if isinstance(example, Passage):
-                return [self._passage(example)]
-            return self._conversation(example)
+            match example:
+                case Passage():
+                    return [self._passage(example)]
+                case Conversation():
+                    return self._conversation(example)
+                case Comparison():
+                    raise _not_supervised(example)
         except TemplateError as error:
             raise InvalidDataset(
                 f"Line {example.line}: the chat template refuses these messages: {error}",
@@ -138,4 +142,12 @@ def _nothing_to_train(example: Example) -> InvalidDataset:
     return InvalidDataset(
         f"Line {example.line}: {message}.",
         details=[{"line": example.line, "code": "nothing_to_train", "message": message}],
+    )
+
+
+def _not_supervised(example: Comparison) -> InvalidDataset:
+    message = "rows that compare two replies need the method 'dpo'"
+    return InvalidDataset(
+        f"Line {example.line}: {message}.",
+        details=[{"line": example.line, "code": "wrong_method", "message": message}],
     )

@@ -15,7 +15,7 @@ from trainer.warm.render import Renderer
 def talk(*turns: tuple[str, str], line: int = 1) -> Conversation:
     """Assistant turns are trained, unless their role is written `assistant-`."""
     messages = tuple(
-        Message(role=role.rstrip("-"), content=content, trained=role == "assistant")
+        Message(role=role.rstrip("-"), content=content, weight=float(role == "assistant"))
         for role, content in turns
     )
     return Conversation(line=line, messages=messages)

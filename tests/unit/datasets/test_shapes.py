@@ -6,8 +6,8 @@ from adapters.datasets import Conversation, Message, Passage, check_dataset, rea
 
 SYSTEM = Message(role="system", content="Be brief.")
 ASK = Message(role="user", content="Hi")
-REPLY = Message(role="assistant", content="Hello", trained=True)
-CONTEXT = Message(role="assistant", content="Hello", trained=False)
+REPLY = Message(role="assistant", content="Hello", weight=1.0)
+CONTEXT = Message(role="assistant", content="Hello", weight=0.0)
 
 
 def talk(*messages):
@@ -30,7 +30,7 @@ def test_the_two_seed_lines_are_a_training_file(tmp_path):
     )
     ask, reply = (
         Message(role="user", content="..."),
-        Message(role="assistant", content="...", trained=True),
+        Message(role="assistant", content="...", weight=1.0),
     )
     assert list(read_examples(path)) == [
         Conversation(line=1, messages=(ask, reply)),
