@@ -29,6 +29,8 @@ class Admit:
     dataset_digest: str
     #: The PEFT directory of the version that the job starts from.
     parent: Path | None = None
+    #: Write a checkpoint as soon as more than this many steps are done: proof that the job gets past where it died.
+    prove_past: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
