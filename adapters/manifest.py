@@ -5,6 +5,7 @@ The version's number is not in it: the directory is addressed by its digest befo
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -53,6 +54,16 @@ class TrainingResult:
     base_valid_loss: float | None
     stopped_early: bool
     seconds: float
+    #: Optimizer steps that were left out because their gradients were not finite.
+    skipped_steps: int = 0
+    #: In what the base model's weights were computed with.
+    dtype: str = "float32"
+    #: How the base model's weights were held while training, such as `nf4`; None where they were held as they are.
+    quantization: str | None = None
+    #: Held-out loss on the base model as it is served, for an adapter that was trained on a quantised one.
+    served_valid_loss: float | None = None
+    #: DPO: the share of held-out pairs whose preferred reply gained more on the reference than the other one.
+    reward_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +76,11 @@ class Manifest:
     target_modules: tuple[str, ...]
     dataset_digest: str
     job_id: str
+    #: The version whose weights training started from, `name@N`; None for one that started from the base model.
     parent: str | None = None
+    method: Literal["supervised", "dpo"] = "supervised"
+    #: Whether B A is scaled by alpha / sqrt(rank) instead of alpha / rank.
+    rslora: bool = False
     result: TrainingResult
     default_sampling: dict[str, float] = field(default_factory=dict)
     probes: tuple[Probe, ...] = ()

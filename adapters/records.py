@@ -138,6 +138,8 @@ class Progress:
     train_loss: float | None = None
     valid_loss: float | None = None
     base_valid_loss: float | None = None
+    #: DPO: the share of held-out pairs whose preferred reply gained more on the reference than the other one.
+    reward_accuracy: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
 

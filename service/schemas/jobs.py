@@ -26,6 +26,7 @@ class WireProgress(BaseModel):
     train_loss: float | None
     valid_loss: float | None
     base_valid_loss: float | None
+    reward_accuracy: float | None
     tokens_per_second: float | None
     eta_seconds: float | None
 
@@ -179,6 +180,7 @@ def _progress(progress: Progress) -> WireProgress:
         train_loss=progress.train_loss,
         valid_loss=progress.valid_loss,
         base_valid_loss=progress.base_valid_loss,
+        reward_accuracy=progress.reward_accuracy,
         tokens_per_second=progress.tokens_per_second,
         eta_seconds=progress.eta_seconds,
     )
