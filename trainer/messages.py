@@ -75,6 +75,8 @@ class Started:
     trained_tokens_per_epoch: int
     resumed_from_step: int
     warnings: tuple[str, ...]
+    #: In what the base model computes.
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,8 @@ class Evaluated:
     step: int
     valid_loss: float
     base_valid_loss: float
+    #: DPO: the share of held-out pairs whose preferred reply gained more on the reference than the other one.
+    reward_accuracy: float | None = None
     best: bool
 
 

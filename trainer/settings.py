@@ -15,10 +15,13 @@ class TrainerSettings(Section):
     section: ClassVar[str] = "trainer"
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    #: CPU threads of one training process; 0 means half of the cores, so that the engine keeps the other half.
+    #: In what the base model computes; auto: float32 on a CPU, on a GPU the first of bfloat16, float16 and float32 that
+    #: it is good at.
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    #: CPU threads of one training process; 0 means all cores while nobody else wants them, and half of them otherwise.
     threads: int = Field(0, ge=0)
-    #: Upper bound on the tokens of one micro-batch.
-    token_budget: int = Field(1024, ge=16)
+    #: Upper bound on the tokens of one micro-batch; 0 means 1024 on a CPU and 32768 on a GPU.
+    token_budget: int = Field(0, ge=0)
     #: Most seconds between two checkpoints of a running job.
     checkpoint_seconds: float = Field(15.0, gt=0)
     #: A worker that has not renewed its claim for this long has lost it.

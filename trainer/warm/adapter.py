@@ -1,12 +1,14 @@
 """The weights that one job trains: LoRA factors, their gradients and Adam's moments, each one flat buffer.
 
-Flat, because then one norm clips, one pass of AdamW steps and one copy snapshots; the factors are views.
+Flat, because then one norm clips, one pass of AdamW steps and one copy snapshots; the factors are views. All A come
+first, then all B, so that each half can have a learning rate of its own (LoRA+). Layers that read the same input
+(siblings, see lora.py) have their A stacked, so that one product serves them all.
 
-Shapes: P all parameters, R rank, I inputs and O outputs of a linear layer.
+Shapes: P all parameters, R rank, S stacked ranks of siblings, I inputs and O outputs of a linear layer.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,20 +20,34 @@ from adapters.records import LoraSpec
 
 #: Outputs and inputs of a linear layer.
 LinearShape: TypeAlias = tuple[int, int]
+#: Module paths of linear layers that read the same input.
+Siblings: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """B of one layer among siblings."""
+
+    #: Which of the siblings it is, counted from 0; they need not all be adapted.
+    index: int
+    #: Which layer of the model it is; seeds its dropout.
+    number: int
+    #: Its rows of the stacked A.
+    start: int
+    stop: int
+    #: In the base model's dtype.
+    b_OR: Tensor
+    #: In the master dtype; the backward pass adds to it.
+    grad_b_OR: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """One layer's share of the adapter: y += scale * (x A^T) B^T."""
+    """What the adapter does to some siblings: y_m += scale * (x A_m^T) B_m^T."""
 
-    #: In the base model's dtype, for the forward and backward pass.
-    a_RI: Tensor
-    b_OR: Tensor
-    #: In the master dtype; the backward pass adds to them.
-    grad_a_RI: Tensor
-    grad_b_OR: Tensor
-    #: Which layer this is, counted from 0; seeds its dropout.
-    number: int
+    a_SI: Tensor
+    grad_a_SI: Tensor
+    members: tuple[Member, ...]
 
 
 class Adapter:
@@ -43,6 +59,7 @@ class Adapter:
         seed: of the initial A; B starts at zero, so that the adapter starts as the base model.
         device: where the base model lies.
         dtype: the base model's; master weights are float32 at least.
+        siblings: groups of the base model's layers; layers in none of them are by themselves.
     """
 
     def __init__(
@@ -53,23 +70,26 @@ class Adapter:
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
+        siblings: Sequence[Siblings] = (),
     ) -> None:
         self.spec = spec
-        self.scale = spec.alpha / spec.rank
+        self.scale = spec.alpha / (math.sqrt(spec.rank) if spec.rslora else spec.rank)
         self.shapes = dict(shapes)
+        self._siblings = _complete(siblings, shapes)
         master = torch.promote_types(dtype, torch.float32)
-        size = sum(spec.rank * (outputs + inputs) for outputs, inputs in shapes.values())
+        self._size_a = sum(spec.rank * inputs for _, inputs in shapes.values())
+        size = self._size_a + sum(spec.rank * outputs for outputs, _ in shapes.values())
         self.weights_P = torch.zeros(size, dtype=master, device=device)
         self.gradient_P = torch.zeros_like(self.weights_P)
         self.first_moment_P = torch.zeros_like(self.weights_P)
         self.second_moment_P = torch.zeros_like(self.weights_P)
         self._working_P = self.weights_P if dtype == master else self.weights_P.to(dtype)
-        working, gradient = self._views(self._working_P), self._views(self.gradient_P)
-        self.factors = {
-            name: Factors(*working[name], *gradient[name], number)
-            for number, name in enumerate(shapes)
-        }
+        self.factors = self._make_factors()
         self._initialise(seed)
+
+    def halves(self, flat_P: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of a flat buffer that belongs to all A, and the one that belongs to all B."""
+        return flat_P[: self._size_a], flat_P[self._size_a :]
 
     def views(self) -> dict[str, tuple[Tensor, Tensor]]:
         """A [R, I] and B [O, R] of each layer, in master precision."""
@@ -85,16 +105,56 @@ class Adapter:
         self.weights_P.copy_(weights_P)
         self.weights_changed()
 
-    def _views(self, flat_P: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        rank, start, views = self.spec.rank, 0, {}
-        for name, (outputs, inputs) in self.shapes.items():
-            middle, stop = start + rank * inputs, start + rank * (inputs + outputs)
-            views[name] = (
-                flat_P[start:middle].view(rank, inputs),
-                flat_P[middle:stop].view(outputs, rank),
+    def load_views(self, views: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Take over A and B of every layer. Raises KeyError or RuntimeError where names or shapes differ."""
+        for name, (a_RI, b_OR) in self.views().items():
+            other_a, other_b = views[name]
+            if (a_RI.shape, b_OR.shape) != (other_a.shape, other_b.shape):
+                raise RuntimeError(f"{name} has factors of other shapes")
+            a_RI.copy_(other_a)
+            b_OR.copy_(other_b)
+        self.weights_changed()
+
+    def _make_factors(self) -> dict[Siblings, Factors]:
+        rank = self.spec.rank
+        numbers = {name: number for number, name in enumerate(self.shapes)}
+        working, gradient = self._views(self._working_P), self._views(self.gradient_P)
+        start, factors = 0, {}
+        for group in self._siblings:
+            mine = [name for name in group if name in self.shapes]
+            inputs = self.shapes[mine[0]][1]
+            stacked = slice(start, start + len(mine) * rank * inputs)
+            start = stacked.stop
+            factors[group] = Factors(
+                self._working_P[stacked].view(-1, inputs),
+                self.gradient_P[stacked].view(-1, inputs),
+                tuple(
+                    Member(
+                        index=group.index(name),
+                        number=numbers[name],
+                        start=at * rank,
+                        stop=(at + 1) * rank,
+                        b_OR=working[name][1],
+                        grad_b_OR=gradient[name][1],
+                    )
+                    for at, name in enumerate(mine)
+                ),
             )
-            start = stop
-        return views
+        return factors
+
+    def _views(self, flat_P: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        rank = self.spec.rank
+        start_a, start_b, found = 0, self._size_a, {}
+        for group in self._siblings:
+            for name in (name for name in group if name in self.shapes):
+                outputs, inputs = self.shapes[name]
+                stop_a, stop_b = start_a + rank * inputs, start_b + rank * outputs
+                found[name] = (
+                    flat_P[start_a:stop_a].view(rank, inputs),
+                    flat_P[start_b:stop_b].view(outputs, rank),
+                )
+                start_a, start_b = stop_a, stop_b
+        return {name: found[name] for name in self.shapes}
 
     def _initialise(self, seed: int) -> None:
         """PEFT's default: A kaiming-uniform with a = sqrt(5), which is U(-1/sqrt(I), 1/sqrt(I)); B zero.
@@ -107,6 +167,13 @@ class Adapter:
             drawn_RI = torch.empty(a_RI.shape, dtype=a_RI.dtype)
             a_RI.copy_(drawn_RI.uniform_(-bound, bound, generator=generator))
         self.weights_changed()
+
+
+def _complete(siblings: Sequence[Siblings], shapes: Mapping[str, LinearShape]) -> list[Siblings]:
+    """Every group that has an adapted layer, and a group of one for each layer that is in none."""
+    grouped = {name for group in siblings for name in group}
+    groups = [group for group in siblings if any(name in shapes for name in group)]
+    return [*groups, *((name,) for name in shapes if name not in grouped)]
 
 
 def choose_layers(

@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Generator
+from functools import partial
 
 from adapters.records import TrainingSpec
 from trainer.messages import Admit, Finished, Started
 from trainer.warm import checkpoint, data
-from trainer.warm.adapter import Adapter, choose_layers
+from trainer.warm.export import read_into
 from trainer.warm.finish import adapter_dir, finished_before
 from trainer.warm.job import Identity, Job
 from trainer.warm.model import BaseModel
+from trainer.warm.objective import objective_of
 from trainer.warm.render import Renderer
 
 
@@ -41,19 +43,25 @@ def admit(order: Admit, base: BaseModel, renderer: Renderer) -> Admission:
             adapter_dir=adapter_dir(order.work_dir),
             manifest=manifest,
         )
-    layers = choose_layers(order.spec.lora.target_modules, base.linears)
     spec = _within_reach(order.spec, base)
-    dataset = yield from data.prepare(renderer, order.data, order.validation, spec)
-    adapter = Adapter(layers, spec.lora, seed=spec.seed, device=base.device, dtype=base.dtype)
+    adapter = base.new_adapter(spec.lora, spec.seed)
+    parent = None
+    if order.parent is not None:
+        parent = base.new_adapter(spec.lora, spec.seed)
+        read_into(parent, order.parent)
+        adapter.load(parent.weights_P)
+    objective = objective_of(spec.method, parent)
+    samples_of = partial(objective.samples, renderer)
+    dataset = yield from data.prepare(samples_of, order.data, order.validation, spec)
     identity = Identity(
         job_id=order.job_id,
         attempt=order.attempt,
         work_dir=order.work_dir,
         dataset_digest=order.dataset_digest,
     )
-    job = Job(identity, spec, dataset, adapter)
+    job = Job(identity, spec, dataset, adapter, objective)
     resumed_from = checkpoint.resume(job)
-    return Admitted(job, _started(job, resumed_from))
+    return Admitted(job, _started(job, resumed_from, base))
 
 
 def _within_reach(spec: TrainingSpec, base: BaseModel) -> TrainingSpec:
@@ -62,7 +70,7 @@ def _within_reach(spec: TrainingSpec, base: BaseModel) -> TrainingSpec:
     return dataclasses.replace(spec, max_seq_length=longest)
 
 
-def _started(job: Job, resumed_from: int) -> Started:
+def _started(job: Job, resumed_from: int, base: BaseModel) -> Started:
     dataset = job.dataset
     return Started(
         job_id=job.identity.job_id,
@@ -75,4 +83,5 @@ def _started(job: Job, resumed_from: int) -> Started:
         trained_tokens_per_epoch=dataset.targets,
         resumed_from_step=resumed_from,
         warnings=dataset.warnings(),
+        dtype=str(base.dtype).removeprefix("torch."),
     )

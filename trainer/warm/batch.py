@@ -1,109 +1,175 @@
-"""Micro-batches: whole rows of any jobs, laid end to end, each job's rows together.
+"""Micro-batches: whole samples of any jobs, laid end to end, each job's together.
 
-Shapes: T tokens of all rows, N target positions among them.
+Where rows of one job begin with the same tokens (a system prompt, the question of a comparison), those are laid down
+once, as a stem that the rest of each row attends to. Attention is causal, so that the stem's hidden states are the same
+in every row: the result is the same, for fewer tokens.
+
+Shapes: T tokens laid down, N target positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trainer.warm.adapter import Adapter
-from trainer.warm.attention import Packing
+from trainer.warm.attention import Packing, Piece
 from trainer.warm.lora import Segment
+from trainer.warm.loss import LateWeights, Wanted
+from trainer.warm.objective import Objective
+from trainer.warm.rows import Row, Sample, common_prefix
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One tokenised training row. On the CPU."""
-
-    tokens_T: Tensor
-    #: Whether each token counts in the loss. The first never does: nothing predicts it.
-    is_target_T: Tensor
-
-    def __len__(self) -> int:
-        return int(self.tokens_T.shape[0])
-
-    @property
-    def targets(self) -> int:
-        """How many tokens count in the loss."""
-        return int(self.is_target_T[1:].sum())
+#: A stem that saves fewer tokens than this is not worth the attention call that it costs.
+LEAST_SAVED = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The rows that one job has in a micro-batch."""
+    """The samples that one job has in a micro-batch."""
 
-    rows: Sequence[Row]
+    samples: Sequence[Sample]
     #: None means the base model as it is.
     adapter: Adapter | None
-    #: Of each target token in the sum that is differentiated: 1 / (target tokens of the job's optimizer step).
-    token_weight: float
+    objective: Objective
+    #: The sizes of all samples of the job's optimizer step: what its loss is divided by.
+    step_size: float = 1.0
     #: Seeds of the rows' dropout masks.
     seeds: Sequence[int] = ()
 
     @property
     def tokens(self) -> int:
-        """Tokens of all rows."""
-        return sum(len(row) for row in self.rows)
+        """Tokens of all rows, before any is shared."""
+        return sum(sample.tokens for sample in self.samples)
+
+    @property
+    def targets(self) -> int:
+        """Target tokens of all rows."""
+        return sum(sample.targets for sample in self.samples)
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, in order."""
+        return [row for sample in self.samples for row in sample.rows]
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
     """What one pass through the base model computes, on its device."""
 
+    shares: tuple[Share, ...]
     tokens_T: Tensor
     positions_T: Tensor
     packing: Packing
     segments: tuple[Segment, ...]
-    #: Positions whose next token is a target, those tokens, and their weights.
+    #: Positions whose next token is a target.
     predicts_N: Tensor
-    targets_N: Tensor
-    weights_N: Tensor
-    #: How many of the N belong to each share, in order.
-    targets_of_share: tuple[int, ...]
+    wanted: Wanted
+
+    def by_share(self, losses_N: Tensor) -> tuple[Tensor, ...]:
+        """The losses of each share's targets."""
+        return losses_N.split([share.targets for share in self.shares])
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A row in the flat sequence: tokens `stem:stem + shared` and then `start:stop`."""
+
+    row: Row
+    stem: int
+    shared: int
+    start: int
+    stop: int
+
+    @property
+    def piece(self) -> Piece:
+        return Piece(self.start, self.stop, self.stem if self.shared else 0, self.shared)
+
+    def flat(self, at_N: Tensor) -> Tensor:
+        """Where the row's positions lie."""
+        return torch.where(at_N < self.shared, at_N + self.stem, at_N - self.shared + self.start)
 
 
 def assemble(shares: Sequence[Share], device: torch.device, dtype: torch.dtype) -> MicroBatch:
     """Lay out the shares. `dtype` is that of the loss: float32, or float64 where the base model is."""
-    rows = [row for share in shares for row in share.rows]
-    tokens_T = torch.cat([row.tokens_T for row in rows])
-    is_target_T = torch.cat([_without_first(row.is_target_T) for row in rows])
-    targets_at_N = is_target_T.nonzero().squeeze(-1)
-    targets_of_share = tuple(sum(row.targets for row in share.rows) for share in shares)
-    weights_N = torch.cat(
-        [
-            torch.full((count,), share.token_weight, dtype=dtype)
-            for share, count in zip(shares, targets_of_share, strict=True)
-        ]
-    )
-    return MicroBatch(
-        tokens_T=tokens_T.to(device),
-        positions_T=torch.cat([torch.arange(len(row)) for row in rows]).to(device),
-        packing=Packing.of([len(row) for row in rows], device),
-        segments=_segments(shares),
-        predicts_N=(targets_at_N - 1).to(device),
-        targets_N=tokens_T[targets_at_N].to(device),
-        weights_N=weights_N.to(device),
-        targets_of_share=targets_of_share,
-    )
-
-
-def _without_first(is_target_T: Tensor) -> Tensor:
-    clipped_T = is_target_T.clone()
-    clipped_T[0] = False
-    return clipped_T
-
-
-def _segments(shares: Sequence[Share]) -> tuple[Segment, ...]:
-    segments, start = [], 0
+    tokens: list[Tensor] = []
+    positions: list[Tensor] = []
+    pieces: list[Piece] = []
+    placed: list[_Placed] = []
+    segments: list[Segment] = []
+    end = 0
     for share in shares:
-        at, rows = start, []
-        for row, seed in zip(share.rows, share.seeds or [0] * len(share.rows), strict=True):
-            rows.append((at, at + len(row), seed))
-            at += len(row)
+        start, own = end, []
+        for group in _stem_groups(share):
+            stem, shared = end, common_prefix(group) if len(group) > 1 else 0
+            if shared:
+                tokens.append(group[0].tokens_T[:shared])
+                positions.append(torch.arange(shared))
+                pieces.append(Piece(stem, stem + shared))
+                end += shared
+            for row in group:
+                length = len(row) - shared
+                own.append(_Placed(row, stem, shared, end, end + length))
+                tokens.append(row.tokens_T[shared:])
+                positions.append(torch.arange(shared, len(row)))
+                end += length
+        pieces += [one.piece for one in own]
+        placed += own
         if share.adapter is not None:
-            segments.append(Segment(start, at, share.adapter, tuple(rows)))
-        start = at
-    return tuple(segments)
+            segments.append(Segment(start, end, share.adapter, tuple(_seeded(share, own))))
+    return MicroBatch(
+        shares=tuple(shares),
+        tokens_T=torch.cat(tokens).to(device),
+        positions_T=torch.cat(positions).to(device),
+        packing=Packing.of(sorted(pieces, key=lambda piece: piece.start), device),
+        segments=tuple(segments),
+        predicts_N=torch.cat([one.flat(one.row.targets_at_N - 1) for one in placed]).to(device),
+        wanted=Wanted(
+            torch.cat([one.row.tokens_T[one.row.targets_at_N] for one in placed]).to(device),
+            torch.cat([_early_weights(share) for share in shares]).to(device, dtype),
+            tuple(_late_weights(shares)),
+        ),
+    )
+
+
+def _stem_groups(share: Share) -> list[list[Row]]:
+    """Rows that begin alike enough to share a stem, in the order of the share: all of them, or sample by sample."""
+    rows = share.rows
+    apart = [[row] for row in rows]
+    if share.adapter is not None and share.adapter.spec.dropout:
+        return apart  # each row has masks of its own, so nothing is the same in two of them
+    by_sample = [list(sample.rows) for sample in share.samples]
+    best, saved = apart, LEAST_SAVED - 1
+    for groups in (by_sample, [rows]):
+        saving = sum((len(group) - 1) * common_prefix(group) for group in groups if len(group) > 1)
+        if saving > saved:
+            best, saved = groups, saving
+    return best
+
+
+def _seeded(share: Share, placed: Sequence[_Placed]) -> Iterator[tuple[int, int, int]]:
+    for one, seed in zip(placed, share.seeds or [0] * len(placed), strict=True):
+        yield one.start, one.stop, seed
+
+
+def _early_weights(share: Share) -> Tensor:
+    weights_N = share.objective.weights(share.samples)
+    if weights_N is None:
+        return torch.zeros(share.targets, dtype=torch.float64)
+    return weights_N.double() / share.step_size
+
+
+def _late_weights(shares: Sequence[Share]) -> Iterator[LateWeights]:
+    start = 0
+    for share in shares:
+        stop = start + share.targets
+        if share.objective.weights(share.samples) is None:
+            yield LateWeights(start, stop, _weigher(share))
+        start = stop
+
+
+def _weigher(share: Share) -> Callable[[Tensor], Tensor]:
+    def weigh(losses_N: Tensor) -> Tensor:
+        return share.objective.judge(share.samples, losses_N).weights_N / share.step_size
+
+    return weigh

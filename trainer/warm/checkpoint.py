@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from adapters.durable import new_directory
 from trainer.warm.job import Job, JobState
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 TENSORS, STATE = "tensors.safetensors", "state.json"
 #: The newest, and one before it in case the disk loses the newest.
 KEPT = 2
+#: How the flat buffers are laid out. A checkpoint of another layout has the same shapes and means something else.
+LAYOUT = "2"
 _state = TypeAdapter(JobState)
 
 
@@ -43,7 +45,7 @@ def save(job: Job) -> None:
         tensors["best"] = job.best_P
     directory = _directory(job.identity.work_dir)
     with new_directory(directory / f"step-{job.state.step:08d}") as aside:
-        save_file(tensors, aside / TENSORS)
+        save_file(tensors, aside / TENSORS, metadata={"layout": LAYOUT})
         (aside / STATE).write_text(json.dumps(asdict(job.state), allow_nan=False))
     for old in list(_newest_first(directory))[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
@@ -64,7 +66,10 @@ def resume(job: Job) -> int:
 def _load(job: Job, path: Path) -> None:
     """All or nothing: the job is only touched once everything has been read. Raises what reading raises."""
     state = _state.validate_json((path / STATE).read_bytes())
-    tensors = load_file(path / TENSORS, device=str(job.adapter.weights_P.device))
+    with safe_open(path / TENSORS, "pt", device=str(job.adapter.weights_P.device)) as file:
+        if (file.metadata() or {}).get("layout") != LAYOUT:
+            raise RuntimeError("it was written by another version, with another layout")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     adapter = job.adapter
     sources = [tensors[name] for name in ("weights", "first_moment", "second_moment")]
     best_P = tensors.get("best")

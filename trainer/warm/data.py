@@ -1,8 +1,9 @@
 """A job's data, ready to train on: deduplicated, tokenised, split. Over-long rows are counted, never cut."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
@@ -10,8 +11,7 @@ from adapters.datasets import read_examples
 from adapters.datasets.examples import Example, fingerprint
 from adapters.errors import InvalidDataset
 from adapters.records import TrainingSpec
-from trainer.warm.batch import Row
-from trainer.warm.render import Renderer
+from trainer.warm.rows import Sample
 
 #: Below this many examples a held-out part would say less than it costs.
 SMALLEST_SPLIT = 50
@@ -19,9 +19,9 @@ SMALLEST_SPLIT = 50
 
 @dataclass(frozen=True, slots=True)
 class TokenisedFile:
-    """The rows of each distinct example of one file."""
+    """The samples of each distinct example of one file."""
 
-    examples: tuple[tuple[Row, ...], ...]
+    examples: tuple[tuple[Sample, ...], ...]
     duplicates: int
     #: Rows longer than the job's `max_seq_length`.
     too_long: int
@@ -31,20 +31,20 @@ class TokenisedFile:
 class Dataset:
     """What a job trains on and what it is judged by."""
 
-    train: tuple[Row, ...]
-    valid: tuple[Row, ...]
+    train: tuple[Sample, ...]
+    valid: tuple[Sample, ...]
     duplicates: int
     too_long: int
 
     @property
     def tokens(self) -> int:
         """Tokens of one epoch."""
-        return sum(len(row) for row in self.train)
+        return sum(sample.tokens for sample in self.train)
 
     @property
     def targets(self) -> int:
         """Tokens of one epoch that count in the loss."""
-        return sum(row.targets for row in self.train)
+        return sum(sample.targets for sample in self.train)
 
     def warnings(self) -> tuple[str, ...]:
         """What the owner of the data should know."""
@@ -60,21 +60,25 @@ class Dataset:
 DatasetSteps = Generator[None, None, Dataset]
 
 
+#: What makes samples of an example.
+SamplesOf: TypeAlias = Callable[[Example], list[Sample]]
+
+
 def prepare(
-    renderer: Renderer, data: Path, validation: Path | None, spec: TrainingSpec
+    samples_of: SamplesOf, data: Path, validation: Path | None, spec: TrainingSpec
 ) -> DatasetSteps:
     """Read, tokenise and split; the result is the generator's return value.
 
     Raises:
         InvalidDataset: a row is bad, or none is left.
     """
-    file = yield from tokenise(renderer, read_examples(data), spec.max_seq_length)
+    file = yield from tokenise(samples_of, read_examples(data), spec.max_seq_length)
     if validation is None:
         return split(file, spec)
-    held_out = yield from tokenise(renderer, read_examples(validation), spec.max_seq_length)
+    held_out = yield from tokenise(samples_of, read_examples(validation), spec.max_seq_length)
     dataset = Dataset(
-        train=_rows(file.examples),
-        valid=_rows(held_out.examples),
+        train=_flatten(file.examples),
+        valid=_flatten(held_out.examples),
         duplicates=file.duplicates + held_out.duplicates,
         too_long=file.too_long + held_out.too_long,
     )
@@ -82,11 +86,11 @@ def prepare(
 
 
 def tokenise(
-    renderer: Renderer, examples: Iterable[Example], max_seq_length: int
+    samples_of: SamplesOf, examples: Iterable[Example], max_seq_length: int
 ) -> Generator[None, None, TokenisedFile]:
     """Every distinct example that fits, in file order. An example of which one row is too long is left out whole."""
     seen: set[bytes] = set()
-    kept: list[tuple[Row, ...]] = []
+    kept: list[tuple[Sample, ...]] = []
     duplicates = too_long = 0
     for example in examples:
         yield
@@ -95,11 +99,11 @@ def tokenise(
             duplicates += 1
             continue
         seen.add(mark)
-        rows = renderer.rows(example)
-        if max(len(row) for row in rows) > max_seq_length:
+        samples = samples_of(example)
+        if max(len(row) for sample in samples for row in sample.rows) > max_seq_length:
             too_long += 1
         else:
-            kept.append(tuple(rows))
+            kept.append(tuple(samples))
     return TokenisedFile(tuple(kept), duplicates, too_long)
 
 
@@ -109,10 +113,10 @@ def split(file: TokenisedFile, spec: TrainingSpec) -> Dataset:
     generator = torch.Generator().manual_seed(spec.seed)
     order = torch.randperm(len(file.examples), generator=generator).tolist()
     held_out = set(order[:count])
-    chosen = [(at in held_out, rows) for at, rows in enumerate(file.examples)]
+    chosen = [(at in held_out, samples) for at, samples in enumerate(file.examples)]
     dataset = Dataset(
-        train=_rows(rows for held, rows in chosen if not held),
-        valid=_rows(rows for held, rows in chosen if held),
+        train=_flatten(samples for held, samples in chosen if not held),
+        valid=_flatten(samples for held, samples in chosen if held),
         duplicates=file.duplicates,
         too_long=file.too_long,
     )
@@ -135,13 +139,8 @@ def held_out_size(examples: int, spec: TrainingSpec) -> int:
     return min(max(wanted, min(10, examples // 10)), 500)
 
 
-def _rows(examples: Iterable[Sequence[Row]]) -> tuple[Row, ...]:
-    return tuple(_flatten(examples))
-
-
-def _flatten(examples: Iterable[Sequence[Row]]) -> Iterator[Row]:
-    for rows in examples:
-        yield from rows
+def _flatten(examples: Iterable[Sequence[Sample]]) -> tuple[Sample, ...]:
+    return tuple(sample for samples in examples for sample in samples)
 
 
 def _checked(dataset: Dataset) -> Dataset:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import torch
 
 from trainer.warm.adapter import Adapter
-from trainer.warm.batch import Row, Share
+from trainer.warm.batch import Share
 from trainer.warm.model import BaseModel
+from trainer.warm.objective import Objective
+from trainer.warm.rows import Sample
 
 #: An epoch of at least this many steps is also evaluated within, QUARTERS times.
 LONG_EPOCH = 80
@@ -15,20 +17,31 @@ QUARTERS = 4
 
 
 class Evaluation:
-    """One evaluation in progress: the mean loss over all held-out target tokens (natural log).
+    """One evaluation in progress: the mean loss of the objective over all held-out samples.
 
     Args:
-        rows: held out; not empty.
+        samples: held out; not empty.
         adapter: as it is now; it must not step meanwhile.
+        objective: the job's.
         base_loss: the base model's own loss where it is already known, since that never changes.
     """
 
-    def __init__(self, rows: Sequence[Row], adapter: Adapter, base_loss: float | None) -> None:
-        self._rows = sorted(rows, key=len, reverse=True)
-        self._targets = sum(row.targets for row in rows)
-        self._passes: list[Adapter | None] = [adapter] if base_loss is not None else [adapter, None]
-        self._base_loss = base_loss
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        adapter: Adapter,
+        objective: Objective,
+        base_loss: float | None,
+    ) -> None:
+        self._samples = sorted(samples, key=lambda sample: sample.tokens, reverse=True)
+        self._objective = objective
+        self._size = sum(objective.size(sample) for sample in samples)
+        self._base_loss = base_loss if base_loss is not None else objective.neutral_loss
+        self._passes: list[Adapter | None] = [adapter]
+        if self._base_loss is None:
+            self._passes.append(None)
         self._sums = [0.0 for _ in self._passes]
+        self._ahead = 0
         self._pass = self._next = 0
 
     @property
@@ -39,28 +52,58 @@ class Evaluation:
     @property
     def valid_loss(self) -> float:
         """The adapter's."""
-        return self._sums[0] / self._targets
+        return self._sums[0] / self._size
 
     @property
     def base_valid_loss(self) -> float:
-        """The base model's."""
-        return self._sums[1] / self._targets if self._base_loss is None else self._base_loss
+        """The base model's, or that of a model which is no better than the objective's reference."""
+        return self._sums[1] / self._size if self._base_loss is None else self._base_loss
+
+    @property
+    def reward_accuracy(self) -> float | None:
+        """Comparisons in which the preferred reply is ahead of the reference's view; None where nothing is compared."""
+        return None if self._objective.reference is None else self._ahead / len(self._samples)
 
     def advance(self, base: BaseModel, budget: int) -> None:
-        """One micro-batch of at most `budget` tokens, or one row. Counts only if it gets through."""
-        taken, tokens = self._next, 0
-        while taken < len(self._rows) and (
-            taken == self._next or tokens + len(self._rows[taken]) <= budget
-        ):
-            tokens += len(self._rows[taken])
-            taken += 1
-        share = Share(self._rows[self._next : taken], self._passes[self._pass], 0.0)
-        with torch.no_grad():
-            _, losses_N = base.losses(base.assemble([share]))
-        self._sums[self._pass] += float(losses_N.sum())
-        self._next = taken
-        if taken == len(self._rows):
+        """One micro-batch of at most `budget` tokens, or one sample. Counts only if it gets through."""
+        samples = self._upcoming(budget)
+        share = Share(samples, self._passes[self._pass], self._objective)
+        look_up_references([share], base)
+        judged = self._objective.judge(samples, base.look([share]))
+        total, ahead = float(judged.total), int(judged.ahead)
+        self._sums[self._pass] += total
+        self._ahead += ahead
+        self._next += len(samples)
+        if self._next == len(self._samples):
             self._pass, self._next = self._pass + 1, 0
+
+    def alone(self, budget: int) -> bool:
+        """Whether the next micro-batch is a single sample, so that a smaller one there is not."""
+        return len(self._upcoming(budget)) == 1
+
+    def _upcoming(self, budget: int) -> list[Sample]:
+        taken, tokens = self._next, 0
+        while taken < len(self._samples) and (
+            taken == self._next or tokens + self._samples[taken].tokens <= budget
+        ):
+            tokens += self._samples[taken].tokens
+            taken += 1
+        return self._samples[self._next : taken]
+
+
+def look_up_references(shares: Sequence[Share], base: BaseModel) -> None:
+    """One pass for whatever the shares' references have not seen yet; after the first epoch there is nothing left."""
+    asked = []
+    for share in shares:
+        reference = share.objective.reference
+        if reference is not None and (missing := reference.missing(share.samples)):
+            asked.append((reference, Share(missing, reference.adapter, share.objective)))
+    if asked:
+        batch = base.assemble([share for _, share in asked])
+        with torch.no_grad():
+            losses_N = base.losses(batch)[1]
+        for (reference, share), losses in zip(asked, batch.by_share(losses_N), strict=True):
+            reference.note(share.samples, losses)
 
 
 def evaluation_due(step: int, steps_per_epoch: int) -> bool:

@@ -5,13 +5,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from adapters.durable import new_directory
+from adapters.errors import NotServable
 from trainer.warm.adapter import Adapter, suffixes
 
 #: Before the module path in PEFT's files: PeftModel.base_model (LoraModel) .model (the transformers model).
 PREFIX = "base_model.model."
+WEIGHTS = "adapter_model.safetensors"
 
 
 def export(adapter: Adapter, directory: Path, *, base_id: str, dtype: torch.dtype) -> None:
@@ -29,9 +32,30 @@ def export(adapter: Adapter, directory: Path, *, base_id: str, dtype: torch.dtyp
         tensors[f"{PREFIX}{name}.lora_A.weight"] = a_RI.to("cpu", stored).contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = b_OR.to("cpu", stored).contiguous()
     with new_directory(directory) as aside:
-        save_file(tensors, aside / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
         config = adapter_config(adapter, base_id)
         (aside / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def read_into(adapter: Adapter, directory: Path) -> None:
+    """Load what `export` wrote, or any PEFT LoRA of the same shape.
+
+    Raises:
+        NotServable: its layers or its rank are others than the adapter's.
+        OSError: it cannot be read.
+    """
+    try:
+        with safe_open(directory / WEIGHTS, "pt") as file:
+            views = {
+                name: (
+                    file.get_tensor(f"{PREFIX}{name}.lora_A.weight"),
+                    file.get_tensor(f"{PREFIX}{name}.lora_B.weight"),
+                )
+                for name in adapter.shapes
+            }
+        adapter.load_views(views)
+    except (SafetensorError, RuntimeError) as error:
+        raise NotServable(f"The version to continue from is of another shape: {error}.") from error
 
 
 def adapter_config(adapter: Adapter, base_id: str) -> dict[str, object]:
@@ -50,7 +74,7 @@ def adapter_config(adapter: Adapter, base_id: str) -> dict[str, object]:
         "init_lora_weights": True,
         "modules_to_save": None,
         "use_dora": False,
-        "use_rslora": False,
+        "use_rslora": adapter.spec.rslora,
     }
 
 

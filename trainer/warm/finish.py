@@ -35,10 +35,13 @@ def finish(base: BaseModel, job: Job) -> Manifest:
         rank=job.spec.lora.rank,
         alpha=job.spec.lora.alpha,
         target_modules=suffixes(job.adapter.shapes),
+        method=job.spec.method.kind,
+        rslora=job.spec.lora.rslora,
+        parent=job.spec.parent,
         dataset_digest=job.identity.dataset_digest,
         job_id=job.identity.job_id,
-        result=_result(job, best_step),
-        probes=take_probes(base, job.adapter, job.dataset.train),
+        result=_result(job, best_step, base),
+        probes=take_probes(base, job.adapter, [row for s in job.dataset.train for row in s.rows]),
     )
     work_dir = job.identity.work_dir
     export(job.adapter, adapter_dir(work_dir), base_id=base.card.id, dtype=base.dtype)
@@ -59,7 +62,7 @@ def finished_before(work_dir: Path, job_id: str) -> Manifest | None:
     return manifest if complete and manifest.job_id == job_id else None
 
 
-def _result(job: Job, best_step: int) -> TrainingResult:
+def _result(job: Job, best_step: int, base: BaseModel) -> TrainingResult:
     state = job.state
     return TrainingResult(
         steps=state.step,
@@ -71,4 +74,7 @@ def _result(job: Job, best_step: int) -> TrainingResult:
         base_valid_loss=state.base_valid_loss,
         stopped_early=state.stopped_early,
         seconds=state.seconds,
+        skipped_steps=state.skipped,
+        dtype=str(base.dtype).removeprefix("torch."),
+        reward_accuracy=state.reward_accuracy,
     )

@@ -1,13 +1,13 @@
 """One job under training: what it has done, what its next optimizer step needs, how that step ends.
 
 A job knows nothing of its neighbours. Its data order, dropout and schedule are functions of its seed and step, its
-gradients are sums over its own tokens, weighted by its own count: who it is batched with cannot show.
+gradients are sums over its own samples, divided by its own step's size: who it is batched with cannot show.
 
 Shapes: P all parameters.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,10 +15,13 @@ from torch import Tensor
 
 from adapters.records import TrainingSpec
 from trainer.warm.adapter import Adapter
-from trainer.warm.batch import Row, Share
+from trainer.warm.batch import Share
 from trainer.warm.data import Dataset
 from trainer.warm.evaluate import Evaluation, evaluation_due
+from trainer.warm.objective import Objective
 from trainer.warm.optimizer import clip, gradient_norm, update
+from trainer.warm.rows import Sample
+from trainer.warm.scaling import LossScale
 from trainer.warm.schedule import learning_rate
 
 #: Optimizer steps with a gradient that is not finite, one after the other, until the job is given up.
@@ -38,19 +41,21 @@ class JobState:
     tokens_seen: int = 0
     trained_tokens: int = 0
     seconds: float = 0.0
-    #: Of the current epoch: the sum of target tokens' losses, and their number.
+    #: Of the current epoch: the sum of the samples' losses, and of their sizes.
     epoch_loss: float = 0.0
-    epoch_targets: int = 0
+    epoch_size: float = 0.0
     last_loss: float | None = None
     evaluated_step: int = 0
     valid_loss: float | None = None
     base_valid_loss: float | None = None
+    reward_accuracy: float | None = None
     best_valid_loss: float | None = None
     best_step: int = 0
     #: The loss that the next evaluations must beat by `min_delta`, and how many have failed to.
     loss_to_beat: float | None = None
     evaluations_without_gain: int = 0
     stopped_early: bool = False
+    scale: LossScale = field(default_factory=LossScale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,7 @@ class Identity:
 class StepDone:
     """What came of an optimizer step."""
 
-    #: Mean over the step's target tokens.
+    #: Mean over the step's samples, by size: over target tokens, or over pairs.
     loss: float
     learning_rate: float
     #: Before clipping.
@@ -81,19 +86,26 @@ class Job:
     """A job that has been admitted."""
 
     def __init__(
-        self, identity: Identity, spec: TrainingSpec, dataset: Dataset, adapter: Adapter
+        self,
+        identity: Identity,
+        spec: TrainingSpec,
+        dataset: Dataset,
+        adapter: Adapter,
+        objective: Objective,
     ) -> None:
         self.identity = identity
         self.spec = spec
         self.dataset = dataset
         self.adapter = adapter
+        self.objective = objective
         self.state = JobState()
         self.best_P: Tensor | None = None
         self.evaluation: Evaluation | None = None
         self.steps_per_epoch = math.ceil(len(dataset.train) / spec.batch_size)
         self.total_steps = spec.n_epochs * self.steps_per_epoch
         self._epoch_order: tuple[int, list[int]] = (-1, [])
-        self._step_rows: list[Row] = []
+        self._step_samples: list[Sample] = []
+        self._step_size = 1.0
         self._waiting: list[int] = []
         self._in_flight = False
         self._step_loss = 0.0
@@ -101,36 +113,38 @@ class Job:
     # -- the current optimizer step
 
     def take(self, budget: int, *, at_least_one: bool) -> Share | None:
-        """The job's rows for the next micro-batch: the longest first, then whatever still fits into `budget` tokens.
+        """The job's samples for the next micro-batch: the longest first, then whatever still fits into `budget` tokens.
 
-        Long rows first keep rows of similar length together, so that attention pads little.
+        Long ones first keep rows of similar length together, so that attention pads little.
         """
         if not self._in_flight:
             self._begin_step()
         chosen: list[int] = []
         left = budget
         for at in self._waiting:
-            length = len(self._step_rows[at])
+            length = self._step_samples[at].tokens
             if length <= left or (at_least_one and not chosen):
                 chosen.append(at)
                 left -= length
         if not chosen:
             return None
-        self._waiting = [at for at in self._waiting if at not in set(chosen)]
+        taken = set(chosen)
+        self._waiting = [at for at in self._waiting if at not in taken]
         return Share(
-            [self._step_rows[at] for at in chosen],
+            [self._step_samples[at] for at in chosen],
             self.adapter,
-            1.0 / self._step_targets(),
-            [self._row_seed(at) for at in chosen],
+            self.objective,
+            self._step_size / self.state.scale.factor,
+            [seed for at in chosen for seed in self._row_seeds(at)],
         )
 
     def add_loss(self, total: float) -> None:
-        """Count the losses (a sum over target tokens) of a micro-batch whose gradients have been added."""
+        """Count the losses of a micro-batch's samples (a sum) whose gradients have been added."""
         self._step_loss += total
 
     @property
     def step_complete(self) -> bool:
-        """Whether every row of the step has been through."""
+        """Whether every sample of the step has been through."""
         return self._in_flight and not self._waiting
 
     def restart_step(self) -> None:
@@ -138,28 +152,36 @@ class Job:
         self.adapter.gradient_P.zero_()
         self._in_flight = False
 
-    def finish_step(self) -> StepDone:
-        """Clip and step, if the gradient is finite; count either way."""
+    def finish_step(self) -> StepDone | None:
+        """Clip and step, if the gradient is finite; count either way.
+
+        Returns:
+            None if the step is to be computed anew, with its loss scaled less.
+        """
         state, optimizer = self.state, self.spec.optimizer
-        targets, tokens = self._step_targets(), sum(len(row) for row in self._step_rows)
+        tokens = sum(sample.tokens for sample in self._step_samples)
         rate = learning_rate(
             optimizer.learning_rate, optimizer.warmup_ratio, state.step, self.total_steps
         )
-        norm = gradient_norm(self.adapter)
-        loss = self._step_loss / targets
+        norm = gradient_norm(self.adapter) / state.scale.factor
+        loss = self._step_loss / self._step_size
         finite = math.isfinite(norm) and math.isfinite(loss)
+        if not finite and state.scale.lower():
+            self.restart_step()
+            return None
         if finite:
             state.updates += 1
             state.skipped_in_a_row = 0
+            state.scale.undo(self.adapter.gradient_P)
             clip(self.adapter, norm, optimizer.max_grad_norm)
-            update(self.adapter, state.updates, rate, optimizer.weight_decay)
-            self._count_loss(loss, targets)
+            update(self.adapter, state.updates, rate, optimizer)
+            self._count_loss(loss)
         else:
             state.skipped += 1
             state.skipped_in_a_row += 1
         state.step += 1
         state.tokens_seen += tokens
-        state.trained_tokens += targets
+        state.trained_tokens += sum(sample.targets for sample in self._step_samples)
         self.adapter.gradient_P.zero_()
         self._in_flight = False
         return StepDone(loss, rate, norm, tokens, skipped=not finite)
@@ -168,8 +190,9 @@ class Job:
         size = self.spec.batch_size
         epoch, at = divmod(self.state.step, self.steps_per_epoch)
         chosen = self._order(epoch)[at * size : (at + 1) * size]
-        self._step_rows = [self.dataset.train[row] for row in chosen]
-        self._waiting = sorted(range(len(chosen)), key=lambda at: -len(self._step_rows[at]))
+        self._step_samples = [self.dataset.train[sample] for sample in chosen]
+        self._step_size = sum(self.objective.size(sample) for sample in self._step_samples)
+        self._waiting = sorted(range(len(chosen)), key=lambda at: -self._step_samples[at].tokens)
         self._step_loss = 0.0
         self._in_flight = True
 
@@ -181,18 +204,17 @@ class Job:
             self._epoch_order = (epoch, order)
         return self._epoch_order[1]
 
-    def _row_seed(self, at: int) -> int:
-        return (self.spec.seed * self.total_steps + self.state.step) * self.spec.batch_size + at
+    def _row_seeds(self, at: int) -> list[int]:
+        sample = (self.spec.seed * self.total_steps + self.state.step) * self.spec.batch_size + at
+        rows = len(self._step_samples[at].rows)
+        return [sample * rows + row for row in range(rows)]
 
-    def _step_targets(self) -> int:
-        return sum(row.targets for row in self._step_rows)
-
-    def _count_loss(self, loss: float, targets: int) -> None:
+    def _count_loss(self, loss: float) -> None:
         state = self.state
         if state.step % self.steps_per_epoch == 0:
-            state.epoch_loss, state.epoch_targets = 0.0, 0
-        state.epoch_loss += loss * targets
-        state.epoch_targets += targets
+            state.epoch_loss, state.epoch_size = 0.0, 0.0
+        state.epoch_loss += loss * self._step_size
+        state.epoch_size += self._step_size
         state.last_loss = loss
 
     # -- evaluation and the end
@@ -209,8 +231,8 @@ class Job:
 
     @property
     def train_loss(self) -> float:
-        """Mean over the target tokens of the latest epoch."""
-        return self.state.epoch_loss / max(1, self.state.epoch_targets)
+        """Mean over the latest epoch's samples, by size."""
+        return self.state.epoch_loss / (self.state.epoch_size or 1.0)
 
     def wants_evaluation(self) -> bool:
         """Whether held-out loss is due after the step that was just made, and not yet known."""
@@ -220,18 +242,23 @@ class Job:
 
     def begin_evaluation(self) -> Evaluation:
         """No step is made until it has ended."""
-        self.evaluation = Evaluation(self.dataset.valid, self.adapter, self.state.base_valid_loss)
+        self.evaluation = Evaluation(
+            self.dataset.valid, self.adapter, self.objective, self.state.base_valid_loss
+        )
         return self.evaluation
 
-    def end_evaluation(self, valid_loss: float, base_valid_loss: float) -> bool:
+    def end_evaluation(self) -> bool:
         """Remember the best weights, and whether to stop early. Returns whether these are the best yet."""
-        state, stopping = self.state, self.spec.early_stopping
+        state, stopping, evaluation = self.state, self.spec.early_stopping, self.evaluation
+        assert evaluation is not None
         self.evaluation = None
+        valid_loss = evaluation.valid_loss
         state.evaluated_step = state.step
-        state.base_valid_loss = base_valid_loss
+        state.base_valid_loss = evaluation.base_valid_loss
         best = math.isfinite(valid_loss) and _less(valid_loss, state.best_valid_loss)
         if best:
             state.best_valid_loss, state.best_step = valid_loss, state.step
+            state.reward_accuracy = evaluation.reward_accuracy
             self.best_P = self.adapter.weights_P.clone()
         if math.isfinite(valid_loss):
             state.valid_loss = valid_loss

@@ -4,25 +4,25 @@ One forward and one backward pass through the frozen base serves all jobs in the
 optimizer state, schedule, clipping and step boundaries; see job.py for why neighbours cannot show.
 """
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from trainer.messages import Checkpointed, Evaluated, Failed, Finished
 from trainer.warm import checkpoint
 from trainer.warm.batch import Share
+from trainer.warm.budget import TokenBudget
+from trainer.warm.evaluate import look_up_references
 from trainer.warm.finish import adapter_dir, finish
 from trainer.warm.job import PATIENCE_WITH_NAN, Job
+from trainer.warm.memory import Blind, Meter, OutOfMemory, memory_may_run_out
 from trainer.warm.model import BaseModel
 from trainer.warm.progress import ProgressReporter, Send
 
 log = logging.getLogger(__name__)
-
-SMALLEST_BUDGET = 16
 
 
 class Interrupted(Exception):
@@ -33,8 +33,10 @@ class Interrupted(Exception):
 class Limits:
     """What bounds a turn."""
 
+    #: Of a micro-batch, at most; one sample may have more.
     token_budget: int
     checkpoint_seconds: float
+    meter: Meter = field(default_factory=Blind)
 
 
 @dataclass(slots=True)
@@ -44,6 +46,10 @@ class Active:
     job: Job
     progress: ProgressReporter
     checkpointed_at: float
+    #: A checkpoint is wanted as soon as it is past this step; see `Admit.prove_past`.
+    prove_past: int | None = None
+    #: Not even one sample fits unless layers are computed twice.
+    tight: bool = False
 
 
 class Loop:
@@ -60,7 +66,7 @@ class Loop:
         self._send = send
         self._limits = limits
         self._clock = clock
-        self.token_budget = limits.token_budget
+        self.budget = TokenBudget(limits.token_budget, limits.meter)
         self._active: dict[str, Active] = {}
         self._turns = 0
 
@@ -74,10 +80,12 @@ class Loop:
         """The jobs under training."""
         return list(self._active)
 
-    def admit(self, job: Job) -> None:
+    def admit(self, job: Job, prove_past: int | None = None) -> None:
         """Train this job from the next turn on."""
+        if self._base.dtype is torch.float16:
+            job.state.scale.begin()
         reporter = ProgressReporter(self._send, self._clock)
-        self._active[job.identity.job_id] = Active(job, reporter, self._clock())
+        self._active[job.identity.job_id] = Active(job, reporter, self._clock(), prove_past)
 
     def drop(self, job_id: str) -> bool:
         """Forget a job. Returns whether it was here."""
@@ -103,7 +111,7 @@ class Loop:
     # -- the three verbs
 
     def _collect(self) -> dict[str, Share]:
-        """Rows of every job that is in the middle of training, up to the token budget; at least one row.
+        """Samples of every job that is in the middle of training, up to the token budget; at least one.
 
         Jobs take turns at being first, and each may take an equal part of what is left, so that nobody starves; what a
         small job leaves goes to those after it.
@@ -111,7 +119,7 @@ class Loop:
         training = [a.job for a in self._active.values() if _wants_rows(a.job)]
         self._turns += 1
         at = self._turns % max(1, len(training))
-        left = self.token_budget
+        left = self.budget.tokens
         shares: dict[str, Share] = {}
         for waiting, job in zip(
             range(len(training), 0, -1), training[at:] + training[:at], strict=True
@@ -126,27 +134,34 @@ class Loop:
         """Forward and backward; gradients are added to each job's own buffer."""
         if not shares:
             return
-        jobs = [self._active[job_id].job for job_id in shares]
-        losses = None
-        with contextlib.suppress(torch.OutOfMemoryError):
-            losses = self._forward_backward(list(shares.values()))
-        if (
-            losses is None
-        ):  # out here, where the failed pass's activations are no longer held by its traceback
-            for job in jobs:
-                job.restart_step()
-            single = sum(len(share.rows) for share in shares.values()) == 1
-            self._shrink(jobs[0] if single else None)
+        active = [self._active[job_id] for job_id in shares]
+        tokens = sum(share.tokens for share in shares.values())
+        try:
+            with memory_may_run_out(), self.budget.spent(tokens):
+                self._base.checkpoint_layers(on=any(one.tight for one in active))
+                losses = self._forward_backward(list(shares.values()))
+        except OutOfMemory:
+            for one in active:
+                one.job.restart_step()
+            samples = sum(len(share.samples) for share in shares.values())
+            self._make_do(tokens, active[0] if samples == 1 else None)
             return
-        for job, loss in zip(jobs, losses, strict=True):
-            job.add_loss(loss)
+        for one, loss in zip(active, losses, strict=True):
+            one.job.add_loss(loss)
 
     def _forward_backward(self, shares: list[Share]) -> list[float]:
-        """The sum of each share's losses."""
+        """The sum of the losses of each share's samples."""
+        look_up_references(shares, self._base)
         batch = self._base.assemble(shares)
-        total, losses_N = self._base.losses(batch)
-        total.backward()
-        return [float(part.sum()) for part in losses_N.split(list(batch.targets_of_share))]
+        parts = batch.by_share(self._base.train(batch))
+        totals = [
+            share.objective.judge(share.samples, losses_N).total
+            for share, losses_N in zip(shares, parts, strict=True)
+        ]
+        sums: list[float] = torch.stack(
+            totals
+        ).tolist()  # one wait for the device, not one for each job
+        return sums
 
     def _settle(self) -> None:
         """Jobs whose every row has been through make their optimizer step."""
@@ -155,6 +170,8 @@ class Loop:
             if not job.step_complete:
                 continue
             done = job.finish_step()
+            if done is None:  # once more, with the loss scaled less
+                continue
             active.progress.stepped(job, done)
             if done.skipped:
                 log.warning("%s: gradient not finite, step skipped", job.identity.job_id)
@@ -179,27 +196,28 @@ class Loop:
                 self._finish(active)
 
     def _advance_evaluation(self, active: Active) -> None:
-        evaluation = active.job.evaluation
+        job, evaluation = active.job, active.job.evaluation
         assert evaluation is not None
         try:
-            evaluation.advance(self._base, self.token_budget)
-        except torch.OutOfMemoryError:
-            self._shrink(active.job if self.token_budget <= SMALLEST_BUDGET else None)
+            with memory_may_run_out():
+                evaluation.advance(self._base, self.budget.tokens)
+        except OutOfMemory:
+            alone = evaluation.alone(self.budget.tokens)
+            self._make_do(self.budget.tokens, active if alone else None)
             return
         if not evaluation.done:
             return
-        losses = evaluation.valid_loss, evaluation.base_valid_loss
-        best = active.job.end_evaluation(*losses)
+        best = job.end_evaluation()
         active.progress.resume_clock()
-        identity = active.job.identity
-        if active.job.state.valid_loss == losses[0]:  # finite: JSON has no other numbers
+        if job.state.valid_loss == evaluation.valid_loss:  # finite: JSON has no other numbers
             self._send(
                 Evaluated(
-                    job_id=identity.job_id,
-                    attempt=identity.attempt,
-                    step=active.job.state.step,
-                    valid_loss=losses[0],
-                    base_valid_loss=losses[1],
+                    job_id=job.identity.job_id,
+                    attempt=job.identity.attempt,
+                    step=job.state.step,
+                    valid_loss=evaluation.valid_loss,
+                    base_valid_loss=evaluation.base_valid_loss,
+                    reward_accuracy=evaluation.reward_accuracy,
                     best=best,
                 )
             )
@@ -208,8 +226,14 @@ class Loop:
     def _after_step(self, active: Active, *, evaluated: bool = False) -> None:
         if active.job.trained:
             self._finish(active)
-        elif evaluated or self._clock() - active.checkpointed_at >= self._limits.checkpoint_seconds:
+        elif evaluated or self._wants_checkpoint(active):
             self._guarded(active, self._checkpoint)
+
+    def _wants_checkpoint(self, active: Active) -> bool:
+        proven = active.prove_past is not None and active.job.state.step > active.prove_past
+        if proven:
+            active.prove_past = None
+        return proven or self._clock() - active.checkpointed_at >= self._limits.checkpoint_seconds
 
     def _checkpoint(self, active: Active) -> None:
         active.progress.flush()
@@ -260,21 +284,33 @@ class Loop:
             )
         )
 
-    def _shrink(self, culprit: Job | None) -> None:
-        """Out of memory: halve the micro-batch, or give up the job of which not even one row fits."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.token_budget = max(SMALLEST_BUDGET, self.token_budget // 2)
-        log.warning("out of memory: token budget is now %d", self.token_budget)
-        if culprit is not None:
-            self._fail(self._active[culprit.identity.job_id], "out_of_memory", OUT_OF_MEMORY)
+    def _make_do(self, tokens: int, alone: Active | None) -> None:
+        """A pass did not fit: halve the budget; where it was one sample, compute layers twice; else give the job up."""
+        self.budget.failed(tokens)
+        log.warning("out of memory: token budget is now %d", self.budget.tokens)
+        if alone is None:
+            return
+        if not alone.tight and alone.job.evaluation is None:
+            log.warning("%s: gradient checkpointing from now on", alone.job.identity.job_id)
+            alone.tight = True
+            return
+        self._fail(alone, "out_of_memory", _does_not_fit(tokens, self.budget, alone.job))
 
 
 DIVERGED = (
     f"The gradient was not finite {PATIENCE_WITH_NAN} steps in a row. "
     "A lower learning rate helps most often; the default is 2e-4."
 )
-OUT_OF_MEMORY = "Not even one row fits into memory. Lower max_seq_length."
+
+
+def _does_not_fit(tokens: int, budget: TokenBudget, job: Job) -> str:
+    """What was tried, with numbers, and what helps, best first."""
+    return (
+        f"One sample of {tokens} tokens does not fit into memory, gradient checkpointing included."
+        f"{budget.numbers()} What helps, best first: a lower max_seq_length (it is "
+        f"{job.spec.max_seq_length}), fewer jobs at once (trainer.max_jobs), a lower rank (it is "
+        f"{job.spec.lora.rank}), a smaller base model."
+    )
 
 
 def _wants_rows(job: Job) -> bool:

@@ -7,6 +7,7 @@ forward pass while a chunk's logits are there (the idea of Liger's fused linear 
 Shapes: N target positions, C of them in a chunk, D hidden size, V vocabulary.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +46,32 @@ class Head:
         return dhidden_CD if self.scale == 1.0 else dhidden_CD * self.scale
 
 
-def cross_entropy(
-    hidden_ND: Tensor, head: Head, targets_N: Tensor, weights_N: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The weighted sum of losses (differentiable in `hidden_ND`), and each target's own loss [N] (natural log)."""
-    total, losses_N = ChunkedCrossEntropy.apply(hidden_ND, head, targets_N, weights_N)
+@dataclass(frozen=True, slots=True)
+class LateWeights:
+    """Targets `start:stop`, whose weights follow from their losses (a preference; see objective.py)."""
+
+    start: int
+    stop: int
+    weigh: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The target tokens of some hidden states, and the derivative of the objective by each one's loss."""
+
+    targets_N: Tensor
+    weights_N: Tensor
+    #: Parts whose weights are not known beforehand. Costs the logits of these targets a second time.
+    late: Sequence[LateWeights] = ()
+
+
+def cross_entropy(hidden_ND: Tensor, head: Head, wanted: Wanted) -> tuple[Tensor, Tensor]:
+    """Something to differentiate, and each target's own loss [N] (natural log).
+
+    The first has the objective's gradient in `hidden_ND`. Its value is the weighted sum of losses, which is the
+    objective itself only where no weights are late.
+    """
+    total, losses_N = ChunkedCrossEntropy.apply(hidden_ND, head, wanted)
     return total, losses_N
 
 
@@ -57,34 +79,54 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """Forward computes loss and gradient; backward only scales."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden_ND: Tensor, head: Head, targets_N: Tensor, weights_N: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, hidden_ND: Tensor, head: Head, wanted: Wanted) -> tuple[Tensor, Tensor]:
         """See `cross_entropy`."""
         wants_gradient = ctx.needs_input_grad[0]
+        weights_N = _all_weights(hidden_ND, head, wanted) if wants_gradient else wanted.weights_N
         dhidden_ND = torch.empty_like(hidden_ND) if wants_gradient else None
-        size = max(1, CHUNK_LOGITS // head.weight_VD.shape[0])
-        losses = []
-        for start in range(0, hidden_ND.shape[0], size):
-            chunk = slice(start, start + size)
+        losses_N = torch.empty_like(weights_N)
+        for chunk in _chunks(0, len(losses_N), head):
+            targets_C = wanted.targets_N[chunk]
             logits_CV = head.logits(hidden_ND[chunk])
             normaliser_C = logits_CV.logsumexp(-1)
-            losses.append(normaliser_C - logits_CV.gather(-1, targets_N[chunk, None]).squeeze(-1))
+            losses_N[chunk] = _losses(logits_CV, normaliser_C, targets_C)
             if dhidden_ND is not None:
-                dhidden_ND[chunk] = _gradient(
-                    head, logits_CV, normaliser_C, (targets_N[chunk], weights_N[chunk])
-                )
-        losses_N = torch.cat(losses)
+                weighted = targets_C, weights_N[chunk]
+                dhidden_ND[chunk] = _gradient(head, logits_CV, normaliser_C, weighted)
         ctx.save_for_backward(dhidden_ND)
         ctx.mark_non_differentiable(losses_N)
         return (losses_N * weights_N).sum(), losses_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dtotal: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, dtotal: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         """Scale what forward computed."""
         (dhidden_ND,) = ctx.saved_tensors
-        return dhidden_ND * dtotal.to(dhidden_ND.dtype), None, None, None
+        return dhidden_ND * dtotal.to(dhidden_ND.dtype), None, None
+
+
+def _all_weights(hidden_ND: Tensor, head: Head, wanted: Wanted) -> Tensor:
+    """Those known beforehand, and the late ones from a first look at their losses."""
+    if not wanted.late:
+        return wanted.weights_N
+    weights_N = wanted.weights_N.clone()
+    for part in wanted.late:
+        losses = []
+        for chunk in _chunks(part.start, part.stop, head):
+            logits_CV = head.logits(hidden_ND[chunk])
+            losses.append(_losses(logits_CV, logits_CV.logsumexp(-1), wanted.targets_N[chunk]))
+        weights_N[part.start : part.stop] = part.weigh(torch.cat(losses))
+    return weights_N
+
+
+def _chunks(start: int, stop: int, head: Head) -> Iterator[slice]:
+    size = max(1, CHUNK_LOGITS // head.weight_VD.shape[0])
+    for at in range(start, stop, size):
+        yield slice(at, min(at + size, stop))
+
+
+def _losses(logits_CV: Tensor, normaliser_C: Tensor, targets_C: Tensor) -> Tensor:
+    return normaliser_C - logits_CV.gather(-1, targets_C[:, None]).squeeze(-1)
 
 
 def _gradient(

@@ -6,19 +6,26 @@ Shapes: T tokens, N target positions, D hidden size, V vocabulary.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from adapters.manifest import BaseModelCard, read_base_card
-from trainer.warm.adapter import Adapter, LinearShape
+from adapters.records import LoraSpec
+from trainer.warm.adapter import Adapter, LinearShape, Siblings, choose_layers
 from trainer.warm.attention import PACKED, register
-from trainer.warm.batch import MicroBatch, Row, Share, assemble
-from trainer.warm.lora import LoraLinear, Routing
+from trainer.warm.batch import MicroBatch, Share, assemble
+from trainer.warm.lora import LinearGroup, LoraLinear, Routing
 from trainer.warm.loss import Head, cross_entropy
+from trainer.warm.objective import CrossEntropy
+from trainer.warm.rows import Row, Sample
+from trainer.warm.siblings import find_siblings
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +43,7 @@ class BaseModel:
     decoder: nn.Module
     head: Head
     linears: dict[str, LinearShape]
+    siblings: tuple[Siblings, ...]
     routing: Routing
     #: Tokens at which an engine stops generating.
     stop_tokens: frozenset[int]
@@ -47,14 +55,24 @@ class BaseModel:
         """Losses are summed in float32 at least."""
         return torch.promote_types(self.dtype, torch.float32)
 
+    def new_adapter(self, spec: LoraSpec, seed: int) -> Adapter:
+        """An adapter that starts as the base model. Raises NotServable for targets that do not exist."""
+        return Adapter(
+            choose_layers(spec.target_modules, self.linears),
+            spec,
+            seed=seed,
+            device=self.device,
+            dtype=self.dtype,
+            siblings=self.siblings,
+        )
+
     def assemble(self, shares: Sequence[Share]) -> MicroBatch:
         """The shares as one micro-batch on the model's device."""
         return assemble(shares, self.device, self.loss_dtype)
 
     def hidden(self, batch: MicroBatch) -> Tensor:
         """Hidden states of all tokens [T, D], each job's tokens through its own adapter."""
-        self.routing.segments = batch.segments
-        try:
+        with self.routing.to(batch.segments, batch.tokens_T.numel()):
             # Without use_cache=False the default cache makes transformers forget that rows are packed.
             output = self.decoder(
                 input_ids=batch.tokens_T[None],
@@ -62,19 +80,42 @@ class BaseModel:
                 use_cache=False,
                 graft_packing=batch.packing,
             )
-        finally:
-            self.routing.segments = ()
         return output.last_hidden_state[0]
 
     def losses(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """The weighted sum of the target tokens' losses, to differentiate, and each one's own loss [N]."""
+        """Something to differentiate, and each target token's own loss [N]; see `cross_entropy`."""
         hidden_ND = self.hidden(batch).index_select(0, batch.predicts_N)
-        return cross_entropy(hidden_ND, self.head, batch.targets_N, batch.weights_N)
+        return cross_entropy(hidden_ND, self.head, batch.wanted)
+
+    def train(self, batch: MicroBatch) -> Tensor:
+        """Forward and backward: adds to each adapter's gradient, and returns each target token's loss [N]."""
+        # Around both, since checkpointed layers are computed again in the backward pass.
+        with self.routing.to(batch.segments, batch.tokens_T.numel()):
+            total, losses_N = self.losses(batch)
+            total.backward()
+        return losses_N
+
+    def look(self, shares: Sequence[Share]) -> Tensor:
+        """Each target token's loss [N], without gradient."""
+        with torch.no_grad():
+            return self.losses(self.assemble(shares))[1]
 
     def row_losses(self, row: Row, adapter: Adapter | None) -> Tensor:
         """Each target token's loss [N] in one row, without gradient."""
-        with torch.no_grad():
-            return self.losses(self.assemble([Share([row], adapter, 0.0)]))[1]
+        return self.look([Share([Sample((row,))], adapter, CrossEntropy())])
+
+    def checkpoint_layers(self, *, on: bool) -> None:
+        """Gradient checkpointing (Chen et al., arXiv:1604.06174).
+
+        Of each decoder layer only the input is kept for the backward pass, and the rest computed again: a fraction of the
+        memory for a third more work. The gradients are the same.
+        """
+        for layer in self.decoder.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.gradient_checkpointing = on
+                layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # noqa: SLF001
+                # What transformers asks; of this module alone, so that no dropout below it wakes up.
+                layer.training = on
 
 
 def load(directory: Path, device: torch.device, dtype: torch.dtype) -> BaseModel:
@@ -95,8 +136,12 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard) -> BaseModel:
     register()
     model.requires_grad_(requires_grad=False)
     routing = Routing()
-    native_logits_TV = _native_logits(model)
-    linears = _replace_linears(model, routing)
+    layers = decoder_linears(model)
+    if not layers:
+        raise UnsupportedBaseModel(f"{type(model).__name__} has no nn.Linear layer to adapt.")
+    with find_siblings(layers) as siblings:
+        native_logits_TV = _native_logits(model)
+    linears = _replace_linears(model, layers, siblings, routing)
     model.set_attn_implementation(PACKED)
     base = BaseModel(
         card=card,
@@ -104,6 +149,7 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard) -> BaseModel:
         decoder=model.base_model,
         head=_head(model),
         linears=linears,
+        siblings=tuple(siblings),
         routing=routing,
         stop_tokens=_stop_tokens(model, tokenizer),
         device=model.device,
@@ -123,16 +169,22 @@ def decoder_linears(model: Any) -> dict[str, nn.Linear]:
     }
 
 
-def _replace_linears(model: Any, routing: Routing) -> dict[str, LinearShape]:
-    shapes = {}
-    for name, module in decoder_linears(model).items():
-        parent, _, child = name.rpartition(".")
-        layer = LoraLinear(name, module, routing)
-        setattr(model.get_submodule(parent), child, layer)
-        shapes[name] = layer.shape
-    if not shapes:
-        raise UnsupportedBaseModel(f"{type(model).__name__} has no nn.Linear layer to adapt.")
-    return shapes
+def _replace_linears(
+    model: Any, layers: dict[str, nn.Linear], siblings: Sequence[Siblings], routing: Routing
+) -> dict[str, LinearShape]:
+    """In groups; a group is a submodule beside its first layer, so that it moves and is saved with it."""
+    shapes: dict[str, LinearShape] = {}
+    for names in siblings:
+        group = LinearGroup(names, [layers.pop(name) for name in names], routing)
+        for index, name in enumerate(names):
+            parent_path, _, child = name.rpartition(".")
+            parent = model.get_submodule(parent_path)
+            if index == 0:
+                parent.add_module(f"graft_{child}_group", group)
+            setattr(parent, child, LoraLinear(group, index))
+        shapes |= group.shapes
+    order = [name for names in siblings for name in names]
+    return {name: shapes[name] for name in order}
 
 
 def _head(model: Any) -> Head:
@@ -179,10 +231,10 @@ def _prove(base: BaseModel, native_TV: Tensor) -> None:
 
     Costs three forward passes of a few tokens, once a process.
     """
-    rows = [Row(torch.tensor(row), torch.ones(len(row), dtype=torch.bool)) for row in PROOF_ROWS]
+    rows = [Sample((Row(torch.tensor(row), torch.ones(len(row))),)) for row in PROOF_ROWS]
     try:
         with torch.no_grad():
-            batch = base.assemble([Share(rows, None, 0.0)])
+            batch = base.assemble([Share(rows, None, CrossEntropy())])
             packed_TV = base.head.logits(base.hidden(batch))
     except (
         TypeError,

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from adapters.manifest import Probe
 from trainer.warm.adapter import Adapter
-from trainer.warm.batch import Row
 from trainer.warm.model import BaseModel
+from trainer.warm.rows import Row
 
 PROBES = 4
 #: Short, because the engine computes them before it may answer.
@@ -28,17 +28,17 @@ def take_probes(base: BaseModel, adapter: Adapter, rows: Sequence[Row]) -> tuple
 
 def _excerpt(row: Row) -> Row | None:
     """The row through the end of its first reply, or as much of it as fits."""
-    targets = row.is_target_T.tolist()
+    targets = (row.weights_T > 0).tolist()
     start = targets.index(True)
     stop = targets.index(False, start) if False in targets[start:] else len(targets)
     stop = min(stop, LONGEST_PROBE)
-    return Row(row.tokens_T[:stop], row.is_target_T[:stop]) if start < stop else None
+    return Row(row.tokens_T[:stop], row.weights_T[:stop]) if start < stop else None
 
 
 def _probe(base: BaseModel, adapter: Adapter, row: Row) -> Probe:
     return Probe(
         token_ids=tuple(row.tokens_T.tolist()),
-        reply_start=row.is_target_T.tolist().index(True),
+        reply_start=int(row.targets_at_N[0]),
         adapter_logprobs=_logprobs(base.row_losses(row, adapter)),
         base_logprobs=_logprobs(base.row_losses(row, None)),
     )

@@ -10,6 +10,7 @@ from trainer.warm.loop import Interrupted, Limits, Loop
 from trainer.warm.mailbox import Mailbox
 from trainer.warm.model import BaseModel
 from trainer.warm.render import Renderer
+from trainer.warm.threads import Threads
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +21,10 @@ ADMISSION_SECONDS = 0.5
 class WarmProcess:
     """One base model and the jobs that train on it."""
 
-    def __init__(self, base: BaseModel, mailbox: Mailbox, limits: Limits) -> None:
+    def __init__(self, base: BaseModel, mailbox: Mailbox, limits: Limits, threads: Threads) -> None:
         self._base = base
         self._mailbox = mailbox
+        self._threads = threads
         self._renderer = Renderer(base)
         self._loop = Loop(base, mailbox.send, limits)
         self._admissions: dict[str, tuple[Admit, Admission]] = {}
@@ -45,6 +47,7 @@ class WarmProcess:
 
     def _breathe(self) -> None:
         """Called in the middle of a pass, some hundred times; costs a system call."""
+        self._threads.look()
         self._mailbox.fill()
         if self._mailbox.urgent:
             raise Interrupted
@@ -80,7 +83,7 @@ class WarmProcess:
             while time.monotonic() < deadline:
                 next(admission)
         except StopIteration as ended:
-            self._welcome(ended.value)
+            self._welcome(order, ended.value)
             return True
         except GraftError as error:
             self._refuse(order, error.code, error.message)
@@ -96,12 +99,12 @@ class WarmProcess:
             return True
         return False
 
-    def _welcome(self, outcome: Admitted | Finished) -> None:
+    def _welcome(self, order: Admit, outcome: Admitted | Finished) -> None:
         if isinstance(outcome, Finished):
             self._mailbox.send(outcome)
         else:
             self._mailbox.send(outcome.started)
-            self._loop.admit(outcome.job)
+            self._loop.admit(outcome.job, order.prove_past)
 
     def _refuse(self, order: Admit, code: str, message: str, *, retryable: bool = False) -> None:
         self._mailbox.send(

@@ -74,6 +74,7 @@ class ProgressReporter:
             train_loss=state.last_loss,
             valid_loss=state.valid_loss,
             base_valid_loss=state.base_valid_loss,
+            reward_accuracy=state.reward_accuracy,
             tokens_per_second=self._tokens_per_second,
             eta_seconds=None if self._step_seconds is None else self._step_seconds * left,
         )

@@ -8,15 +8,14 @@ the border), it becomes one row for each trained reply, which is right for any t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jinja2 import TemplateError
 
 from adapters.datasets.examples import Comparison, Conversation, Example, Message, Passage
 from adapters.errors import InvalidDataset
-from trainer.warm.batch import Row
-from trainer.warm.model import BaseModel
+from trainer.warm.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +26,21 @@ class Reply:
     #: Through the end-of-turn token; whitespace that the template puts after it is context, not target.
     reply: list[int]
     rest: list[int]
+    #: Of each of the reply's tokens in the loss.
+    weight: float
+
+
+class Speaker(Protocol):
+    """What is needed of a base model to put examples into its words."""
+
+    tokenizer: Any
+    stop_tokens: frozenset[int]
 
 
 class Renderer:
     """Turns examples into rows for one base model."""
 
-    def __init__(self, base: BaseModel) -> None:
+    def __init__(self, base: Speaker) -> None:
         self._tokenizer = base.tokenizer
         self._stop_tokens = base.stop_tokens
 
@@ -64,7 +72,7 @@ class Renderer:
             tokens.append(end)
         if len(tokens) < 2:  # noqa: PLR2004  the first token is predicted by nothing
             raise _nothing_to_train(passage)
-        return _row(tokens, [(0, len(tokens))])
+        return _row(tokens, [(0, len(tokens), 1.0)])
 
     def _conversation(self, conversation: Conversation) -> list[Row]:
         if not self._tokenizer.chat_template:
@@ -81,7 +89,7 @@ class Renderer:
             so_far = reply.prompt + reply.reply
             if whole[: len(so_far)] != so_far:
                 return [_own_row(reply) for reply in replies]
-            spans.append((len(reply.prompt), len(so_far)))
+            spans.append((len(reply.prompt), len(so_far), reply.weight))
         return [_row(whole[: spans[-1][1]], spans)]
 
     def _reply(self, conversation: Conversation, at: int) -> Reply:
@@ -102,7 +110,8 @@ class Renderer:
                 f"Line {conversation.line}: message {at} does not end in an end-of-turn token, so the adapter "
                 "would never learn to stop."
             )
-        return Reply(prompt_tokens, reply[:end], reply[end:])
+        weight = conversation.messages[at].weight
+        return Reply(prompt_tokens, reply[:end], reply[end:], weight)
 
     def _end_of_turn(self, reply: list[int]) -> int | None:
         """Index after the last stop token, if only whitespace follows it."""
@@ -126,15 +135,15 @@ class Renderer:
 
 def _own_row(reply: Reply) -> Row:
     start = len(reply.prompt)
-    return _row(reply.prompt + reply.reply, [(start, start + len(reply.reply))])
+    return _row(reply.prompt + reply.reply, [(start, start + len(reply.reply), reply.weight)])
 
 
-def _row(tokens: list[int], spans: list[tuple[int, int]]) -> Row:
-    is_target_T = torch.zeros(len(tokens), dtype=torch.bool)
-    for start, stop in spans:
-        is_target_T[start:stop] = True
-    is_target_T[0] = False
-    return Row(torch.tensor(tokens), is_target_T)
+def _row(tokens: list[int], spans: list[tuple[int, int, float]]) -> Row:
+    """`spans`: start, stop and weight of what is trained."""
+    weights_T = torch.zeros(len(tokens))
+    for start, stop, weight in spans:
+        weights_T[start:stop] = weight
+    return Row(torch.tensor(tokens), weights_T)
 
 
 def _nothing_to_train(example: Example) -> InvalidDataset:

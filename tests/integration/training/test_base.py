@@ -13,7 +13,7 @@ from adapters.errors import InvalidValue, ModelNotFound
 from adapters.manifest import BASE_CARD_FILE, read_base_card
 from adapters.settings import BaseModelSettings, LedgerSettings
 from tests.integration.training.tiny import make_base
-from trainer.warm.attention import Packing
+from trainer.warm.attention import Packing, Piece
 from trainer.warm.base import describe, gguf_in_package, prepare
 from trainer.warm.model import UnsupportedBaseModel, adopt, load
 
@@ -97,7 +97,9 @@ def test_a_model_that_ignores_row_boundaries_is_refused(model_dir, tmp_path, mon
     prepare(settings, "org/tiny")
     honest = Packing.of.__func__
     monkeypatch.setattr(
-        Packing, "of", classmethod(lambda cls, lengths, device: honest(cls, [sum(lengths)], device))
+        Packing,
+        "of",
+        classmethod(lambda cls, pieces, device: honest(cls, [Piece(0, pieces[-1].stop)], device)),
     )
     with pytest.raises(UnsupportedBaseModel, match="packed rows give other logits"):
         load(settings.base_model_dir("org/tiny"), torch.device("cpu"), torch.float32)

@@ -8,6 +8,7 @@ import torch
 from adapters.records import LoraSpec
 from tests.integration.training.tiny import (
     as_peft,
+    gradients,
     load_tiny,
     make_job,
     make_spec,
@@ -15,17 +16,25 @@ from tests.integration.training.tiny import (
     peft_loss,
     random_rows,
     randomise,
+    share_of,
 )
 from trainer.warm.adapter import Adapter
-from trainer.warm.attention import CHEAP_PADDING, Packing, group_by_length, packed_attention
-from trainer.warm.batch import Share, assemble
-from trainer.warm.lora import LoraLinear, Routing, Segment
-from trainer.warm.loss import Head, cross_entropy
+from trainer.warm.attention import (
+    CHEAP_PADDING,
+    Packing,
+    group_by_length,
+    packed_attention,
+    pieces_of,
+)
+from trainer.warm.batch import assemble
+from trainer.warm.lora import LinearGroup, Routing, Segment
+from trainer.warm.loss import Head, Wanted, cross_entropy
+from trainer.warm.rows import Row
 
 
 def logits_of(base, rows, adapter=None):
     with torch.no_grad():
-        return base.head.logits(base.hidden(base.assemble([Share(rows, adapter, 0.0)])))
+        return base.head.logits(base.hidden(base.assemble([share_of(rows, adapter)])))
 
 
 def test_packed_rows_give_the_logits_of_separate_sequences(base64, model_dir):
@@ -42,7 +51,7 @@ def test_very_uneven_rows_are_padded_in_groups_and_still_equal(base64, model_dir
         *random_rows(2, seed=2, shortest=60, longest=80),
     )
     rows = (rows[3], rows[0], rows[4], rows[1], rows[2])
-    packing = Packing.of([len(row) for row in rows], torch.device("cpu"))
+    packing = Packing.of(pieces_of([len(row) for row in rows]), torch.device("cpu"))
     assert len(packing.groups) > 1
     model = load_tiny(model_dir, torch.float64)
     separate_TV = torch.cat([model(row.tokens_T[None], use_cache=False).logits[0] for row in rows])
@@ -51,12 +60,13 @@ def test_very_uneven_rows_are_padded_in_groups_and_still_equal(base64, model_dir
 
 def test_grouping_keeps_padding_cheap_or_below_half():
     lengths = [2000, 1900, 30, 20, 25, 900]
-    groups = group_by_length(lengths)
-    assert sorted(row for group in groups for row in group) == list(range(6))
+    pieces = pieces_of(lengths)
+    groups = group_by_length(pieces)
+    assert sorted(piece.start for group in groups for piece in group) == [p.start for p in pieces]
     for group in groups:
-        longest = max(lengths[row] for row in group)
-        padding = sum(longest - lengths[row] for row in group)
-        assert padding <= CHEAP_PADDING or 2 * min(lengths[row] for row in group) >= longest
+        longest = max(piece.length for piece in group)
+        padding = sum(longest - piece.length for piece in group)
+        assert padding <= CHEAP_PADDING or 2 * min(piece.length for piece in group) >= longest
 
 
 def test_rows_attend_across_each_other_with_a_cache_which_is_why_there_is_none(model_dir):
@@ -77,7 +87,7 @@ def test_no_cache_object_reaches_the_model(base):
         lambda module, args, kwargs: seen.append(kwargs["use_cache"]), with_kwargs=True
     )
     try:
-        output = base.hidden(base.assemble([Share(random_rows(2, seed=1), None, 0.0)]))
+        output = base.hidden(base.assemble([share_of(random_rows(2, seed=1))]))
     finally:
         hook.remove()
     assert seen == [False]
@@ -90,7 +100,7 @@ def test_attention_refuses_to_guess_boundaries():
 
 
 def test_sliding_windows_hide_what_is_too_far_away():
-    packing = Packing.of([6, 4], torch.device("cpu"))
+    packing = Packing.of(pieces_of([6, 4]), torch.device("cpu"))
     query, key, value = torch.randn(3, 1, 2, 10, 4, dtype=torch.float64)
     out, _ = packed_attention(
         torch.nn.Module(), query, key, value, None, graft_packing=packing, sliding_window=3
@@ -113,28 +123,24 @@ def test_loss_and_gradients_equal_peft_and_autograd(base64, model_dir, tmp_path,
     expected = peft_loss(peft, rows)
     expected.backward()
 
-    weight = 1 / sum(row.targets for row in rows)
-    batch = base64.assemble([Share(rows, job.adapter, weight)])
+    targets = sum(row.targets for row in rows)
+    batch = base64.assemble([share_of(rows, job.adapter, targets)])
     total, losses_N = base64.losses(batch)
     total.backward()
 
     assert float(total.detach()) == pytest.approx(float(expected.detach()), abs=1e-12)
-    assert float(losses_N.sum() * weight) == pytest.approx(float(expected.detach()), abs=1e-12)
+    assert float(losses_N.sum() / targets) == pytest.approx(float(expected.detach()), abs=1e-12)
     factors = peft_factors(peft)
-    assert len(factors) == 2 * len(job.adapter.factors)
-    for name, ours in job.adapter.factors.items():
-        torch.testing.assert_close(
-            ours.grad_a_RI, factors[f"{name}.lora_A"].grad, rtol=0, atol=1e-9
-        )
-        torch.testing.assert_close(
-            ours.grad_b_OR, factors[f"{name}.lora_B"].grad, rtol=0, atol=1e-9
-        )
+    assert len(factors) == 2 * len(job.adapter.shapes)
+    for name, (grad_a_RI, grad_b_OR) in gradients(job.adapter).items():
+        torch.testing.assert_close(grad_a_RI, factors[f"{name}.lora_A"].grad, rtol=0, atol=1e-9)
+        torch.testing.assert_close(grad_b_OR, factors[f"{name}.lora_B"].grad, rtol=0, atol=1e-9)
 
 
 def test_frozen_weights_get_no_gradient(base, tmp_path):
     rows = random_rows(2, seed=4)
     job = make_job(base, make_spec(), tmp_path, train=rows)
-    base.losses(base.assemble([Share(rows, job.adapter, 1.0)]))[0].backward()
+    base.train(base.assemble([share_of(rows, job.adapter)]))
     assert job.adapter.gradient_P.norm() > 0
     assert all(parameter.grad is None for parameter in base.decoder.parameters())
 
@@ -151,14 +157,14 @@ def test_a_layer_with_two_jobs_and_dropout_equals_autograd():
     for adapter in adapters:
         randomise(adapter)
     segments = (Segment(0, 4, adapters[0], ((0, 4, 9),)), Segment(4, 7, adapters[1], ((4, 7, 9),)))
-    layer = LoraLinear("it", plain, Routing(segments=segments))
+    layer = LinearGroup(("it",), [plain], Routing(segments=segments))
     x_TI = torch.randn(8, 6, dtype=torch.float64, requires_grad=True)
     dy_TO = torch.randn(8, 5, dtype=torch.float64)
     y_TO = layer(x_TI)
     y_TO.backward(dy_TO)
     ours, x_TI.grad = x_TI.grad, None
 
-    kept_NI = layer._parts(x_TI)[0].kept_NI
+    (kept_NI,) = layer._parts(x_TI)[0].kept_NI
     assert kept_NI.unique().numel() == 2
     expected_TO = plain(x_TI)
     factors = []
@@ -174,8 +180,9 @@ def test_a_layer_with_two_jobs_and_dropout_equals_autograd():
     torch.testing.assert_close(y_TO, expected_TO)
     torch.testing.assert_close(ours, x_TI.grad)
     for adapter, (a_RI, b_OR) in zip(adapters, factors, strict=True):
-        torch.testing.assert_close(adapter.factors["it"].grad_a_RI, a_RI.grad)
-        torch.testing.assert_close(adapter.factors["it"].grad_b_OR, b_OR.grad)
+        grad_a_RI, grad_b_OR = gradients(adapter)["it"]
+        torch.testing.assert_close(grad_a_RI, a_RI.grad)
+        torch.testing.assert_close(grad_b_OR, b_OR.grad)
 
 
 def test_dropout_of_a_row_does_not_depend_on_its_neighbours(base64, tmp_path):
@@ -183,11 +190,14 @@ def test_dropout_of_a_row_does_not_depend_on_its_neighbours(base64, tmp_path):
     spec = make_spec(lora=LoraSpec(rank=2, alpha=4.0, dropout=0.5))
     job = make_job(base64, spec, tmp_path, train=(first, second))
     randomise(job.adapter)
-    alone = base64.losses(base64.assemble([Share([second], job.adapter, 1.0, seeds=(2,))]))[1]
-    both = base64.losses(base64.assemble([Share([first, second], job.adapter, 1.0, seeds=(1, 2))]))[
-        1
-    ]
-    torch.testing.assert_close(both[first.targets :], alone, rtol=0, atol=1e-10)
+
+    def losses(rows, seeds):
+        share = replace(share_of(rows, job.adapter), seeds=seeds)
+        return base64.losses(base64.assemble([share]))[1]
+
+    by_itself = losses([second], (2,))
+    both = losses([first, second], (1, 2))
+    torch.testing.assert_close(both[first.targets :], by_itself, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,9 @@ def test_chunked_cross_entropy_equals_the_plain_one(head, monkeypatch):
     weight_VD = torch.randn(50, 8, dtype=torch.float64)
     hidden_ND = torch.randn(23, 8, dtype=torch.float64, requires_grad=True)
     targets_N, weights_N = torch.randint(50, (23,)), torch.rand(23, dtype=torch.float64)
-    total, losses_N = cross_entropy(hidden_ND, Head(weight_VD, **head), targets_N, weights_N)
+    total, losses_N = cross_entropy(
+        hidden_ND, Head(weight_VD, **head), Wanted(targets_N, weights_N)
+    )
     total.backward()
     ours, hidden_ND.grad = hidden_ND.grad, None
 
@@ -214,20 +226,20 @@ def test_chunked_cross_entropy_equals_the_plain_one(head, monkeypatch):
 
 def test_a_batch_counts_targets_of_each_share_and_predicts_from_the_token_before():
     rows = random_rows(3, seed=8)
-    shares = [Share(rows[:1], None, 0.5), Share(rows[1:], None, 0.25)]
+    shares = [share_of(rows[:1], step_size=2.0), share_of(rows[1:], step_size=4.0)]
     batch = assemble(shares, torch.device("cpu"), torch.float32)
-    assert batch.targets_of_share == (rows[0].targets, rows[1].targets + rows[2].targets)
-    assert batch.tokens_T[batch.predicts_N + 1].tolist() == batch.targets_N.tolist()
-    assert batch.weights_N[: rows[0].targets].tolist() == [0.5] * rows[0].targets
+    targets_N, weights_N = batch.wanted.targets_N, batch.wanted.weights_N
+    parts = batch.by_share(weights_N)
+    assert [len(part) for part in parts] == [rows[0].targets, rows[1].targets + rows[2].targets]
+    assert batch.tokens_T[batch.predicts_N + 1].tolist() == targets_N.tolist()
+    assert [part.unique().tolist() for part in parts] == [[0.5], [0.25]]
     starts = {0, len(rows[0]), len(rows[0]) + len(rows[1])}
     assert {at for at, position in enumerate(batch.positions_T.tolist()) if position == 0} == starts
 
 
 def test_the_first_token_is_never_a_target():
     (row,) = random_rows(1, seed=8)
-    everything = replace(row, is_target_T=torch.ones(len(row), dtype=torch.bool))
-    assert everything.targets == len(row) - 1
-    batch = assemble(
-        [Share([everything, everything], None, 1.0)], torch.device("cpu"), torch.float32
-    )
-    assert len(batch.targets_N) == 2 * (len(row) - 1)
+    everything = Row(row.tokens_T, torch.ones(len(row)))
+    assert everything.targets == everything.weight == len(row) - 1
+    batch = assemble([share_of([everything, everything])], torch.device("cpu"), torch.float32)
+    assert len(batch.wanted.targets_N) == 2 * (len(row) - 1)

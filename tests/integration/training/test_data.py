@@ -1,6 +1,7 @@
 """From examples to rows: exactly the reply and its end-of-turn token are targets, and prompts are as served."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -9,6 +10,7 @@ from adapters.errors import InvalidDataset
 from adapters.records import TrainingSpec
 from tests.integration.training.tiny import make_base, make_spec
 from trainer.warm.data import TokenisedFile, held_out_size, prepare, split, tokenise
+from trainer.warm.objective import CrossEntropy
 from trainer.warm.render import Renderer
 
 
@@ -23,8 +25,12 @@ def talk(*turns: tuple[str, str], line: int = 1) -> Conversation:
 
 def decoded(base, row):
     """The whole text, and the targets' text."""
-    tokens, targets = row.tokens_T.tolist(), row.tokens_T[row.is_target_T].tolist()
+    tokens, targets = row.tokens_T.tolist(), row.tokens_T[row.targets_at_N].tolist()
     return base.tokenizer.decode(tokens), base.tokenizer.decode(targets)
+
+
+def samples_of(base):
+    return partial(CrossEntropy().samples, Renderer(base))
 
 
 def exhaust(generator):
@@ -76,7 +82,7 @@ def test_the_prompt_is_what_an_engine_would_tokenise(base):
     messages = [{"role": "user", "content": "what is the capital of france?"}]
     served = base.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     (row,) = Renderer(base).rows(talk(("user", messages[0]["content"]), ("assistant", "paris")))
-    first = row.is_target_T.tolist().index(True)
+    first = int(row.targets_at_N[0])
     assert row.tokens_T[:first].tolist() == served
 
 
@@ -149,9 +155,13 @@ def test_a_conversation_without_trained_messages_is_refused(base):
 
 def test_overlong_rows_are_counted_and_left_out_whole(base):
     examples = [talk(("user", "hi"), ("assistant", "fox " * count)) for count in (1, 400, 2)]
-    file = exhaust(tokenise(Renderer(base), examples, 100))
+    file = exhaust(tokenise(samples_of(base), examples, 100))
     assert (len(file.examples), file.too_long, file.duplicates) == (2, 1, 0)
-    assert all(decoded(base, row)[1].endswith("<|im_end|>") for (row,) in file.examples)
+    assert all(
+        decoded(base, row)[1].endswith("<|im_end|>")
+        for (sample,) in file.examples
+        for row in sample.rows
+    )
 
 
 def test_duplicates_are_found_whatever_their_whitespace(base):
@@ -162,7 +172,7 @@ def test_duplicates_are_found_whatever_their_whitespace(base):
         Passage(line=4, text="hi there"),
         Passage(line=5, text="hi there"),
     ]
-    file = exhaust(tokenise(Renderer(base), examples, 100))
+    file = exhaust(tokenise(samples_of(base), examples, 100))
     assert (len(file.examples), file.duplicates) == (3, 2)
 
 
@@ -187,11 +197,11 @@ def test_how_much_is_held_out(examples, changes, held_out):
 
 def test_the_split_follows_from_the_seed(base):
     examples = [talk(("user", f"{at}"), ("assistant", f"{at}")) for at in range(60)]
-    file = exhaust(tokenise(Renderer(base), examples, 100))
+    file = exhaust(tokenise(samples_of(base), examples, 100))
     one, same, other = (split(file, make_spec(seed=seed)) for seed in (1, 1, 2))
 
-    def texts(rows):
-        return {decoded(base, row)[0] for row in rows}
+    def texts(samples):
+        return {decoded(base, row)[0] for sample in samples for row in sample.rows}
 
     assert texts(one.valid) == texts(same.valid) != texts(other.valid)
     assert not texts(one.valid) & texts(one.train)
@@ -208,6 +218,6 @@ def test_a_validation_file_is_held_out_as_it_is(base, tmp_path):
     row = '{{"messages": [{{"role": "user", "content": "{0}"}}, {{"role": "assistant", "content": "{0}"}}]}}\n'
     train.write_text("".join(row.format(f"t{at}") for at in range(60)))
     valid.write_text("".join(row.format(f"v{at}") for at in range(2)))
-    dataset = exhaust(prepare(Renderer(base), train, valid, make_spec()))
+    dataset = exhaust(prepare(samples_of(base), train, valid, make_spec()))
     assert (len(dataset.train), len(dataset.valid)) == (60, 2)
     assert dataset.warnings() == ()

@@ -18,9 +18,9 @@ from tests.integration.training.tiny import (
     random_rows,
     randomise,
     run_to_end,
+    share_of,
 )
 from trainer.messages import Finished
-from trainer.warm.batch import Share
 from trainer.warm.export import export
 from trainer.warm.finish import finished_before
 from trainer.warm.probe import LONGEST_PROBE, take_probes
@@ -40,8 +40,8 @@ def test_peft_loads_the_directory_and_gives_the_same_logits(base, model_dir, tmp
         peft = PeftModel.from_pretrained(load_tiny(model_dir), tmp_path / "adapter")
     with torch.no_grad():
         theirs_TV = peft(input_ids=rows[0].tokens_T[None], use_cache=False).logits[0]
-        ours_TV = base.head.logits(base.hidden(base.assemble([Share(rows, job.adapter, 1.0)])))
-        plain_TV = base.head.logits(base.hidden(base.assemble([Share(rows, None, 1.0)])))
+        ours_TV = base.head.logits(base.hidden(base.assemble([share_of(rows, job.adapter)])))
+        plain_TV = base.head.logits(base.hidden(base.assemble([share_of(rows)])))
     torch.testing.assert_close(ours_TV, theirs_TV, rtol=1e-4, atol=1e-4)
     assert (ours_TV - plain_TV).norm() > 0.1 * plain_TV.norm()
 
@@ -107,7 +107,7 @@ def test_a_finished_job_leaves_a_manifest_that_a_new_attempt_finds(base, tmp_pat
     result = finished.manifest.result
     assert (result.steps, result.best_step, result.epochs) == (4, 4, 2.0)
     assert (result.valid_loss, result.base_valid_loss, result.stopped_early) == (None, None, False)
-    assert result.trained_tokens == 2 * sum(row.targets for row in job.dataset.train)
+    assert result.trained_tokens == 2 * sum(sample.targets for sample in job.dataset.train)
     assert finished.manifest.target_modules == base.card.linear_modules
     assert finished.adapter_dir.is_dir()
     assert finished_before(job.identity.work_dir, "ftjob-1") == finished.manifest

@@ -182,9 +182,10 @@ def test_early_stopping_publishes_the_best_weights(base, tmp_path):
     assert (result.best_step, result.valid_loss) == (best_step, losses[best_step])
     assert [report.step for report in evaluated if report.best][-1] == best_step
     assert best_step < result.steps, "the last weights happen to be the best: the test says nothing"
-    assert sum(row.targets for row in job.dataset.valid) > 0
-    total = sum(float(base.row_losses(row, job.adapter).sum()) for row in job.dataset.valid)
-    targets = sum(row.targets for row in job.dataset.valid)
+    held_out = [row for sample in job.dataset.valid for row in sample.rows]
+    total = sum(float(base.row_losses(row, job.adapter).sum()) for row in held_out)
+    targets = sum(row.targets for row in held_out)
+    assert targets > 0
     assert total / targets == pytest.approx(losses[best_step], rel=1e-5)
 
 
@@ -233,7 +234,7 @@ def test_running_out_of_memory_halves_the_budget_and_redoes_the_step(base64, tmp
         run_to_end(loop)
     finally:
         hook.remove()
-    assert loop.token_budget == 64
+    assert loop.budget.tokens == 62  # half of half of what the pass had
     torch.testing.assert_close(job.adapter.weights_P, expected, rtol=0, atol=1e-9)
 
 
@@ -301,7 +302,8 @@ def test_in_bfloat16_the_master_weights_stay_in_float32(base, model_dir, tmp_pat
     assert job.adapter.weights_P.dtype == torch.float32
     assert job.train_loss == pytest.approx(precise.train_loss, rel=0.02)
     a_RI = job.adapter.views()["model.layers.0.self_attn.q_proj"][0]
-    working_RI = job.adapter.factors["model.layers.0.self_attn.q_proj"].a_RI
+    factors = next(iter(job.adapter.factors.values()))  # of q, k and v, stacked
+    working_RI = factors.a_SI[: len(a_RI)]
     assert working_RI.dtype == torch.bfloat16
     assert torch.equal(working_RI, a_RI.bfloat16())
 

@@ -1,6 +1,7 @@
 """A tiny random Llama with a tiny tokenizer: real classes, real files, milliseconds a step."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from adapters.manifest import BaseModelCard
 from adapters.records import EarlyStopping, LoraSpec, OptimizerSpec, TrainingSpec
-from trainer.warm.adapter import Adapter, choose_layers
-from trainer.warm.batch import Row
+from trainer.warm.adapter import Adapter
+from trainer.warm.batch import Share
 from trainer.warm.data import Dataset
 from trainer.warm.job import Identity, Job
 from trainer.warm.loop import Limits, Loop
 from trainer.warm.model import BaseModel, adopt
+from trainer.warm.objective import CrossEntropy, objective_of
+from trainer.warm.rows import Row, Sample
 
 CHATML = (
     "{% for message in messages %}"
@@ -100,10 +103,19 @@ def random_rows(count: int, *, seed: int, shortest: int = 6, longest: int = 40) 
     rows = []
     for _ in range(count):
         length = int(torch.randint(shortest, longest + 1, (), generator=generator))
-        is_target_T = torch.zeros(length, dtype=torch.bool)
-        is_target_T[length // 2 :] = True
-        rows.append(Row(torch.randint(3, 300, (length,), generator=generator), is_target_T))
+        weights_T = torch.zeros(length)
+        weights_T[length // 2 :] = 1.0
+        rows.append(Row(torch.randint(3, 300, (length,), generator=generator), weights_T))
     return tuple(rows)
+
+
+def alone(rows: Sequence[Row]) -> tuple[Sample, ...]:
+    """Each row a sample by itself, as in supervised training."""
+    return tuple(Sample((row,)) for row in rows)
+
+
+def share_of(rows: Sequence[Row], adapter: Adapter | None = None, step_size: float = 1.0) -> Share:
+    return Share(alone(rows), adapter, CrossEntropy(), step_size)
 
 
 def make_spec(**changes: Any) -> TrainingSpec:
@@ -122,19 +134,21 @@ def make_job(
     spec: TrainingSpec,
     work_dir: Path,
     *,
-    train: tuple[Row, ...],
-    valid: tuple[Row, ...] = (),
+    train: Sequence[Row | Sample],
+    valid: Sequence[Row | Sample] = (),
     job_id: str = "ftjob-1",
+    parent: Adapter | None = None,
 ) -> Job:
-    adapter = Adapter(
-        choose_layers(spec.lora.target_modules, base.linears),
-        spec.lora,
-        seed=spec.seed,
-        device=base.device,
-        dtype=base.dtype,
-    )
+    adapter = base.new_adapter(spec.lora, spec.seed)
+    if parent is not None:
+        adapter.load(parent.weights_P)
     identity = Identity(job_id=job_id, attempt=1, work_dir=work_dir / job_id, dataset_digest="data")
-    return Job(identity, spec, Dataset(train, valid, 0, 0), adapter)
+    dataset = Dataset(_samples(train), _samples(valid), 0, 0)
+    return Job(identity, spec, dataset, adapter, objective_of(spec.method, parent))
+
+
+def _samples(given: Sequence[Row | Sample]) -> tuple[Sample, ...]:
+    return tuple(one if isinstance(one, Sample) else Sample((one,)) for one in given)
 
 
 def make_loop(
@@ -163,6 +177,11 @@ def randomise(adapter: Adapter, *, seed: int = 5) -> None:
         adapter.weights_P.shape, generator=generator, dtype=adapter.weights_P.dtype
     )
     adapter.load(0.1 * drawn_P)
+
+
+def gradients(adapter: Adapter) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Of A and B of each layer."""
+    return adapter._views(adapter.gradient_P)
 
 
 def as_peft(model: LlamaForCausalLM, adapter: Adapter) -> Any:
@@ -194,13 +213,13 @@ def peft_factors(peft: Any) -> dict[str, torch.nn.Parameter]:
     }
 
 
-def peft_loss(peft: Any, rows: tuple[Row, ...]) -> torch.Tensor:
+def peft_loss(peft: Any, rows: Sequence[Row]) -> torch.Tensor:
     """Mean loss over the target tokens of all rows, each row by itself, without packing or padding."""
     total, targets = torch.zeros((), dtype=peft.dtype), 0
     for row in rows:
         logits_TV = peft(input_ids=row.tokens_T[None], use_cache=False).logits[0]
         wanted_T = row.tokens_T.clone()
-        wanted_T[~row.is_target_T] = -100
+        wanted_T[row.weights_T == 0] = -100
         total = total + torch.nn.functional.cross_entropy(
             logits_TV[:-1], wanted_T[1:], reduction="sum", ignore_index=-100
         )
