@@ -77,6 +77,34 @@ likely_comparison = st.one_of(
         }
     ),
 )
+said = st.text("ab", min_size=1, max_size=2)
+sound_prompt = st.builds(
+    lambda opening, more: opening + more,
+    st.sampled_from(openings),
+    st.sampled_from(
+        [[], [{"role": "assistant", "content": "c"}, {"role": "user", "content": "d"}]]
+    ),
+)
+sound_reply = st.builds(lambda text: [{"role": "assistant", "content": text}], said)
+sound_comparison = st.one_of(
+    st.fixed_dictionaries({"prompt": said | sound_prompt, "chosen": said, "rejected": sound_reply}),
+    st.builds(
+        lambda prompt, one, other: {"chosen": prompt + one, "rejected": prompt + other},
+        sound_prompt,
+        sound_reply,
+        sound_reply,
+    ),
+    st.builds(
+        lambda prompt, one, other: {
+            "input": {"messages": prompt},
+            "preferred_output": one,
+            "non_preferred_output": other,
+        },
+        sound_prompt,
+        sound_reply,
+        sound_reply,
+    ),
+)
 likely_row = st.one_of(
     likely_comparison,
     st.fixed_dictionaries({"input": texts, "target": texts}, optional={"id": anything}),
@@ -131,7 +159,7 @@ def test_any_rows_as_an_array(path, rows, wrap, indent):
 
 
 @QUICK
-@given(row=likely_comparison)
+@given(row=likely_comparison | sound_comparison)
 def test_the_sides_of_a_comparison_share_the_prompt_and_train_the_reply_alone(path, row):
     path.write_bytes(json.dumps(row).encode())
     agree(path)
