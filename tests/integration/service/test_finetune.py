@@ -264,6 +264,7 @@ async def test_adapters_are_listed_with_versions_and_what_is_live(service: Runni
     [entry] = (await service.http.get("/adapters")).json()["data"]
     assert (entry["name"], entry["live"], entry["aliases"]) == ("bot", "bot@1", {"live": 1})
     assert [version["name"] for version in entry["versions"]] == ["bot@1", "bot@2"]
+    assert (entry["versions"][0]["parent"], entry["versions"][0]["method"]) == (None, "supervised")
     assert (await service.http.get("/adapters/bot")).json() == entry
     assert (await service.http.get("/adapters/none")).status_code == 404
 
