@@ -283,6 +283,14 @@ class Adapter:
         """The living version of that number; None where there is none."""
         return next((version for version in self.versions if version.number == number), None)
 
+    def select(self, selector: str | None) -> Version | None:
+        """What a number or an alias behind the @ means, without one the live version; None where it means nothing."""
+        if selector is None:
+            return self.live
+        # Compared as text: `int` refuses thousands of digits.
+        numbered = (version for version in self.versions if str(version.number) == selector)
+        return next(numbered, None) or self.version(self.aliases.get(selector))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:

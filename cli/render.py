@@ -85,17 +85,27 @@ def job_table(job: Job) -> Table:
             "held-out loss",
             f"{number(progress.valid_loss)} (base model {number(progress.base_valid_loss)})",
         ),
+        *_pairs(progress),
         ("trained tokens", str(job.trained_tokens or progress.tokens_seen or "-")),
-        (
-            "settings",
-            ", ".join(f"{key} {value}" for key, value in job.hyperparameters.items()) or "-",
-        ),
+        ("method", (job.method.type if job.method else None) or "-"),
+        ("settings", _settings(job)),
         ("created", moment(job.created_at)),
         ("finished", moment(job.finished_at)),
     ]
     if job.error:
         rows.append(("error", Text(f"{job.error.code}: {job.error.message}", style="red")))
     return _facts(rows)
+
+
+def _pairs(progress: Progress) -> list[tuple[str, str | Text]]:
+    if progress.reward_accuracy is None:
+        return []
+    return [("reward accuracy", f"{progress.reward_accuracy:.0%} of the held-out pairs")]
+
+
+def _settings(job: Job) -> str:
+    given = {key: value for key, value in job.hyperparameters.items() if value is not None}
+    return ", ".join(f"{key} {value}" for key, value in given.items()) or "-"
 
 
 def event_line(event: JobEvent) -> Text:

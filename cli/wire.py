@@ -25,6 +25,7 @@ class Progress(Wire):
     train_loss: float | None = None
     valid_loss: float | None = None
     base_valid_loss: float | None = None
+    reward_accuracy: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
 
@@ -41,6 +42,12 @@ class Queue(Wire):
     """Where a waiting job stands."""
 
     position: int | None = None
+
+
+class Method(Wire):
+    """What a job learns by."""
+
+    type: str | None = None
 
 
 class AdapterName(Wire):
@@ -61,6 +68,7 @@ class Job(Wire):
     finished_at: int | None = None
     error: JobError | None = None
     trained_tokens: int | None = None
+    method: Method | None = None
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     progress: Progress | None = None
     queue: Queue | None = None

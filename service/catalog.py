@@ -98,7 +98,7 @@ class Catalog:
         adapter = self._adapters.get(name.adapter)
         if adapter is None or adapter.base_model not in self._base_models:
             return None
-        version = _select(adapter, name.selector)
+        version = adapter.select(name.selector)
         return Target(version.base_model, version) if version else None
 
     def _explain(self, model: str) -> str:
@@ -120,10 +120,3 @@ class Catalog:
             f"The adapter '{adapter.name}' has no live version yet: none has beaten the base model. "
             f"Name one ({known}), or promote it with POST /adapters/{adapter.name}/promote."
         )
-
-
-def _select(adapter: Adapter, selector: str | None) -> Version | None:
-    if selector is None:
-        return adapter.live
-    number = int(selector) if selector.isdecimal() else adapter.aliases.get(selector)
-    return adapter.version(number)

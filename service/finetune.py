@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.datasets import DatasetReport, check_dataset, require_valid
-from adapters.errors import InvalidRequest, InvalidValue, NotServable
+from adapters.errors import AdapterNotFound, InvalidRequest, InvalidValue, NotServable
 from adapters.ledger import Ledger
 from adapters.manifest import BaseModelCard
 from adapters.names import check_adapter_name, new_id
-from adapters.records import DatasetSummary, IdempotencyKey, Job, LoraSpec, NewJob, Reply
+from adapters.records import (
+    DatasetSummary,
+    IdempotencyKey,
+    Job,
+    LoraSpec,
+    NewJob,
+    Reply,
+    Version,
+)
 from service.schemas.finetune import FinetuneOptions, training_spec
 from service.schemas.jobs import wire_job
 from service.settings import EngineSettings
@@ -64,25 +72,29 @@ class Intake:
             InvalidRequest: no data, or more than one source of it.
             InvalidValue: an option out of range.
             NotServable: the engine could not serve such an adapter.
+            AdapterNotFound: `continue_from` names nothing.
             FileNotFound: no such `training_file`.
             IdempotencyKeyReused: the key came with another request before.
         """
         options = request.options
-        base_model = self._base_model(options.base_model)
-        self._check_servable(base_model, options)
         report = self._training_data(request)
-        held_out = self._validation_data(request)
+        held_out = self._validation_data(request, compares=report.compares)
         key = _key(request, [report, *([held_out] if held_out else [])])
         if key is not None and (reply := self._ledger.jobs.find_reply(key)) is not None:
             return reply
+        parent = self._parent(options.continue_from)
+        base_model = self._base_model(options.base_model, parent)
+        spec = training_spec(
+            options,
+            parent=parent,
+            compares=report.compares,
+            rows=report.rows - report.duplicates,
+            max_seq_length=self._longest(base_model),
+        )
+        self._check_servable(base_model, spec.lora)
         job_id = new_id("ftjob-")
         name = check_adapter_name(
             options.name or f"adapter-{job_id[-8:].lower()}", base_models=self._base_models
-        )
-        spec = training_spec(
-            options,
-            rows=report.rows - report.duplicates,
-            max_seq_length=self._longest(base_model),
         )
         new = NewJob(
             id=job_id,
@@ -104,18 +116,44 @@ class Intake:
         )
         return self._ledger.jobs.submit(new, key=key, render=self._render)
 
-    def _base_model(self, asked: str | None) -> str:
+    def _parent(self, name: str | None) -> Version | None:
+        """The version to continue, looked up once: what an alias means later is another matter."""
+        if name is None:
+            return None
+        try:
+            return self._ledger.registry.resolve(name)
+        except AdapterNotFound as error:
+            raise AdapterNotFound(error.message, param="continue_from") from error
+
+    def _base_model(self, asked: str | None, parent: Version | None) -> str:
+        if parent is not None:
+            return self._base_model_of(parent, asked)
         if asked is None:
             return self._base_models[0]
         if asked not in self._base_models:
             raise InvalidValue(
-                f"'{asked}' is not a base model of this server: {', '.join(self._base_models)}.",
+                f"'{asked}' is not a base model of this server: {', '.join(self._base_models)}. "
+                "To continue an adapter, name it in 'continue_from'.",
                 param="base_model",
             )
         return asked
 
-    def _check_servable(self, base_model: str, options: FinetuneOptions) -> None:
-        lora = options.lora
+    def _base_model_of(self, parent: Version, asked: str | None) -> str:
+        if parent.base_model not in self._base_models:
+            raise InvalidValue(
+                f"{parent.name} belongs to the base model '{parent.base_model}', which this server is not "
+                "configured for.",
+                param="continue_from",
+            )
+        if asked not in {None, parent.base_model}:
+            raise InvalidValue(
+                f"{parent.name} belongs to the base model '{parent.base_model}' and cannot be continued on "
+                f"'{asked}'. Leave base_model out.",
+                param="base_model",
+            )
+        return parent.base_model
+
+    def _check_servable(self, base_model: str, lora: LoraSpec) -> None:
         if lora.rank > self._engine.max_lora_rank:
             raise NotServable(
                 f"lora.rank may be at most {self._engine.max_lora_rank} on this server, not {lora.rank}: "
@@ -149,11 +187,19 @@ class Intake:
             raise InvalidRequest(why, param="data")
         return self._check(request.data, file_id)
 
-    def _validation_data(self, request: FinetuneRequest) -> DatasetReport | None:
+    def _validation_data(self, request: FinetuneRequest, *, compares: bool) -> DatasetReport | None:
         file_id = request.options.validation_file
         if request.validation is None and file_id is None:
             return None
-        return self._check(request.validation, file_id)
+        report = self._check(request.validation, file_id)
+        if report.compares != compares:
+            one, other = ("", " not") if compares else (" not", "")
+            raise InvalidValue(
+                f"The training rows do{one} compare two replies, and the validation rows do{other}. "
+                "Both must be of one kind.",
+                param="validation_data" if file_id is None else "validation_file",
+            )
+        return report
 
     def _check(self, upload: Upload | None, file_id: str | None) -> DatasetReport:
         path = upload.path if upload else self._ledger.files.path(str(file_id))

@@ -21,6 +21,8 @@ class DatasetReport:
 
     #: None where no row has a known format.
     format: DatasetFormat | None
+    #: Whether its rows compare two replies.
+    compares: bool
     #: Rows that are not blank, bad ones and duplicates included.
     rows: int
     #: Rows that say the same as an earlier one, up to white space. The trainer leaves them out and says so.
@@ -62,6 +64,7 @@ def check_dataset(path: Path, *, max_problems: int = 20) -> DatasetReport:
     shape = tally.reader.shape
     return DatasetReport(
         format=shape.name if shape else None,
+        compares=shape is not None and shape.compares,
         rows=tally.rows,
         duplicates=tally.duplicates,
         ignored_fields=tuple(sorted(tally.ignored)),

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 from adapters.errors import Details, InvalidDataset
 
 ProblemCode: TypeAlias = Literal[
+    "different_prompts",
     "empty",
     "empty_file",
     "file_too_large",
@@ -21,6 +22,7 @@ ProblemCode: TypeAlias = Literal[
     "missing_field",
     "mixed_format",
     "no_assistant_message",
+    "no_preference",
     "not_an_object",
     "row_too_large",
     "tools_not_supported",

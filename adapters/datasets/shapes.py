@@ -1,4 +1,4 @@
-"""The six shapes a row may have: how each is recognised, and what it means.
+"""The shapes a row may have: how each is recognised, and what it means.
 
 A shape is recognised by its required keys, without being told. To add one: a reader, a line in SHAPES, a test.
 """
@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from adapters.datasets.examples import Conversation, Example, Message, Passage
+from adapters.datasets.comparisons import read_openai_preference, read_preference
+from adapters.datasets.conversations import conversation, text_or_turns, text_turn
+from adapters.datasets.examples import Example, Message, Passage
 from adapters.datasets.problems import Fault, listed, nearest, quoted
 from adapters.datasets.turns import (
     OPENAI,
@@ -19,11 +21,19 @@ from adapters.datasets.turns import (
     read_text,
     read_turns,
     refuse_tools,
+    unread,
     wrong_type,
 )
 
 DatasetFormat: TypeAlias = Literal[
-    "input_target", "messages", "prompt_completion", "alpaca", "sharegpt", "text"
+    "preference",
+    "openai_preference",
+    "messages",
+    "sharegpt",
+    "prompt_completion",
+    "input_target",
+    "alpaca",
+    "text",
 ]
 
 
@@ -36,6 +46,8 @@ class Shape:
     optional: tuple[str, ...] = ()
     #: How turns are spelt, where the row has lists of them.
     dialect: Dialect | None = None
+    #: Whether its rows compare two replies.
+    compares: bool = False
     read: Callable[[int, Fields], Example]
 
     def fits(self, keys: set[str]) -> bool:
@@ -47,10 +59,8 @@ class Shape:
         yield from row.keys() - {*self.required, *self.optional}
         if self.dialect is None:
             return
-        for key in self.required:
-            turns = row[key]
-            for turn in turns if isinstance(turns, list) else ():
-                yield from (f"{key}[].{name}" for name in turn.keys() - self.dialect.known)
+        for key in (*self.required, *self.optional):
+            yield from unread(row.get(key), key, self.dialect)
 
 
 def shape_of(row: Fields, expected: Shape | None) -> Shape:
@@ -88,101 +98,69 @@ def _step(key: str, row: Fields) -> str:
     return f"rename {quoted(close)} to {quoted(key)}" if close else f"add {quoted(key)}"
 
 
-def _conversation(line: int, row: Fields, turns: list[Turn], field: str) -> Conversation:
-    """The turns in the order that chat templates need, led by the row's system text if it has one."""
-    system = row.get("system")
-    if system is not None and not isinstance(system, str):
-        raise wrong_type("system", system, "a string")
-    if system and not system.isspace():
-        text = read_text(row, "system", "system")
-        turns.insert(0, Turn("system", Message(role="system", content=text)))
-    _check_order(turns, field)
-    return Conversation(line=line, messages=tuple(turn.message for turn in turns))
-
-
-def _check_order(turns: list[Turn], field: str) -> None:
-    replies = [turn for turn in turns if turn.message.role == "assistant"]
-    if not replies:
-        message = f"{field} has no message of the assistant; add the reply to learn."
-        raise Fault("no_assistant_message", message, field=field)
-    first = next(turn for turn in turns if turn.message.role != "system")
-    if first.message.role != "user":
-        message = f"{first.path}: the assistant speaks first; put a message of the user before it."
-        raise Fault("invalid_role", message, field=first.path)
-    last = turns[-1]
-    if last.message.role != "assistant":
-        message = (
-            f"{last.path}: the {last.message.role} speaks last; end with a reply of the assistant."
-        )
-        raise Fault("last_message_not_assistant", message, field=last.path)
-    if not any(turn.message.trained for turn in replies):
-        message = (
-            f"{field}: every reply has weight 0; give one of them weight 1, or remove the row."
-        )
-        raise Fault("no_assistant_message", message, field=field)
-
-
-def _text_turn(row: Fields, key: str, role: str) -> Turn:
-    text = read_text(row, key, key)
-    return Turn(key, Message(role=role, content=text, weight=float(role == "assistant")))
-
-
 def _input_target(line: int, row: Fields) -> Example:
-    turns = [_text_turn(row, "input", "user"), _text_turn(row, "target", "assistant")]
-    return _conversation(line, row, turns, "target")
+    turns = [text_turn(row, "input", "user"), text_turn(row, "target", "assistant")]
+    return conversation(line, row, turns, "target")
 
 
 def _messages(line: int, row: Fields) -> Example:
     refuse_tools(row, "tools", "tools")
     turns = read_turns(row["messages"], "messages", OPENAI)
-    return _conversation(line, row, turns, "messages")
+    return conversation(line, row, turns, "messages")
 
 
 def _sharegpt(line: int, row: Fields) -> Example:
     refuse_tools(row, "tools", "tools")
     turns = read_turns(row["conversations"], "conversations", SHAREGPT)
-    return _conversation(line, row, turns, "conversations")
+    return conversation(line, row, turns, "conversations")
 
 
 def _prompt_completion(line: int, row: Fields) -> Example:
     """Loss on the completion only, also where the prompt has replies of its own."""
     refuse_tools(row, "tools", "tools")
-    turns = _either(row, "prompt", "user", trained=False)
-    completion = _either(row, "completion", "assistant", trained=True)
+    turns = text_or_turns(row, "prompt", "user", trained=False)
+    completion = text_or_turns(row, "completion", "assistant", trained=True)
     for turn in completion:
         if turn.message.role != "assistant":
             message = f"{turn.path} is {quoted(turn.message.role)}; move it to the prompt."
             raise Fault("invalid_role", message, field=turn.path)
-    return _conversation(line, row, turns + completion, "completion")
-
-
-def _either(row: Fields, key: str, role: str, *, trained: bool) -> list[Turn]:
-    value = row[key]
-    if isinstance(value, list):
-        return read_turns(value, key, OPENAI, trained=trained)
-    if not isinstance(value, str):
-        raise wrong_type(key, value, "a string or an array of messages")
-    return [_text_turn(row, key, role)]
+    return conversation(line, row, turns + completion, "completion")
 
 
 def _alpaca(line: int, row: Fields) -> Example:
     """The input goes on a new line under the instruction, as LLaMA-Factory has it; it may be empty."""
-    ask = _text_turn(row, "instruction", "user")
+    ask = text_turn(row, "instruction", "user")
     extra = row.get("input")
     if extra is not None and not isinstance(extra, str):
         raise wrong_type("input", extra, "a string")
     if extra and not extra.isspace():
         content = f"{ask.message.content}\n{read_text(row, 'input', 'input')}"
         ask = Turn("instruction", Message(role="user", content=content))
-    return _conversation(line, row, [ask, _text_turn(row, "output", "assistant")], "output")
+    return conversation(line, row, [ask, text_turn(row, "output", "assistant")], "output")
 
 
 def _text(line: int, row: Fields) -> Example:
     return Passage(line=line, text=read_text(row, "text", "text"))
 
 
-#: In the order they are tried: data sets on the Hub keep the rendered `text` or a bare `prompt` beside the turns.
+#: In the order they are tried: data sets on the Hub keep the rendered `text` or a bare `prompt` beside the turns, and
+#: `messages` with the better reply beside the two that are compared.
 SHAPES: Final = (
+    Shape(
+        name="preference",
+        required=("chosen", "rejected"),
+        optional=("prompt", "system", "tools"),
+        dialect=OPENAI,
+        compares=True,
+        read=read_preference,
+    ),
+    Shape(
+        name="openai_preference",
+        required=("input", "preferred_output", "non_preferred_output"),
+        dialect=OPENAI,
+        compares=True,
+        read=read_openai_preference,
+    ),
     Shape(
         name="messages",
         required=("messages",),

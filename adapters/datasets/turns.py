@@ -1,6 +1,6 @@
 """A list of chat turns, as OpenAI or ShareGPT spell them, to Messages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,6 +76,16 @@ def read_turns(value: object, path: str, dialect: Dialect, *, trained: bool = Tr
     ]
 
 
+def unread(value: object, path: str, dialect: Dialect) -> Iterator[str]:
+    """The keys of turns, or of an object with `messages`, that nothing reads."""
+    if isinstance(value, list):
+        for turn in value:
+            yield from (f"{path}[].{name}" for name in turn.keys() - dialect.known)
+    elif isinstance(value, dict):
+        yield from (f"{path}.{name}" for name in value.keys() - {"messages", "tools"})
+        yield from unread(value.get("messages"), f"{path}.messages", dialect)
+
+
 def read_text(fields: Fields, key: str, path: str) -> str:
     """A string with something in it, kept as it is."""
     if key not in fields:
@@ -114,9 +124,8 @@ def _read_turn(turn: object, path: str, dialect: Dialect, *, trained: bool) -> T
     for key in _TOOL_KEYS:
         refuse_tools(turn, key, f"{path}.{key}")
     content = _read_content(turn, dialect.content, f"{path}.{dialect.content}")
-    weighted = _read_weight(turn, role, f"{path}.weight", default=trained)
-    message = Message(role=role, content=content, weight=float(role == "assistant" and weighted))
-    return Turn(role_path, message)
+    weight = _read_weight(turn, role, f"{path}.weight", default=float(trained))
+    return Turn(role_path, Message(role=role, content=content, weight=weight))
 
 
 def _read_role(turn: Fields, path: str, dialect: Dialect) -> str:
@@ -162,18 +171,22 @@ def _checked_text(text: str, path: str) -> str:
     return text
 
 
-def _read_weight(turn: Fields, role: str, path: str, *, default: bool) -> bool:
+def _read_weight(turn: Fields, role: str, path: str, *, default: float) -> float:
     weight = turn.get("weight")
     if weight is None:
-        return default
+        return default if role == "assistant" else 0.0
     if role != "assistant":
         message = (
             f"{path} is on a message of the {role}; only an assistant's may have one, remove it."
         )
         raise Fault("invalid_weight", message, field=path)
-    numeric = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if not numeric or weight not in {0, 1}:
-        found = str(weight) if numeric else kind(weight)
-        message = f"{path} is {printable(found)}; make it 0 (not trained) or 1 (trained)."
-        raise Fault("invalid_weight", message, field=path)
-    return bool(weight)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise _invalid_weight(path, kind(weight))
+    if not 0 <= weight <= 1:
+        raise _invalid_weight(path, str(weight))
+    return float(weight)
+
+
+def _invalid_weight(path: str, found: str) -> Fault:
+    message = f"{path} is {printable(found)}; make it a number from 0 (not trained) to 1 (trained in full)."
+    return Fault("invalid_weight", message, field=path)

@@ -7,8 +7,9 @@ from adapters.artifacts import Artifacts
 from adapters.clock import Clock
 from adapters.db import events as event_rows, jobs as job_rows, registry
 from adapters.db.connect import Database
+from adapters.errors import AdapterNotFound
 from adapters.manifest import Manifest
-from adapters.names import LIVE
+from adapters.names import LIVE, parse_model_name
 from adapters.records import Adapter, EventKind, Job, NewEvent, Version
 
 #: No write into the artifact store takes this long; what is older was left by a process that was killed.
@@ -55,6 +56,28 @@ class Registry:
         """Raises AdapterNotFound."""
         with self._db.read() as tx:
             return registry.get_adapter(tx, name)
+
+    def resolve(self, name: str) -> Version:
+        """The version that `support-bot`, `support-bot@3` or `support-bot@live` means at this moment.
+
+        Raises:
+            AdapterNotFound: it means none, or one that has been deleted.
+        """
+        asked = parse_model_name(name)
+        if (
+            not name.isascii()
+        ):  # no adapter is called so, and half a surrogate pair cannot even be asked for
+            raise AdapterNotFound(f"No adapter is called {name!r:.80}.", param="name")
+        with self._db.read() as tx:
+            adapter = registry.get_adapter(tx, asked.adapter)
+        version = adapter.select(asked.selector)
+        if version is None:
+            known = ", ".join(one.name for one in adapter.versions) or "none"
+            what = f"'{name}'" if asked.selector else "live version"
+            raise AdapterNotFound(
+                f"The adapter '{adapter.name}' has no {what}. Its versions: {known}.", param="name"
+            )
+        return version
 
     def list(self) -> Sequence[Adapter]:
         """All adapters, by name."""

@@ -29,7 +29,23 @@ def finetune(  # noqa: PLR0913  each is an option that a person types
     epochs: Annotated[int | None, typer.Option(help="Times through the data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples to an optimizer step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    method: Annotated[
+        Literal["supervised", "dpo"] | None,
+        typer.Option(help="Without it, what the data is for: dpo where rows compare two replies."),
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="dpo: how closely to stay to where training started.")
+    ] = None,
+    continue_from: Annotated[
+        str | None, typer.Option(help="An adapter to start from: support-bot or support-bot@3.")
+    ] = None,
     rank: Annotated[int | None, typer.Option(help="LoRA rank.")] = None,
+    rslora: Annotated[
+        bool | None,
+        typer.Option(
+            "--rslora", help="Scale by alpha / sqrt(rank), for high ranks.", show_default=False
+        ),
+    ] = None,
     gate: Annotated[
         Literal["auto", "off"] | None,
         typer.Option(
@@ -48,7 +64,10 @@ def finetune(  # noqa: PLR0913  each is an option that a person types
         "n_epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
-        "lora": json.dumps({"rank": rank}) if rank is not None else None,
+        "method": method,
+        "beta": beta,
+        "continue_from": continue_from,
+        "lora": _as_json(rank=rank, use_rslora=rslora),
         "gate": gate,
     }
     fields = {key: str(value) for key, value in options.items() if value is not None}
@@ -61,6 +80,12 @@ def finetune(  # noqa: PLR0913  each is an option that a person types
             watch(client, job.id, console)
         else:
             console.print(Text(f"graft jobs follow {job.id}"))
+
+
+def _as_json(**options: object) -> str | None:
+    """Nested options as a form carries them; None where none was given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return json.dumps(given) if given else None
 
 
 def watch(client: GraftClient, job_id: str, console: Console) -> None:
@@ -84,13 +109,9 @@ def conclude(job: Job, view: JobView, console: Console) -> None:
         reason = f": {job.error.message}" if job.error else ""
         console.print(Text(f"{job.status}{reason}", style="red"), soft_wrap=True)
         raise typer.Exit(1)
-    progress = job.progress or Progress()
     console.print(
-        Text(
-            f"{job.fine_tuned_model} is trained. Held-out loss {number(progress.valid_loss)}, "
-            f"the base model's {number(progress.base_valid_loss)}.",
-            style="green",
-        ),
+        Text(f"{job.fine_tuned_model} is trained. {_judged(job.progress or Progress())}"),
+        style="green",
         soft_wrap=True,
     )
     console.print(
@@ -98,3 +119,12 @@ def conclude(job: Job, view: JobView, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+
+
+def _judged(progress: Progress) -> str:
+    told = f"Held-out loss {number(progress.valid_loss)}, the base model's {number(progress.base_valid_loss)}."
+    if progress.reward_accuracy is not None:
+        told += (
+            f" It prefers the better reply in {progress.reward_accuracy:.0%} of the held-out pairs."
+        )
+    return told

@@ -16,6 +16,9 @@ class WireVersion(BaseModel):
     rank: int
     digest: str
     job_id: str | None
+    #: The version that it continues, `name@N`.
+    parent: str | None
+    method: str
     train_loss: float
     valid_loss: float | None
     base_valid_loss: float | None
@@ -84,6 +87,8 @@ def _version(version: Version, resident: frozenset[str]) -> WireVersion:
         rank=version.rank,
         digest=version.digest,
         job_id=version.job_id,
+        parent=version.manifest.parent,
+        method=version.manifest.method,
         train_loss=result.train_loss,
         valid_loss=result.valid_loss,
         base_valid_loss=result.base_valid_loss,

@@ -1,41 +1,20 @@
 """`POST /finetune`: the options of a request, and what they become."""
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from adapters.errors import InvalidValue, UnknownField
-from adapters.records import EarlyStopping, LoraSpec, OptimizerSpec, TrainingSpec
+from adapters.records import EarlyStopping, Method, OptimizerSpec, TrainingSpec, Version
+from service.schemas.fields import Auto, from_json
+from service.schemas.lora import LoraOptions, lora_spec
+from service.schemas.method import MethodName, resolve_method, spread_method, usual_rate
 
-Auto = Literal["auto"]
 #: "auto" aims at this many optimizer steps, within the bounds below.
 _AUTO_STEPS = 120
 _AUTO_BATCH, _AUTO_ROWS_PER_STEP = 16, 20
 _AUTO_EPOCHS = (3, 15)
-
-
-def _from_json(value: Any) -> Any:
-    """A form field holds nested options as JSON text."""
-    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
-        try:
-            return json.loads(value)
-        except ValueError as error:
-            raise ValueError(f"is not valid JSON: {error}") from error
-    return value
-
-
-class LoraOptions(BaseModel):
-    """`lora`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    rank: int = Field(16, ge=1, le=512)
-    #: Twice the rank where it is not given.
-    alpha: float | None = Field(None, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
 
 
 class EarlyStoppingOptions(BaseModel):
@@ -54,6 +33,11 @@ class FinetuneOptions(BaseModel):
 
     name: str | None = None
     base_model: str | None = None
+    #: Where it is not given, the one that the rows are for.
+    method: MethodName | None = None
+    beta: float | Auto = "auto"
+    #: An adapter, or a version of one, to start from.
+    continue_from: str | None = None
     n_epochs: int | Auto = "auto"
     batch_size: int | Auto = "auto"
     learning_rate: float | Auto = "auto"
@@ -61,19 +45,25 @@ class FinetuneOptions(BaseModel):
     weight_decay: float = Field(0.01, ge=0, le=1)
     warmup_ratio: float = Field(0.05, ge=0, le=1)
     max_grad_norm: float = Field(1.0, gt=0)
+    lora_plus_ratio: float = Field(1.0, ge=1, le=1000)
     max_seq_length: int | Auto = "auto"
     validation_split: float = Field(0.05, ge=0, le=0.5)
-    early_stopping: Annotated[bool | EarlyStoppingOptions, BeforeValidator(_from_json)] = True
-    lora: Annotated[LoraOptions, BeforeValidator(_from_json)] = LoraOptions()
+    early_stopping: Annotated[bool | EarlyStoppingOptions, BeforeValidator(from_json)] = True
+    lora: Annotated[LoraOptions, BeforeValidator(from_json)] = LoraOptions()
     gate: Literal["auto", "off"] = "auto"
     seed: int = Field(42, ge=0, lt=2**31)
-    metadata: Annotated[dict[str, str] | None, BeforeValidator(_from_json)] = None
+    metadata: Annotated[dict[str, str] | None, BeforeValidator(from_json)] = None
     training_file: str | None = None
     validation_file: str | None = None
 
 
 #: Other names that people's code uses for the same thing.
-SYNONYMS = {"model": "base_model", "epochs": "n_epochs", "suffix": "name"}
+SYNONYMS = {
+    "model": "base_model",
+    "epochs": "n_epochs",
+    "suffix": "name",
+    "loraplus_lr_ratio": "lora_plus_ratio",
+}
 DATA_FIELDS = frozenset({"data", "validation_data"})
 
 
@@ -90,16 +80,26 @@ def parse_options(fields: dict[str, Any]) -> FinetuneOptions:
         if name not in known:
             raise UnknownField.named(name, known, where="POST /finetune")
     try:
-        return FinetuneOptions.model_validate(options)
+        return FinetuneOptions.model_validate(spread_method(options))
     except ValidationError as error:
         raise _invalid(error.errors()[0]) from error
 
 
-def training_spec(options: FinetuneOptions, *, rows: int, max_seq_length: int) -> TrainingSpec:
-    """What the job computes: every "auto" resolved to a number.
+def training_spec(
+    options: FinetuneOptions,
+    *,
+    parent: Version | None = None,
+    compares: bool = False,
+    rows: int,
+    max_seq_length: int,
+) -> TrainingSpec:
+    """What the job computes: every "auto" resolved to a number, and the method to the one that the rows are for.
 
-    The rules, also in docs/training.md: a batch of rows/20, at most 16 and at least 1; epochs enough for about 120
-    steps, at least 3 and at most 15.
+    `parent` is the version that it continues, and gives the adapter its shape. `compares` says whether the rows compare
+    two replies.
+
+    The rules for the numbers, also in docs/training.md: a batch of rows/20, at most 16 and at least 1; epochs enough
+    for about 120 steps, at least 3 and at most 15.
     """
     batch_size = _whole_or(
         options.batch_size, "batch_size", min(_AUTO_BATCH, max(1, rows // _AUTO_ROWS_PER_STEP))
@@ -116,15 +116,19 @@ def training_spec(options: FinetuneOptions, *, rows: int, max_seq_length: int) -
             "could not be served.",
             param="max_seq_length",
         )
+    method = resolve_method(options.method, options.beta, compares=compares)
     return TrainingSpec(
-        lora=_lora(options.lora),
+        lora=lora_spec(options.lora, parent),
         optimizer=OptimizerSpec(
-            learning_rate=_learning_rate(options),
+            learning_rate=_learning_rate(options, method),
             weight_decay=options.weight_decay,
             max_grad_norm=options.max_grad_norm,
             warmup_ratio=options.warmup_ratio,
+            lora_plus_ratio=options.lora_plus_ratio,
         ),
         early_stopping=_early_stopping(options.early_stopping),
+        method=method,
+        parent=parent.name if parent else None,
         n_epochs=n_epochs,
         batch_size=batch_size,
         max_seq_length=length,
@@ -134,24 +138,14 @@ def training_spec(options: FinetuneOptions, *, rows: int, max_seq_length: int) -
     )
 
 
-def _lora(options: LoraOptions) -> LoraSpec:
-    targets = options.target_modules
-    return LoraSpec(
-        rank=options.rank,
-        alpha=options.alpha if options.alpha is not None else 2.0 * options.rank,
-        dropout=options.dropout,
-        target_modules=targets if targets == "all-linear" else tuple(targets),
-    )
-
-
 def _early_stopping(option: bool | EarlyStoppingOptions) -> EarlyStopping:  # noqa: FBT001  as on the wire
     if isinstance(option, bool):
         return EarlyStopping(enabled=option)
     return EarlyStopping(patience=option.patience, min_delta=option.min_delta)
 
 
-def _learning_rate(options: FinetuneOptions) -> float:
-    rate = OptimizerSpec().learning_rate
+def _learning_rate(options: FinetuneOptions, method: Method) -> float:
+    rate = usual_rate(method)
     if options.learning_rate != "auto":
         rate = options.learning_rate
     elif options.learning_rate_multiplier != "auto":

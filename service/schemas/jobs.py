@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from adapters.records import Event, Job, JobStatus, Progress, TrainingSpec
+from adapters.records import Dpo, Event, Job, JobStatus, Progress, TrainingSpec
+from service.schemas.method import usual_rate
 
 
 class WireError(BaseModel):
@@ -102,6 +103,7 @@ def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
     """The job as clients see it."""
     here = f"/finetune/{job.id}"
     hyperparameters = _hyperparameters(job.spec)
+    kind = job.spec.method.kind
     return WireJob(
         id=job.id,
         object="fine_tuning.job",
@@ -112,7 +114,7 @@ def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
         training_file=job.training_file,
         validation_file=job.validation_file,
         hyperparameters=hyperparameters,
-        method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        method={"type": kind, kind: {"hyperparameters": hyperparameters}},
         organization_id="graft",
         result_files=[],
         integrations=[],
@@ -158,16 +160,21 @@ def wire_event(event: Event) -> dict[str, Any]:
 
 
 def _hyperparameters(spec: TrainingSpec) -> dict[str, Any]:
-    return {
+    rate = spec.optimizer.learning_rate
+    found: dict[str, Any] = {
         "n_epochs": spec.n_epochs,
         "batch_size": spec.batch_size,
-        "learning_rate": spec.optimizer.learning_rate,
-        "learning_rate_multiplier": spec.optimizer.learning_rate / 2e-4,
+        "learning_rate": rate,
+        "learning_rate_multiplier": rate / usual_rate(spec.method),
         "lora_rank": spec.lora.rank,
         "lora_alpha": spec.lora.alpha,
+        "use_rslora": spec.lora.rslora,
+        "lora_plus_ratio": spec.optimizer.lora_plus_ratio,
+        "continue_from": spec.parent,
         "max_seq_length": spec.max_seq_length,
         "gate": spec.gate,
     }
+    return found | {"beta": spec.method.beta} if isinstance(spec.method, Dpo) else found
 
 
 def _progress(progress: Progress) -> WireProgress:

@@ -17,14 +17,18 @@ from adapters.errors import (
 )
 from adapters.ledger import Ledger
 from adapters.records import (
+    Dpo,
     EventKind,
     IdempotencyKey,
     Job,
     JobError,
     JobStatus,
+    LoraSpec,
     NewEvent,
+    OptimizerSpec,
     Phase,
     Progress,
+    TrainingSpec,
 )
 from tests.support.clock import Clock
 from tests.support.samples import BASE, adapter_directory, manifest, new_job, render
@@ -339,6 +343,62 @@ def test_changes_tell_what_a_cache_has_to_learn(ledger: Ledger, tmp_path: Path) 
     ledger.registry.delete("support-bot")
     later, [gone] = ledger.registry.changes(since=seen)
     assert (later > seen, gone.versions, gone.aliases) == (True, (), {})
+
+
+def test_a_name_resolves_to_the_version_that_it_means_now(ledger: Ledger, tmp_path: Path) -> None:
+    publish(ledger, claimed(ledger), tmp_path)
+    publish(ledger, claimed(ledger), tmp_path, promote=False)
+    resolve = ledger.registry.resolve
+    assert resolve("support-bot").name == "support-bot@1"
+    assert resolve("support-bot@live").name == "support-bot@1"
+    assert resolve("support-bot@2").name == "support-bot@2"
+    ledger.registry.promote("support-bot", 2)
+    assert resolve("support-bot").name == "support-bot@2"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nobody", "No adapter is called 'nobody'"),
+        ("nobody@1", "No adapter is called 'nobody'"),
+        ("support-bot", "has no live version. Its versions: support-bot@2"),
+        ("support-bot@1", "has no 'support-bot@1'. Its versions: support-bot@2"),
+        ("support-bot@3", "has no 'support-bot@3'"),
+        ("support-bot@" + "9" * 5000, "has no"),
+        ("support-bot@canary", "has no 'support-bot@canary'"),
+        ("\ud800", "No adapter is called"),
+        ("", "No adapter is called ''"),
+    ],
+)
+def test_a_name_of_nothing_living_does_not_resolve(
+    ledger: Ledger, tmp_path: Path, name: str, says: str
+) -> None:
+    for _ in range(2):
+        publish(ledger, claimed(ledger), tmp_path, promote=False)
+    ledger.registry.delete_version("support-bot", 1)
+    with pytest.raises(AdapterNotFound) as raised:
+        ledger.registry.resolve(name)
+    assert says in raised.value.message
+
+
+def test_an_adapter_that_is_deleted_does_not_resolve(ledger: Ledger, tmp_path: Path) -> None:
+    publish(ledger, claimed(ledger), tmp_path)
+    ledger.registry.delete("support-bot")
+    for name in ("support-bot", "support-bot@1"):
+        with pytest.raises(AdapterNotFound):
+            ledger.registry.resolve(name)
+
+
+def test_what_a_job_computes_is_kept_whatever_its_method(ledger: Ledger) -> None:
+    spec = replace(
+        TrainingSpec(),
+        method=Dpo(beta=0.3),
+        parent="support-bot@1",
+        lora=LoraSpec(rslora=True),
+        optimizer=OptimizerSpec(lora_plus_ratio=16),
+    )
+    job_id = ledger.jobs.submit(replace(new_job(), spec=spec), render=render).body
+    assert ledger.jobs.get(job_id).spec == spec
 
 
 def test_a_version_that_an_alias_needs_cannot_be_deleted(ledger: Ledger, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Small valid records for tests that do not care which."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from adapters.manifest import BaseModelCard, Manifest, TrainingResult
 from adapters.names import new_id
-from adapters.records import DatasetSummary, Job, NewJob, Reply, TrainingSpec
+from adapters.records import DatasetSummary, Job, NewJob, Reply, TrainingSpec, Version
 
 BASE = "tiny-base"
 
@@ -37,6 +39,22 @@ def new_job(adapter: str = "support-bot", base_model: str = BASE) -> NewJob:
         training_file="file-1",
         spec=TrainingSpec(),
         dataset=DatasetSummary(format="messages", rows=3, duplicates=0, digest="e" * 64),
+    )
+
+
+def version(number: int = 1, **shape: Any) -> Version:
+    """A version of an adapter with that shape: `rank`, `alpha`, `target_modules`, `rslora`."""
+    new = new_job()
+    made = replace(manifest(new), **shape)
+    return Version(
+        adapter=new.adapter,
+        number=number,
+        base_model=new.base_model,
+        digest="a" * 64,
+        job_id=new.id,
+        rank=made.rank,
+        manifest=made,
+        created_at=0.0,
     )
 
 

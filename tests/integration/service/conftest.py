@@ -32,13 +32,13 @@ class Running:
     home: Path
     url: str
 
-    def publish(self, adapter: str, *, promote: bool = True) -> Version:
+    def publish(self, adapter: str, *, promote: bool = True, base_model: str = BASE) -> Version:
         """Train nothing, publish something."""
-        new = new_job(adapter, BASE)
+        new = new_job(adapter, base_model)
         self.ledger.jobs.submit(new, render=render)
         while True:
             job = self.ledger.jobs.claim(
-                worker="test", base_model=BASE, lease_seconds=60, max_losses=9
+                worker="test", base_model=base_model, lease_seconds=60, max_losses=9
             )
             assert job is not None
             if job.id == new.id:

@@ -9,7 +9,6 @@ import pytest
 
 from adapters.records import EventKind, JobError, JobStatus, NewEvent, Phase, Progress
 from tests.integration.service.conftest import BASE, Running, serving
-from tests.support.samples import adapter_directory, manifest, new_job, render
 
 ROWS = [{"input": f"question {n}", "target": f"answer {n}"} for n in range(40)]
 JSONL = "\n".join(json.dumps(row) for row in ROWS).encode()
@@ -201,11 +200,14 @@ async def test_jobs_are_listed_newest_first_in_pages(service: Running) -> None:
 async def test_progress_and_eta_are_shown_while_it_runs(service: Running) -> None:
     job_id = (await post(service)).json()["id"]
     job = service.ledger.jobs.claim(worker="w", base_model=BASE, lease_seconds=9, max_losses=9)
-    progress = Progress(step=5, total_steps=10, percent=50, train_loss=1.5, eta_seconds=20)
+    progress = Progress(
+        step=5, total_steps=10, percent=50, train_loss=1.5, eta_seconds=20, reward_accuracy=0.75
+    )
     service.ledger.jobs.record(job, phase=Phase.TRAINING, progress=progress)
     shown = (await service.http.get(f"/finetune/{job_id}")).json()
     assert (shown["status"], shown["phase"], shown["queue"]) == ("running", "training", None)
     assert (shown["progress"]["percent"], shown["progress"]["train_loss"]) == (50, 1.5)
+    assert shown["progress"]["reward_accuracy"] == 0.75
     assert shown["estimated_finish"] > shown["created_at"]
 
 
@@ -262,6 +264,7 @@ async def test_adapters_are_listed_with_versions_and_what_is_live(service: Runni
     [entry] = (await service.http.get("/adapters")).json()["data"]
     assert (entry["name"], entry["live"], entry["aliases"]) == ("bot", "bot@1", {"live": 1})
     assert [version["name"] for version in entry["versions"]] == ["bot@1", "bot@2"]
+    assert (entry["versions"][0]["parent"], entry["versions"][0]["method"]) == (None, "supervised")
     assert (await service.http.get("/adapters/bot")).json() == entry
     assert (await service.http.get("/adapters/none")).status_code == 404
 
@@ -372,13 +375,7 @@ async def test_an_error_that_nobody_foresaw_has_the_envelope_and_an_id_too(
 async def test_an_adapter_whose_base_model_was_taken_away_is_a_404_and_breaks_nothing(
     service: Running,
 ) -> None:
-    new = new_job("old", "another-base")
-    service.ledger.jobs.submit(new, render=render)
-    job = service.ledger.jobs.claim(
-        worker="w", base_model="another-base", lease_seconds=9, max_losses=9
-    )
-    source = adapter_directory(service.home / "made" / "old")
-    service.ledger.registry.publish(job, source, manifest(job), promote=True)
+    service.publish("old", base_model="another-base")
     response = await service.http.post(
         "/v1/chat/completions", json={"model": "old", "messages": []}
     )

@@ -41,6 +41,39 @@ def test_finetune_sends_the_file_and_the_options_that_were_given(graft, run, dat
     assert "graft jobs follow ftjob-1" in result.output
 
 
+def test_finetune_sends_a_method_and_what_to_continue(graft, run, data):
+    graft.answers["POST /v1/finetune"] = (202, job("queued"))
+    options = ["--method", "dpo", "--beta", "0.2", "--continue-from", "bot@3", "--rslora"]
+    result = run("finetune", data, *options, "--no-follow")
+    assert result.exit_code == 0, result.output
+    sent = graft.fields()
+    del sent["data"]
+    assert sent == {
+        "method": "dpo",
+        "beta": "0.2",
+        "continue_from": "bot@3",
+        "lora": '{"use_rslora": true}',
+    }
+
+
+def test_a_job_that_compared_replies_tells_how_often_it_prefers_the_better(graft, run):
+    progress = job()["progress"] | {"reward_accuracy": 0.75}
+    told = {
+        "progress": progress,
+        "method": {"type": "dpo", "dpo": {"hyperparameters": {}}},
+        "hyperparameters": {"beta": 0.1, "continue_from": None},
+    }
+    graft.answers[EVENTS] = done(**FINISHED, **told)
+    graft.answers["GET /v1/finetune/ftjob-1"] = job(**FINISHED, **told)
+    followed = run("jobs", "follow", "ftjob-1")
+    assert "It prefers the better reply in 75% of the held-out pairs." in followed.output
+    shown = run("jobs", "show", "ftjob-1").output
+    assert "75% of the held-out pairs" in shown
+    assert "method           dpo" in shown
+    assert "beta 0.1" in shown
+    assert "continue_from" not in shown
+
+
 def test_finetune_follows_and_ends_with_a_curve_and_the_next_command(graft, run, data):
     graft.answers["POST /v1/finetune"] = (202, job("queued"))
     story = event(1, "status", {"phase": "training"}, "training") + event(

@@ -6,7 +6,13 @@ import json
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from adapters.datasets import check_dataset, read_examples, require_valid, write_rows
+from adapters.datasets import (
+    Comparison,
+    check_dataset,
+    read_examples,
+    require_valid,
+    write_rows,
+)
 from adapters.errors import InvalidDataset
 
 QUICK = settings(max_examples=60, deadline=None, database=None)
@@ -31,6 +37,10 @@ names = st.sampled_from(
         "instruction",
         "output",
         "conversations",
+        "chosen",
+        "rejected",
+        "preferred_output",
+        "non_preferred_output",
         "system",
         "tools",
         "inputt",
@@ -45,9 +55,58 @@ anything = st.recursive(
 harmless = st.dictionaries(texts, st.none() | st.integers() | texts, max_size=3)
 likely_turn = st.fixed_dictionaries(
     {"role": st.sampled_from(["system", "user", "assistant"]), "content": texts},
-    optional={"weight": st.sampled_from([0, 1, None, 2]), "name": texts},
+    optional={"weight": st.sampled_from([0, 1, 0.5, None, 2]), "name": texts},
+)
+likely_turns = st.lists(likely_turn, max_size=4)
+openings = [
+    [{"role": "user", "content": "a"}],
+    [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
+]
+likely_side = texts | st.lists(likely_turn, max_size=2)
+whole_side = st.builds(list.__add__, st.sampled_from(openings), st.lists(likely_turn, max_size=2))
+likely_comparison = st.one_of(
+    st.fixed_dictionaries(
+        {"prompt": texts | likely_turns, "chosen": likely_side, "rejected": likely_side}
+    ),
+    st.fixed_dictionaries({"chosen": whole_side, "rejected": whole_side}),
+    st.fixed_dictionaries(
+        {
+            "input": st.fixed_dictionaries({"messages": likely_turns}, optional={"tools": leaves}),
+            "preferred_output": likely_turns,
+            "non_preferred_output": likely_turns,
+        }
+    ),
+)
+said = st.text("ab", min_size=1, max_size=2)
+sound_prompt = st.builds(
+    lambda opening, more: opening + more,
+    st.sampled_from(openings),
+    st.sampled_from(
+        [[], [{"role": "assistant", "content": "c"}, {"role": "user", "content": "d"}]]
+    ),
+)
+sound_reply = st.builds(lambda text: [{"role": "assistant", "content": text}], said)
+sound_comparison = st.one_of(
+    st.fixed_dictionaries({"prompt": said | sound_prompt, "chosen": said, "rejected": sound_reply}),
+    st.builds(
+        lambda prompt, one, other: {"chosen": prompt + one, "rejected": prompt + other},
+        sound_prompt,
+        sound_reply,
+        sound_reply,
+    ),
+    st.builds(
+        lambda prompt, one, other: {
+            "input": {"messages": prompt},
+            "preferred_output": one,
+            "non_preferred_output": other,
+        },
+        sound_prompt,
+        sound_reply,
+        sound_reply,
+    ),
 )
 likely_row = st.one_of(
+    likely_comparison,
     st.fixed_dictionaries({"input": texts, "target": texts}, optional={"id": anything}),
     st.fixed_dictionaries({"messages": st.lists(likely_turn, max_size=4)}),
     st.fixed_dictionaries({"prompt": st.lists(likely_turn, max_size=2), "completion": texts}),
@@ -76,6 +135,7 @@ def agree(path):
         assert len(examples) == report.rows
         assert report.format is not None
         assert report.duplicates < report.rows
+        assert report.compares == all(isinstance(one, Comparison) for one in examples)
         return
     with pytest.raises(InvalidDataset) as raised:
         list(read_examples(path))
@@ -96,6 +156,25 @@ def test_any_rows_as_lines(path, rows, wrap):
 def test_any_rows_as_an_array(path, rows, wrap, indent):
     path.write_bytes(wrap(json.dumps(rows, indent=indent).encode()))
     agree(path)
+
+
+@QUICK
+@given(row=likely_comparison | sound_comparison)
+def test_the_sides_of_a_comparison_share_the_prompt_and_train_the_reply_alone(path, row):
+    path.write_bytes(json.dumps(row).encode())
+    agree(path)
+    if not check_dataset(path).valid:
+        return
+    (example,) = read_examples(path)
+    sides = [example.chosen.messages, example.rejected.messages]
+    context, other = ([one for one in side if not one.trained] for side in sides)
+    assert context == other
+    for side in sides:
+        assert side[: len(context)] == tuple(context)
+        replies = side[len(context) :]
+        assert replies
+        assert {(one.role, one.weight) for one in replies} == {("assistant", 1.0)}
+    assert sides[0] != sides[1]
 
 
 heads = st.sampled_from([b"", b"[", b'{"', b"\x1f\x8b", b'[{"text":"a'])

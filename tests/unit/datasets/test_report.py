@@ -35,7 +35,7 @@ def test_rows_that_differ_in_weights_or_roles_are_no_duplicates(judge):
         user, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}
         return {"messages": [user, {**reply, "weight": weight}, user, reply]}
 
-    assert judge.report(jsonl(row(0), row(1))).duplicates == 0
+    assert judge.report(jsonl(row(0), row(0.5), row(1))).duplicates == 0
 
 
 def test_ignored_fields_of_messages_are_told(judge):

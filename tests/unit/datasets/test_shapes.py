@@ -1,5 +1,7 @@
 """What each shape of row means."""
 
+from dataclasses import replace
+
 import pytest
 
 from adapters.datasets import Conversation, Message, Passage, check_dataset, read_examples
@@ -117,6 +119,13 @@ def test_weight_0_takes_a_reply_out_of_the_loss(judge):
         ]
     }
     assert judge.example(row) == talk(ASK, CONTEXT, ASK, REPLY)
+
+
+@pytest.mark.parametrize("weight", [0.25, 1, 1.0, 1e-9])
+def test_a_reply_counts_as_much_as_its_weight_says(judge, weight):
+    example = judge.example({"messages": [as_json(ASK), as_json(REPLY, weight=weight)]})
+    assert example == talk(ASK, replace(REPLY, weight=weight))
+    assert example.messages[1].trained
 
 
 def test_every_reply_is_trained_by_default(judge):
