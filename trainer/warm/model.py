@@ -107,7 +107,7 @@ class BaseModel:
     def checkpoint_layers(self, *, on: bool) -> None:
         """Gradient checkpointing (Chen et al., arXiv:1604.06174).
 
-        Of each decoder layer only the input is kept for the backward pass, and the rest computed again: a fraction of the
+        Of each decoder layer only the input is kept for the backward pass, the rest computed again: a fraction of the
         memory for a third more work. The gradients are the same.
         """
         for layer in self.decoder.modules():

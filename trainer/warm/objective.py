@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from adapters.datasets.examples import Comparison, Example
+from adapters.datasets.examples import Comparison, Conversation, Example
 from adapters.errors import InvalidDataset
 from adapters.records import Dpo, Method, Supervised
 from trainer.warm.adapter import Adapter
@@ -104,7 +104,7 @@ class CrossEntropy:
 
 
 class Preference:
-    """Direct preference optimisation (Rafailov et al., arXiv:2305.18290), equation 7, the mean over pairs:
+    """Direct preference optimisation: the mean over pairs of Rafailov et al., arXiv:2305.18290, equation 7.
 
     -log sigmoid(beta ((log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))))
     """
@@ -167,8 +167,12 @@ def _rows(samples: Sequence[Sample]) -> list[Row]:
     return [row for sample in samples for row in sample.rows]
 
 
-def _only(renderer: Renderer, example: Example) -> Row:
-    (row,) = renderer.rows(
-        example
-    )  # one reply is trained, so it is one row whatever the template does
-    return row
+def _only(renderer: Renderer, example: Conversation) -> Row:
+    rows = renderer.rows(example)
+    if len(rows) > 1:
+        message = "the chat template cannot render several replies as one sequence"
+        raise InvalidDataset(
+            f"Line {example.line}: {message}; compare one reply with another.",
+            details=[{"line": example.line, "code": "chat_template", "message": message}],
+        )
+    return rows[0]

@@ -11,8 +11,10 @@ MATRIX_UNITS = (7, 0)
 
 
 def choose_dtype(device: torch.device, choice: Choice = "auto") -> torch.dtype:
-    """What was asked for; else float32 on a CPU, where it is fastest (bench/LOG.md), and on a GPU the first of
-    bfloat16, float16 (with loss scaling, see scaling.py) and float32 that it has units for.
+    """What was asked for, or what is best here.
+
+    float32 on a CPU, where it is fastest; on a GPU the first of bfloat16, float16 (with loss scaling, see scaling.py)
+    and float32 that it has units for.
     """
     if choice != "auto":
         dtype: torch.dtype = getattr(torch, choice)
