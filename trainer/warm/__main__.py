@@ -32,6 +32,8 @@ log = logging.getLogger("trainer.warm")
 NICENESS = 10
 #: Beyond these, larger micro-batches were not faster.
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
+#: One job's products at a time on a CPU; on a GPU as many as make a matrix of the width that it is good at.
+RANKS_TOGETHER = {"cpu": 0, "cuda": 128}
 #: From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
 
@@ -79,7 +81,8 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, model_id: str, descr
         prepare(ledger, model_id)
         base = load(ledger.base_model_dir(model_id), device, choose_dtype(device, settings.dtype))
         budget = settings.token_budget or TOKEN_BUDGET[device.type]
-        limits = Limits(budget, settings.checkpoint_seconds, meter_for(device))
+        together = RANKS_TOGETHER[device.type]
+        limits = Limits(budget, settings.checkpoint_seconds, meter_for(device), together)
         WarmProcess(base, Mailbox(connection), limits, threads_for(settings.threads)).run()
 
 
