@@ -1,4 +1,4 @@
-"""`python -m trainer.warm BASE_ID --fd N` trains; `python -m trainer.warm --prepare [BASE_ID]` only prepares.
+"""`python -m trainer.warm BASE_ID --fd N [--device D]` trains; `… --prepare [BASE_ID]` only prepares.
 
 N is a socket inherited from the worker. Standard output and error are logs.
 """
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
                 print(prepare(ledger, model_id))
             return 0
         _die_with_worker()
-        _run(ledger, settings, parsed.base_id, parsed.fd)
+        _run(ledger, settings, parsed)
     except WorkerGone as gone:
         log.warning("stopping: %s", gone)
         return 1
@@ -59,6 +59,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.warm", description=__doc__)
     parser.add_argument("base_id", nargs="?", help="id of a configured base model")
     parser.add_argument("--fd", type=int, help="inherited socket to the worker")
+    parser.add_argument("--device", default="auto", help="cpu, cuda:0 …; a GPU if there is one")
     parser.add_argument("--prepare", action="store_true", help="prepare base models, then exit")
     parsed = parser.parse_args(arguments)
     if not parsed.prepare and (parsed.base_id is None or parsed.fd is None):
@@ -66,25 +67,28 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parsed
 
 
-def _run(ledger: LedgerSettings, settings: TrainerSettings, model_id: str, descriptor: int) -> None:
-    device = _device(settings)
+def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Namespace) -> None:
+    device, model_id = _device(parsed.device), parsed.base_id
     dtype = torch.float32
     if device.type == "cpu":
         os.nice(NICENESS)
         torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // 2))
     elif torch.cuda.is_bf16_supported():
         dtype = torch.bfloat16
-    with socket.socket(fileno=descriptor) as connection:
+    with socket.socket(fileno=parsed.fd) as connection:
         prepare(ledger, model_id)
         base = load(ledger.base_model_dir(model_id), device, dtype)
         limits = Limits(settings.token_budget, settings.checkpoint_seconds)
         WarmProcess(base, Mailbox(connection), limits).run()
 
 
-def _device(settings: TrainerSettings) -> torch.device:
-    if settings.device == "auto":
+def _device(name: str) -> torch.device:
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
+    device = torch.device(name)
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    return device
 
 
 def _die_with_worker() -> None:

@@ -12,6 +12,7 @@ from tests.support.samples import BASE, new_job, render
 from trainer import worker as worker_module
 from trainer.messages import Failed
 from trainer.metrics import Metrics
+from trainer.placement import Placement
 from trainer.settings import TrainerSettings
 from trainer.worker import Worker
 
@@ -37,11 +38,12 @@ def worker(
     return Worker(
         ledger=ledger,
         process=process,
-        settings=TrainerSettings(poll_seconds=0.001, max_losses=3),
+        settings=TrainerSettings(poll_seconds=1e-6, max_losses=3),
         base_model=BASE,
         worker_id="w",
         work_dir=tmp_path / "work",
         metrics=Metrics(),
+        placement=Placement(),
     )
 
 
