@@ -96,8 +96,8 @@ class Hands:
 
     @property
     def proving(self) -> bool:
-        """Whether a suspect is in hand that has not got past where it was lost."""
-        return any(not held.proven for held in self)
+        """Whether a suspect is in hand that has not got past where it was lost, or has and makes way for another."""
+        return any(not held.proven or held.makes_way for held in self)
 
     def take(self, job: Job) -> Held:
         """Hold a job that was claimed."""

@@ -47,14 +47,15 @@ class Triage:
     def next(self, hands: Hands, *, ready: bool) -> Job | None:
         """Claim a job, if it is time to look, and there is one, and it may come in here and now."""
         willing = ready and len(hands) < self._settings.max_jobs and not hands.proving
-        if willing:
-            self._placement.open(self._worker_id, len(hands))
-        else:
-            self.close()
+        self._tell(len(hands) if willing else None)
         if self.patience > 0:
             return None
         job = self._claim(alone=not len(hands)) if willing else None
-        self._look_at = 0.0 if job else time.monotonic() + self._settings.poll_seconds
+        if job is None:
+            self._look_at = time.monotonic() + self._settings.poll_seconds
+        else:
+            self._look_at = 0.0
+            self._tell(None if job.suspect else len(hands) + 1)
         return job
 
     def close(self) -> None:
@@ -64,6 +65,12 @@ class Triage:
     def must_make_way(self) -> bool:
         """Whether another suspect waits for a process of its own."""
         return self._jobs.suspects_wait(base_model=self._base_model)
+
+    def _tell(self, load: int | None) -> None:
+        if load is None:
+            self.close()
+        else:
+            self._placement.open(self._worker_id, load)
 
     def _claim(self, *, alone: bool) -> Job | None:
         # A look is a read: it holds up nobody, twenty times a second. Only a claim takes the write lock.

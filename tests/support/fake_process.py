@@ -29,7 +29,13 @@ from trainer.messages import (
 class FakeProcess:
     """Trains each job in a few steps."""
 
-    def __init__(self, *, steps: int = 3, checkpoint_every: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        steps: int = 3,
+        checkpoint_every: int = 2,
+        checkpoints: dict[str, int] | None = None,
+    ) -> None:
         self.starts = 0
         self.admitted: list[Admit] = []
         self.dropped: list[str] = []
@@ -44,7 +50,8 @@ class FakeProcess:
         self.valid_loss: float | None = 1.0
         self._steps = steps
         self._checkpoint_every = checkpoint_every
-        self._checkpoints: dict[str, int] = {}
+        #: By job; given by a test in which they outlive this process's worker.
+        self._checkpoints = {} if checkpoints is None else checkpoints
         self._alive = False
         self._outbox: deque[AnyReport] = deque()
         self._training: dict[str, Iterator[AnyReport]] = {}
@@ -52,7 +59,7 @@ class FakeProcess:
     @property
     def training(self) -> set[str]:
         """The jobs that are in it."""
-        return set(self._training)
+        return set(self._training) if self._alive else set()
 
     def start(self) -> None:
         self.starts += 1
@@ -93,8 +100,8 @@ class FakeProcess:
     def kill(self) -> None:
         """It dies, now."""
         if self._alive:
-            self._alive = False
             self.deaths.append(self.training)
+            self._alive = False
 
     def _check(self) -> None:
         if not self._alive:
