@@ -20,7 +20,8 @@ def publish(ledger: Ledger, note: JobNote, directory: Path, manifest: Manifest) 
         [job]
     ):  # a look is cheaper than bytes in the store that no version will name
         raise LeaseLost(f"Attempt {job.attempt} of {job.id} no longer holds the job.")
-    # Not synced here: the artifact store copies it and syncs the copy, and another attempt would write it anew.
+    # A new file, never the one that an earlier attempt may have given to the store. The store syncs it.
+    (directory / MANIFEST_FILE).unlink(missing_ok=True)
     (directory / MANIFEST_FILE).write_text(dump_manifest(manifest))
     promote = passes_gate(job.spec.gate, manifest.result)
     return ledger.registry.publish(job, directory, manifest, promote=promote, note=note)
