@@ -223,5 +223,5 @@ def _lost_too_often(job: Job) -> JobError:
     return JobError(
         code="worker_lost",
         message=f"The training process died {job.losses} times at this point of the job, at last with no other job "
-        "in it. The trainer's log says how; out of memory is the usual reason.",
+        "in it, or could not write its files. The trainer's log says how; out of memory is the usual reason.",
     )
