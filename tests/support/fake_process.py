@@ -38,6 +38,8 @@ class FakeProcess:
     ) -> None:
         self.starts = 0
         self.admitted: list[Admit] = []
+        #: Who was in it already, at each admission.
+        self.company: list[set[str]] = []
         self.dropped: list[str] = []
         self.stopped = False
         #: Die when the next report would be this many reports away; once.
@@ -72,6 +74,7 @@ class FakeProcess:
         match order:
             case Admit():
                 self.admitted.append(order)
+                self.company.append(self.training)
                 self._training[order.job_id] = self._train(order)
             case Drop():
                 self.dropped.append(order.job_id)

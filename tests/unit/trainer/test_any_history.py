@@ -70,6 +70,8 @@ class History:
 
     def turn(self) -> None:
         self.worker.turn()
+        for order, company in zip(self.process.admitted, self.process.company, strict=True):
+            assert order.prove_past is None or not company
         inside = self.process.training
         assert len(inside) <= 4
         if len(inside) > 1:

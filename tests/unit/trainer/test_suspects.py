@@ -127,8 +127,10 @@ def test_a_suspect_throws_nobody_out_and_nobody_overtakes_it(
     ledger.jobs.requeue([note(claimed)], reason="back", lost=False)
     late = submit(ledger, tmp_path)
     process.admitted.clear()
+    process.company.clear()
     finish(worker, ledger, running, suspect, late)
     assert [order.job_id for order in process.admitted] == [suspect, late]
+    assert process.company[0] == set()
     assert process.dropped == []
     assert ledger.jobs.get(running).attempt == 1
 
