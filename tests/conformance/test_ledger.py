@@ -221,7 +221,9 @@ def test_a_job_that_was_cancelled_is_not_given_back(ledger: Ledger) -> None:
 def test_workers_that_are_killed_count_only_against_a_job_that_got_nowhere(
     ledger: Ledger, clock: Clock
 ) -> None:
-    moving, stuck = submit(ledger), submit(ledger, "b")
+    moving = submit(ledger)
+    clock.tick(1)
+    stuck = submit(ledger, "b")
     for step in (5, 9, 14):
         jobs = {job.id: job for job in (claim(ledger), claim(ledger))}
         ledger.jobs.record([note(jobs[moving], step), note(jobs[stuck], 5)])
