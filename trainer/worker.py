@@ -121,6 +121,9 @@ class Worker:
         held = self._hands.take(job)
         try:
             self._process.send(self._admission(job))
+        except Unavailable:
+            self._hands.let_go(held)  # its lease runs out, and it is claimed again
+            raise
         except GraftError as error:
             self._fail(held, JobError(code=error.code, message=error.message))
 

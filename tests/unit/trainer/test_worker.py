@@ -159,6 +159,23 @@ def test_a_report_that_the_ledger_could_not_take_is_told_again(
     assert refused
 
 
+def test_a_ledger_that_does_not_answer_fails_no_job(
+    ledger: Ledger, process: FakeProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(ledger, process, tmp_path, lease_seconds=1.01)
+    job_id = submit(ledger, tmp_path)
+    with monkeypatch.context() as patched:
+
+        def busy(*_: object) -> Path:
+            raise Unavailable("locked", retry_after=1)
+
+        patched.setattr(type(ledger.files), "path", busy)
+        work_until(worker, lambda: ledger.jobs.get(job_id).status is JobStatus.RUNNING)
+    assert process.admitted == []
+    time.sleep(1.1)
+    assert finish(worker, ledger, job_id).status is JobStatus.SUCCEEDED
+
+
 def test_a_job_that_cannot_go_on_fails_with_the_process_s_words(
     worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
 ) -> None:
