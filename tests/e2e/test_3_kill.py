@@ -25,7 +25,7 @@ def wait_other(stack: Stack, name: str, pid: int) -> None:
 
 
 def wait_training_together(stack: Stack, ids: list[str], *, attempt: int) -> None:
-    """Until all of them are in training at the same time, each for the so-manieth time."""
+    """Until all of them are in training at the same time, each in this attempt."""
     deadline = time.monotonic() + 120
     while True:
         jobs = [stack.job(job_id) for job_id in ids]
