@@ -151,7 +151,7 @@ def test_a_job_reports_its_way_to_the_finish(warm, tmp_path):
     assert kinds == {Started, Stepped, Evaluated, Checkpointed, Finished}
     result = reports[-1].manifest.result
     assert result.valid_loss < result.base_valid_loss
-    assert len(reports[-1].manifest.probes) == 4
+    assert reports[-1].manifest.probes
     assert (reports[-1].adapter_dir / "adapter_model.safetensors").is_file()
 
     # A worker that died before it could publish asks again.

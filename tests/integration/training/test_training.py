@@ -199,6 +199,16 @@ def test_checkpoints_are_reported_and_old_ones_deleted(base, tmp_path):
     assert len(list((job.identity.work_dir / "checkpoints").iterdir())) == 2
 
 
+def test_a_suspect_writes_a_checkpoint_as_soon_as_it_is_past_the_step_that_it_was_lost_at(
+    base, tmp_path
+):
+    job = make_job(base, make_spec(n_epochs=5), tmp_path, train=random_rows(8, seed=1))
+    loop, reports = make_loop(base)
+    loop.admit(job, prove_past=3)
+    run_to_end(loop)
+    assert [report.step for report in of_kind(reports, Checkpointed)] == [4]
+
+
 def test_early_stopping_publishes_the_best_weights(base, tmp_path):
     spec = make_spec(
         optimizer=OptimizerSpec(learning_rate=0.05),
