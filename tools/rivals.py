@@ -27,7 +27,9 @@ OF_TORCH = ["filelock", "fsspec", "jinja2", "networkx", "setuptools", "sympy", "
 #: No CPU build of these fits torch 2.13.0+cpu, and no text model uses them.
 LEFT_OUT = ["torch", "torchaudio", "torchvision", "triton"]
 #: LLaMA-Factory imports torchaudio beside everything else, for audio that no row of ours has.
-STAND_IN = '"""Stands in for the real torchaudio, of which no CPU build fits (tools/rivals.py)."""\n'
+STAND_IN = (
+    '"""Stands in for the real torchaudio, of which no CPU build fits (tools/rivals.py)."""\n'
+)
 STAMP = "graft-installed"
 
 
