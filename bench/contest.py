@@ -6,7 +6,7 @@ from functools import partial
 from typing import Protocol, TypeAlias
 
 from bench.measure import take_turns
-from bench.proof import Outcome, check_same_work
+from bench.proof import FLOAT32, Outcome, Tolerance, check_same_work
 from bench.table import Row
 from bench.workloads import Workload
 
@@ -34,6 +34,7 @@ class Stage:
 
     trainers: Mapping[str, Train]
     products: Products
+    tolerance: Tolerance = FLOAT32
 
 
 def contest(rounds: int, stage: Stage, workload: Workload) -> list[Row]:
@@ -48,7 +49,7 @@ def contest(rounds: int, stage: Stage, workload: Workload) -> list[Row]:
     peers = [name for name in stage.trainers if name != OURS]
     for turn in turns:
         for name in peers or [OURS]:
-            _check(workload, turn, name)
+            _check(workload, turn, name, stage.tolerance)
     flop = workload.steps * stage.products.flop(workload.tokens, workload.targets)
     return [*_against(workload, turns, peers), _of_the_limit(workload, turns, flop)]
 
@@ -58,9 +59,11 @@ def _limit(products: Products, workload: Workload) -> Outcome:
     return Outcome(seconds, (), ())
 
 
-def _check(workload: Workload, turn: Mapping[str, Outcome], name: str) -> None:
+def _check(
+    workload: Workload, turn: Mapping[str, Outcome], name: str, tolerance: Tolerance
+) -> None:
     try:
-        check_same_work(turn[OURS], turn[name])
+        check_same_work(turn[OURS], turn[name], tolerance)
     except AssertionError as error:
         error.add_note(f"{workload.name}: {name}")
         raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from adapters.manifest import BaseModelCard
 from adapters.records import LoraSpec, OptimizerSpec, TrainingSpec
@@ -26,7 +27,7 @@ from trainer.settings import TrainerSettings
 from trainer.warm.adapter import Adapter, suffixes
 from trainer.warm.batch import Row
 from trainer.warm.data import Dataset
-from trainer.warm.export import export
+from trainer.warm.export import PREFIX, export
 from trainer.warm.job import Identity, Job
 from trainer.warm.loop import Limits, Loop
 from trainer.warm.model import BaseModel, adopt, load
@@ -40,12 +41,9 @@ TOKEN_BUDGET = int(TrainerSettings.model_fields["token_budget"].default)
 class OurLoop:
     """All lessons at once, as jobs of one loop."""
 
-    def __init__(
-        self, base: BaseModel, *, token_budget: int = TOKEN_BUDGET, rank: int = RANK
-    ) -> None:
+    def __init__(self, base: BaseModel, *, token_budget: int = TOKEN_BUDGET) -> None:
         self._base = base
         self._token_budget = token_budget
-        self._rank = rank
 
     @classmethod
     def of_directory(cls, directory: Path) -> "OurLoop":
@@ -53,7 +51,7 @@ class OurLoop:
         return cls(load(directory, torch.device("cpu"), torch.float32))
 
     @classmethod
-    def of_model(cls, model: Any, *, token_budget: int, rank: int) -> "OurLoop":
+    def of_model(cls, model: Any, *, token_budget: int) -> "OurLoop":
         """On a transformers model in memory, which it takes over."""
         card = BaseModelCard(
             id="shapes",
@@ -65,7 +63,7 @@ class OurLoop:
             linear_modules=(),
         )
         base = adopt(model, _NoTokenizer(), card)
-        return cls(base, token_budget=token_budget, rank=rank)
+        return cls(base, token_budget=token_budget)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -89,6 +87,14 @@ class OurLoop:
         """Write the adapter that a lesson starts from, as PEFT has it: everyone starts from the same."""
         export(self._initial(one), directory, base_id="base", dtype=torch.float32)
 
+    def initial_weights(self, one: Lesson) -> dict[str, Tensor]:
+        """The same, in memory, by the names that PEFT gives them."""
+        weights = {}
+        for name, (down, up) in self._initial(one).views().items():
+            weights[f"{PREFIX}{name}.lora_A.weight"] = down
+            weights[f"{PREFIX}{name}.lora_B.weight"] = up
+        return weights
+
     def _advance(self, jobs: Sequence[Job], steps: int, reports: list[Any]) -> None:
         """Until every job has made so many steps since it was admitted."""
         clock = _Seconds()
@@ -108,29 +114,15 @@ class OurLoop:
 
     def _initial(self, one: Lesson) -> Adapter:
         device, dtype = self._base.device, self._base.dtype
-        lora = self._spec(one).lora
+        lora = _spec(one).lora
         return Adapter(self._base.linears, lora, seed=one.seed, device=device, dtype=dtype)
-
-    def _spec(self, one: Lesson) -> TrainingSpec:
-        return TrainingSpec(
-            lora=LoraSpec(rank=self._rank, alpha=ALPHA * self._rank / RANK),
-            optimizer=OptimizerSpec(
-                learning_rate=LEARNING_RATE,
-                weight_decay=WEIGHT_DECAY,
-                max_grad_norm=MAX_GRAD_NORM,
-                warmup_ratio=0.0,
-            ),
-            n_epochs=EPOCHS,
-            batch_size=len(one.rows),
-            seed=one.seed,
-        )
 
     def _job(self, one: Lesson) -> Job:
         nowhere = Path(tempfile.gettempdir()) / "graft-bench-writes-no-checkpoints"
         identity = Identity(
             job_id=str(one.seed), attempt=1, work_dir=nowhere, dataset_digest="random"
         )
-        return Job(identity, self._spec(one), _dataset(one), self._initial(one))
+        return Job(identity, _spec(one), _dataset(one), self._initial(one))
 
 
 class _Seconds:
@@ -149,6 +141,21 @@ class _NoTokenizer:
 
     eos_token_id = None
     chat_template = None
+
+
+def _spec(one: Lesson) -> TrainingSpec:
+    return TrainingSpec(
+        lora=LoraSpec(rank=RANK, alpha=ALPHA),
+        optimizer=OptimizerSpec(
+            learning_rate=LEARNING_RATE,
+            weight_decay=WEIGHT_DECAY,
+            max_grad_norm=MAX_GRAD_NORM,
+            warmup_ratio=0.0,
+        ),
+        n_epochs=EPOCHS,
+        batch_size=len(one.rows),
+        seed=one.seed,
+    )
 
 
 def _dataset(one: Lesson) -> Dataset:

@@ -28,8 +28,6 @@ from bench.workloads import (
     Tokens,
 )
 
-#: Before the module path in PEFT's files and parameters.
-PREFIX = "base_model.model."
 #: A lesson's initial weights, by their names in PEFT's files.
 Initial = Callable[[Lesson], Mapping[str, Tensor]]
 
@@ -37,10 +35,10 @@ Initial = Callable[[Lesson], Mapping[str, Tensor]]
 class PlainPeft:
     """Batches are padded to their longest row; changing from job to job is not on its clock."""
 
-    def __init__(self, model: Any, targets: Sequence[str], *, rank: int = RANK) -> None:
+    def __init__(self, model: Any, targets: Sequence[str]) -> None:
         config = LoraConfig(
-            r=rank,
-            lora_alpha=ALPHA * rank // RANK,
+            r=RANK,
+            lora_alpha=ALPHA,
             target_modules=list(targets),
             task_type="CAUSAL_LM",
         )

@@ -7,12 +7,11 @@ peer does between two jobs is free.
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from transformers.utils.logging import disable_progress_bar
 
 from bench.contest import OURS, Stage, Train, contest
@@ -74,7 +73,7 @@ def contestants(settings: Settings) -> Iterator[Stage]:
             each.wait_until_ready()
         trainers: dict[str, Train] = {OURS: lambda w: ours.train(w.lessons, w.steps)}
         if wanted(settings, PEFT):
-            trainers["plain PEFT"] = lambda w: peft.train(w.lessons, w.steps, initial.weights)
+            trainers["plain PEFT"] = lambda w: peft.train(w.lessons, w.steps, ours.initial_weights)
         for name, each in rivals.items():
             trainers[RIVALS[name]] = partial(_train_rival, each, initial, tuned=False)
             trainers[f"{RIVALS[name]} tuned"] = partial(_train_rival, each, initial, tuned=True)
@@ -104,10 +103,3 @@ class Initial:
         if not directory.exists():
             self._ours.export_initial(one, directory)
         return directory
-
-    def weights(self, one: Lesson) -> Mapping[str, torch.Tensor]:
-        """By their names in the file."""
-        weights: Mapping[str, torch.Tensor] = load_file(
-            self.directory(one) / "adapter_model.safetensors"
-        )
-        return weights

@@ -52,8 +52,8 @@ def run(settings: Settings) -> Table:
             f"seconds for {JOBS} jobs of {STEPS} steps of one short conversation each, demo model, rank 16, all layers. "
             "Ours: graft up with its defaults, warm; all POST /finetune at once, until the last of the new models has "
             "answered with a token. Peer: LLaMA-Factory's command with its defaults, files in the page cache, one run "
-            f"after the other, without serving anything; {settings.threads} threads. Same rows, number of tokens, steps, "
-            "batch and peak rate; initial weights, order of rows and warm-up are each one's own. 'less training': "
+            f"after the other, without serving anything; {settings.threads} threads. Same rows, steps, batch and peak rate; "
+            "the peer trains one line break more in each row; initial weights, order of rows and warm-up are each one's own. 'less training': "
             "from POST to the first token, or from exec to exit, minus the seconds in optimizer steps, of single jobs "
             "one after the other; median of a round"
         ),
