@@ -41,8 +41,9 @@ bench: install ## Measure against peers and print ratios (bench/LOG.md keeps the
 bench-rivals: install ## Set up LLaMA-Factory and TRL, each in an environment of its own under .rivals, for make bench.
 	@$(PYTHON) -m tools.rivals $(ARGS)
 
-lock: install ## Rewrite requirements/cpu.txt and gpu.txt from pyproject.toml.
+lock: install ## Rewrite what lies in requirements from pyproject.toml and tools/rivals.py.
 	$(PYTHON) -m tools.lock
+	$(PYTHON) -m tools.rivals --lock
 
 clean: ## Remove .venv and every cache of the tools. The home folder, with your adapters, stays.
 	rm -rf .venv .rivals .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
