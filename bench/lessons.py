@@ -23,27 +23,25 @@ from bench.workloads import (
     Lesson,
 )
 from trainer.messages import Stepped
-from trainer.settings import TrainerSettings
 from trainer.warm.adapter import Adapter, suffixes
-from trainer.warm.batch import Row
 from trainer.warm.data import Dataset
 from trainer.warm.export import PREFIX, export
 from trainer.warm.job import Identity, Job
-from trainer.warm.loop import Limits, Loop
+from trainer.warm.loop import Loop, limits_for
 from trainer.warm.model import BaseModel, adopt, load
+from trainer.warm.objective import CrossEntropy
+from trainer.warm.rows import Row, Sample
 
 #: So many epochs that no run ends in a benchmark.
 EPOCHS = 10_000
-#: As in service on a CPU.
-TOKEN_BUDGET = int(TrainerSettings.model_fields["token_budget"].default)
 
 
 class OurLoop:
     """All lessons at once, as jobs of one loop."""
 
-    def __init__(self, base: BaseModel, *, token_budget: int = TOKEN_BUDGET) -> None:
+    def __init__(self, base: BaseModel, *, token_budget: int = 0) -> None:
         self._base = base
-        self._token_budget = token_budget
+        self._limits = limits_for(base.device, math.inf, token_budget)
 
     @classmethod
     def of_directory(cls, directory: Path) -> "OurLoop":
@@ -98,7 +96,7 @@ class OurLoop:
     def _advance(self, jobs: Sequence[Job], steps: int, reports: list[Any]) -> None:
         """Until every job has made so many steps since it was admitted."""
         clock = _Seconds()
-        loop = Loop(self._base, reports.append, Limits(self._token_budget, math.inf), clock)
+        loop = Loop(self._base, reports.append, self._limits, clock)
         for job in jobs:
             loop.admit(job)
         while not loop.idle:
@@ -113,16 +111,14 @@ class OurLoop:
             torch.cuda.synchronize()
 
     def _initial(self, one: Lesson) -> Adapter:
-        device, dtype = self._base.device, self._base.dtype
-        lora = _spec(one).lora
-        return Adapter(self._base.linears, lora, seed=one.seed, device=device, dtype=dtype)
+        return self._base.new_adapter(_spec(one).lora, one.seed)
 
     def _job(self, one: Lesson) -> Job:
         nowhere = Path(tempfile.gettempdir()) / "graft-bench-writes-no-checkpoints"
         identity = Identity(
             job_id=str(one.seed), attempt=1, work_dir=nowhere, dataset_digest="random"
         )
-        return Job(identity, _spec(one), _dataset(one), self._initial(one))
+        return Job(identity, _spec(one), _dataset(one), self._initial(one), CrossEntropy())
 
 
 class _Seconds:
@@ -159,8 +155,8 @@ def _spec(one: Lesson) -> TrainingSpec:
 
 
 def _dataset(one: Lesson) -> Dataset:
-    rows = [Row(torch.tensor(row.ids), torch.tensor(row.is_target)) for row in one.rows]
-    return Dataset(tuple(rows), (), 0, 0)
+    rows = [Row(torch.tensor(row.ids), torch.tensor(row.is_target).float()) for row in one.rows]
+    return Dataset(tuple(Sample((row,)) for row in rows), (), 0, 0)
 
 
 def _by_lesson(

@@ -18,9 +18,8 @@ from adapters.errors import GraftError
 from adapters.settings import LedgerSettings
 from trainer.settings import TrainerSettings
 from trainer.warm.base import prepare
-from trainer.warm.loop import Limits
+from trainer.warm.loop import limits_for
 from trainer.warm.mailbox import Mailbox, WorkerGone
-from trainer.warm.memory import meter_for
 from trainer.warm.model import UnsupportedBaseModel, load
 from trainer.warm.precision import choose_dtype
 from trainer.warm.process import WarmProcess
@@ -30,10 +29,6 @@ log = logging.getLogger("trainer.warm")
 
 #: Below the engine's: whoever waits for an answer comes first.
 NICENESS = 10
-#: Beyond these, larger micro-batches were not faster.
-TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
-#: One job's products at a time on a CPU; on a GPU as many as make a matrix of the width that it is good at.
-RANKS_TOGETHER = {"cpu": 0, "cuda": 128}
 #: From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
 
@@ -81,9 +76,7 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Nam
     with socket.socket(fileno=parsed.fd) as connection:
         prepare(ledger, model_id)
         base = load(ledger.base_model_dir(model_id), device, choose_dtype(device, settings.dtype))
-        budget = settings.token_budget or TOKEN_BUDGET[device.type]
-        together = RANKS_TOGETHER[device.type]
-        limits = Limits(budget, settings.checkpoint_seconds, meter_for(device), together)
+        limits = limits_for(device, settings.checkpoint_seconds, settings.token_budget)
         WarmProcess(base, Mailbox(connection), limits, threads_for(settings.threads)).run()
 
 
