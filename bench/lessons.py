@@ -27,7 +27,8 @@ from trainer.warm.adapter import Adapter, suffixes
 from trainer.warm.data import Dataset
 from trainer.warm.export import PREFIX, export
 from trainer.warm.job import Identity, Job
-from trainer.warm.loop import Loop, limits_for
+from trainer.warm.limits import limits_for
+from trainer.warm.loop import Loop
 from trainer.warm.model import BaseModel, adopt, load
 from trainer.warm.objective import CrossEntropy
 from trainer.warm.rows import Row, Sample

@@ -18,7 +18,7 @@ from adapters.errors import GraftError
 from adapters.settings import LedgerSettings
 from trainer.settings import TrainerSettings
 from trainer.warm.base import prepare
-from trainer.warm.loop import limits_for
+from trainer.warm.limits import limits_for
 from trainer.warm.mailbox import Mailbox, WorkerGone
 from trainer.warm.model import UnsupportedBaseModel, load
 from trainer.warm.precision import choose_dtype

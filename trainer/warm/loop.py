@@ -7,7 +7,7 @@ optimizer state, schedule, clipping and step boundaries; see job.py for why neig
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -18,45 +18,20 @@ from trainer.warm.budget import TokenBudget
 from trainer.warm.evaluate import look_up_references
 from trainer.warm.finish import adapter_dir, finish
 from trainer.warm.job import PATIENCE_WITH_NAN, Job
-from trainer.warm.memory import Blind, Meter, OutOfMemory, memory_may_run_out, meter_for
+from trainer.warm.limits import Limits
+from trainer.warm.memory import OutOfMemory, memory_may_run_out
 from trainer.warm.model import BaseModel
 from trainer.warm.progress import ProgressReporter, Send
 
 log = logging.getLogger(__name__)
 
 
-#: Of a micro-batch, in tokens. Beyond these, larger ones were not faster.
-TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
-#: One job's products at a time on a CPU; on a GPU as many as make a matrix of the width that it is good at.
-RANKS_TOGETHER = {"cpu": 0, "cuda": 128}
 #: Turns in which jobs are computed apart, after one of those computed together was not finite.
 APART_TURNS = 100
 
 
 class Interrupted(Exception):
     """An order arrived that cannot wait for the end of the micro-batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds a turn."""
-
-    #: Of a micro-batch, at most; one sample may have more.
-    token_budget: int
-    checkpoint_seconds: float
-    meter: Meter = field(default_factory=Blind)
-    #: See `Routing`.
-    ranks_together: int = 0
-
-
-def limits_for(device: torch.device, checkpoint_seconds: float, token_budget: int = 0) -> Limits:
-    """Those of a device. A budget of 0 means its own."""
-    return Limits(
-        token_budget or TOKEN_BUDGET[device.type],
-        checkpoint_seconds,
-        meter_for(device),
-        RANKS_TOGETHER[device.type],
-    )
 
 
 @dataclass(slots=True)

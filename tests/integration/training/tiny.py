@@ -16,7 +16,8 @@ from trainer.warm.adapter import Adapter
 from trainer.warm.batch import Share
 from trainer.warm.data import Dataset
 from trainer.warm.job import Identity, Job
-from trainer.warm.loop import Limits, Loop
+from trainer.warm.limits import Limits
+from trainer.warm.loop import Loop
 from trainer.warm.model import BaseModel, adopt
 from trainer.warm.objective import CrossEntropy, objective_of
 from trainer.warm.rows import Row, Sample
