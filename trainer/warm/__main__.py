@@ -1,4 +1,4 @@
-"""`python -m trainer.warm BASE_ID --fd N` trains; `python -m trainer.warm --prepare [BASE_ID]` only prepares.
+"""`python -m trainer.warm BASE_ID --fd N [--device D]` trains; `… --prepare [BASE_ID]` only prepares.
 
 N is a socket inherited from the worker. Standard output and error are logs.
 """
@@ -32,6 +32,8 @@ log = logging.getLogger("trainer.warm")
 NICENESS = 10
 #: Beyond these, larger micro-batches were not faster.
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
+#: One job's products at a time on a CPU; on a GPU as many as make a matrix of the width that it is good at.
+RANKS_TOGETHER = {"cpu": 0, "cuda": 128}
 #: From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
 
@@ -50,7 +52,7 @@ def main(arguments: list[str]) -> int:
                 print(prepare(ledger, model_id))
             return 0
         _die_with_worker()
-        _run(ledger, settings, parsed.base_id, parsed.fd)
+        _run(ledger, settings, parsed)
     except WorkerGone as gone:
         log.warning("stopping: %s", gone)
         return 1
@@ -64,6 +66,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.warm", description=__doc__)
     parser.add_argument("base_id", nargs="?", help="id of a configured base model")
     parser.add_argument("--fd", type=int, help="inherited socket to the worker")
+    parser.add_argument("--device", default="auto", help="cpu, cuda:0 …; a GPU if there is one")
     parser.add_argument("--prepare", action="store_true", help="prepare base models, then exit")
     parsed = parser.parse_args(arguments)
     if not parsed.prepare and (parsed.base_id is None or parsed.fd is None):
@@ -71,22 +74,26 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parsed
 
 
-def _run(ledger: LedgerSettings, settings: TrainerSettings, model_id: str, descriptor: int) -> None:
-    device = _device(settings)
+def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Namespace) -> None:
+    device, model_id = _device(parsed.device), parsed.base_id
     if device.type == "cpu":
         os.nice(NICENESS)
-    with socket.socket(fileno=descriptor) as connection:
+    with socket.socket(fileno=parsed.fd) as connection:
         prepare(ledger, model_id)
         base = load(ledger.base_model_dir(model_id), device, choose_dtype(device, settings.dtype))
         budget = settings.token_budget or TOKEN_BUDGET[device.type]
-        limits = Limits(budget, settings.checkpoint_seconds, meter_for(device))
+        together = RANKS_TOGETHER[device.type]
+        limits = Limits(budget, settings.checkpoint_seconds, meter_for(device), together)
         WarmProcess(base, Mailbox(connection), limits, threads_for(settings.threads)).run()
 
 
-def _device(settings: TrainerSettings) -> torch.device:
-    if settings.device == "auto":
+def _device(name: str) -> torch.device:
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
+    device = torch.device(name)
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    return device
 
 
 def _die_with_worker() -> None:

@@ -25,6 +25,10 @@ from trainer.warm.progress import ProgressReporter, Send
 log = logging.getLogger(__name__)
 
 
+#: Turns in which jobs are computed apart, after one of those computed together was not finite.
+APART_TURNS = 100
+
+
 class Interrupted(Exception):
     """An order arrived that cannot wait for the end of the micro-batch."""
 
@@ -37,6 +41,8 @@ class Limits:
     token_budget: int
     checkpoint_seconds: float
     meter: Meter = field(default_factory=Blind)
+    #: See `Routing`.
+    ranks_together: int = 0
 
 
 @dataclass(slots=True)
@@ -69,6 +75,7 @@ class Loop:
         self.budget = TokenBudget(limits.token_budget, limits.meter)
         self._active: dict[str, Active] = {}
         self._turns = 0
+        self._apart_for = 0
 
     @property
     def idle(self) -> bool:
@@ -98,6 +105,7 @@ class Loop:
 
     def turn(self) -> None:
         """One micro-batch of training, then one of each evaluation in progress. Raises Interrupted between passes."""
+        self._come_together()
         try:
             shares = self._collect()
             self._compute(shares)
@@ -165,10 +173,12 @@ class Loop:
 
     def _settle(self) -> None:
         """Jobs whose every row has been through make their optimizer step."""
-        for active in list(self._active.values()):
+        complete = [active for active in self._active.values() if active.job.step_complete]
+        if self._base.routing.ranks_together and not all(a.job.finite for a in complete):
+            self._keep_apart()
+            return
+        for active in complete:
             job = active.job
-            if not job.step_complete:
-                continue
             done = job.finish_step()
             if done is None:  # once more, with the loss scaled less
                 continue
@@ -182,6 +192,18 @@ class Loop:
                 job.begin_evaluation()
             else:
                 self._after_step(active)
+
+    def _keep_apart(self) -> None:
+        """Compute all steps in flight anew, each job by itself, since one that is not finite may have spoilt others."""
+        log.warning("a gradient is not finite: jobs are computed apart for a while")
+        self._base.routing.ranks_together, self._apart_for = 0, APART_TURNS
+        for active in self._active.values():
+            active.job.restart_step()
+
+    def _come_together(self) -> None:
+        self._apart_for = max(0, self._apart_for - 1)
+        if not self._apart_for:
+            self._base.routing.ranks_together = self._limits.ranks_together
 
     # -- evaluation, checkpoints, ends
 

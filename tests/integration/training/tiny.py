@@ -168,10 +168,14 @@ def _samples(given: Sequence[Row | Sample]) -> tuple[Sample, ...]:
 
 
 def make_loop(
-    base: BaseModel, *jobs: Job, budget: int = 256, checkpoint_seconds: float = 1e9
+    base: BaseModel,
+    *jobs: Job,
+    budget: int = 256,
+    checkpoint_seconds: float = 1e9,
+    **limits: Any,
 ) -> tuple[Loop, list[Any]]:
     reports: list[Any] = []
-    loop = Loop(base, reports.append, Limits(budget, checkpoint_seconds))
+    loop = Loop(base, reports.append, Limits(budget, checkpoint_seconds, **limits))
     for job in jobs:
         loop.admit(job)
     return loop, reports
