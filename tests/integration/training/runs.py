@@ -58,10 +58,10 @@ class Stay:
 
 
 def run_together(
-    base: BaseModel, stays: Sequence[Stay], *, budget: int
+    base: BaseModel, stays: Sequence[Stay], *, budget: int, ranks_together: int = 0
 ) -> tuple[dict[str, Trace], list[Any]]:
     """Jobs that come and go; one trace each, and all reports."""
-    loop, reports = make_loop(base, budget=budget)
+    loop, reports = make_loop(base, budget=budget, ranks_together=ranks_together)
     traces = {stay.job.identity.job_id: Trace.of(stay.job) for stay in stays}
     turn = 0
     while not loop.idle or any(stay.joins >= turn for stay in stays):
@@ -72,6 +72,7 @@ def run_together(
                 loop.drop(stay.job.identity.job_id)
         loop.turn()
         turn += 1
+    base.routing.ranks_together = 0
     return traces, reports
 
 

@@ -110,13 +110,13 @@ def new_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @few
 @given(mix=mixes)
 def test_in_float64_every_step_of_every_job_is_that_of_its_run_alone(base64, new_dir, mix):
-    chosen, budget = mix
+    chosen, budget, ranks_together = mix
     together, apart = next(new_dir), next(new_dir)
     stays = [
         Stay(visit.job(base64, together, f"job-{at}"), visit.joins, visit.leaves)
         for at, visit in enumerate(chosen)
     ]
-    traces, _ = run_together(base64, stays, budget=budget)
+    traces, _ = run_together(base64, stays, budget=budget, ranks_together=ranks_together)
     for at, visit in enumerate(chosen):
         alone = run_alone(base64, visit.job(base64, apart, f"job-{at}"))
         mixed = traces[f"job-{at}"]
@@ -222,13 +222,18 @@ def infinite_weights(hidden, segment):
 
 
 @pytest.mark.parametrize("fault", [nan, infinite_weights])
-@pytest.mark.parametrize("budget", [90, 1000])
-def test_a_neighbour_whose_numbers_are_not_finite_changes_nothing(base64, tmp_path, fault, budget):
+@pytest.mark.parametrize(("budget", "ranks_together"), [(90, 0), (1000, 0), (1000, 500)])
+def test_a_neighbour_whose_numbers_are_not_finite_changes_nothing(
+    base64, tmp_path, fault, budget, ranks_together
+):
     jobs = three(base64, tmp_path / "together")
     with broken(base64, jobs[2], fault):
-        traces, reports = run_together(base64, [Stay(job) for job in jobs], budget=budget)
+        traces, reports = run_together(
+            base64, [Stay(job) for job in jobs], budget=budget, ranks_together=ranks_together
+        )
     (failed,) = of_kind(reports, Failed)
     assert (failed.job_id, failed.code) == ("ill", "loss_diverged")
+    assert jobs[2].state.skipped == 3
     for job in three(base64, tmp_path / "alone")[:2]:
         alone, mixed = run_alone(base64, job), traces[job.identity.job_id]
         assert mixed.steps == alone.steps > 5
