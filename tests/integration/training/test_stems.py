@@ -94,10 +94,10 @@ def test_shared_stems_change_neither_losses_nor_gradients(any_base, jobs):
     assert tokens < all_tokens or not pairs
 
 
-def rows_after(system_T, count, *, length=6):
+def rows_after(beginning, count, *, length=6):
     for at in range(count):
-        tokens_T = torch.cat([system_T, torch.randint(3, 300, (length + at,))])
-        yield Row(tokens_T, (torch.arange(len(tokens_T)) >= len(system_T)).float())
+        tokens_T = torch.cat([beginning, torch.randint(3, 300, (length + at,))])
+        yield Row(tokens_T, (torch.arange(len(tokens_T)) >= len(beginning)).float())
 
 
 def test_a_system_prompt_is_laid_down_once(any_base):
