@@ -19,7 +19,7 @@ from trainer.warm.evaluate import look_up_references
 from trainer.warm.finish import adapter_dir, finish
 from trainer.warm.job import PATIENCE_WITH_NAN, Job
 from trainer.warm.limits import Limits
-from trainer.warm.memory import OutOfMemory, memory_may_run_out
+from trainer.warm.memory import memory_may_run_out
 from trainer.warm.model import BaseModel
 from trainer.warm.progress import ProgressReporter, Send
 
@@ -133,11 +133,11 @@ class Loop:
             return
         active = [self._active[job_id] for job_id in shares]
         tokens = sum(share.tokens for share in shares.values())
-        try:
-            with memory_may_run_out(), self.budget.spent(tokens):
-                self._base.checkpoint_layers(on=any(one.tight for one in active))
-                losses = self._forward_backward(list(shares.values()))
-        except OutOfMemory:
+        losses: list[float] = []
+        with memory_may_run_out() as attempt, self.budget.spent(tokens):
+            self._base.checkpoint_layers(on=any(one.tight for one in active))
+            losses = self._forward_backward(list(shares.values()))
+        if not attempt.fits:
             for one in active:
                 one.job.restart_step()
             samples = sum(len(share.samples) for share in shares.values())
@@ -209,12 +209,12 @@ class Loop:
     def _advance_evaluation(self, active: Active) -> None:
         job, evaluation = active.job, active.job.evaluation
         assert evaluation is not None
-        try:
-            with memory_may_run_out():
-                evaluation.advance(self._base, self.budget.tokens)
-        except OutOfMemory:
-            alone = evaluation.alone(self.budget.tokens)
-            self._make_do(self.budget.tokens, active if alone else None)
+        with memory_may_run_out() as attempt:
+            evaluation.advance(self._base, self.budget.tokens)
+        if not attempt.fits:
+            samples = evaluation.upcoming(self.budget.tokens)
+            tokens = sum(sample.tokens for sample in samples)
+            self._make_do(tokens, active if len(samples) == 1 else None)
             return
         if not evaluation.done:
             return
@@ -316,8 +316,11 @@ DIVERGED = (
 
 def _does_not_fit(tokens: int, budget: TokenBudget, job: Job) -> str:
     """What was tried, with numbers, and what helps, best first."""
+    sample, tried = "sample", ", gradient checkpointing included"
+    if job.evaluation is not None:  # which has no gradient
+        sample, tried = "held-out sample", ""
     return (
-        f"One sample of {tokens} tokens does not fit into memory, gradient checkpointing included."
+        f"One {sample} of {tokens} tokens does not fit into memory{tried}."
         f"{budget.numbers()} What helps, best first: a lower max_seq_length (it is "
         f"{job.spec.max_seq_length}), fewer jobs at once (trainer.max_jobs), a lower rank (it is "
         f"{job.spec.lora.rank}), a smaller base model."

@@ -50,6 +50,8 @@ class Routing:
     #: Stacked ranks of the jobs whose products are computed together; 0 keeps every job's apart. See products.py.
     ranks_together: int = 0
     masks: Masks = field(default_factory=dict)
+    #: By group: an input, and what those siblings make of it that have not been called yet.
+    waiting: dict[Siblings, tuple[Tensor, dict[int, Tensor]]] = field(default_factory=dict)
     #: Called before each product, forward and backward. May raise, which abandons the pass: a cancelled job
     #: does not have to wait for the end of a micro-batch, which on a CPU takes seconds.
     breathe: Callable[[], None] = _go_on
@@ -66,6 +68,8 @@ class Routing:
         finally:
             self.segments, self.tokens = before
             self.masks.clear()
+            # After a pass that was abandoned between two siblings: it would keep all that was computed before.
+            self.waiting.clear()
 
 
 class LinearGroup(nn.Module):
@@ -83,8 +87,6 @@ class LinearGroup(nn.Module):
         self.bias = nn.Parameter(_stack(biases), requires_grad=False) if biases else None
         self.widths = [layer.out_features for layer in layers]
         self.routing = routing
-        self._input: Tensor | None = None
-        self._outputs: dict[int, Tensor] = {}
 
     @property
     def shapes(self) -> dict[str, LinearShape]:
@@ -96,12 +98,12 @@ class LinearGroup(nn.Module):
 
     def output(self, index: int, x: Tensor) -> Tensor:
         """What the sibling of that index makes of x: [..., I] to [..., its outputs]."""
-        if self._input is not x or index not in self._outputs:
-            y = self.forward(x)
-            self._input, self._outputs = x, dict(enumerate(y.split(self.widths, dim=-1)))
-        mine = self._outputs.pop(index)
-        if not self._outputs:
-            self._input = None
+        seen, outputs = self.routing.waiting.pop(self.names, (None, {}))
+        if seen is not x or index not in outputs:
+            outputs = dict(enumerate(self.forward(x).split(self.widths, dim=-1)))
+        mine = outputs.pop(index)
+        if outputs:
+            self.routing.waiting[self.names] = x, outputs
         return mine
 
     def forward(self, x: Tensor) -> Tensor:
