@@ -77,7 +77,9 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Nam
         prepare(ledger, model_id)
         base = load(ledger.base_model_dir(model_id), device, choose_dtype(device, settings.dtype))
         limits = limits_for(device, settings.checkpoint_seconds, settings.token_budget)
-        WarmProcess(base, Mailbox(connection), limits, threads_for(settings.threads)).run()
+        WarmProcess(
+            base, Mailbox(connection), limits, threads_for(settings.threads, torch.set_num_threads)
+        ).run()
 
 
 def _device(name: str) -> torch.device:
