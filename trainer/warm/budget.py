@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from trainer.warm.meters import GIB, Meter
 
 SMALLEST = 16
-#: Of the first pass, where memory can be measured.
-FIRST = 256
+#: Of the first pass, where memory can be measured. No less than a CPU's usual most, which therefore does not grow: a
+#: resumed run is then cut into the same micro-batches as one that never stopped.
+FIRST = 1024
 #: Passes of fewer tokens say little about the memory of one: weights' products and caches dominate.
 TELLING = 64
 #: Of the free memory, for one pass.

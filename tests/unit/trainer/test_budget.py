@@ -39,7 +39,7 @@ def test_probing_doubles_up_to_the_most():
     for _ in range(6):
         spend(budget, memory)
         seen.append(budget.tokens)
-    assert seen == [FIRST, 512, 1024, 2048, 4096, 5000, 5000]
+    assert seen == [FIRST, 2048, 4096, 5000, 5000, 5000, 5000]
 
 
 def test_probing_stops_at_what_will_fit_by_what_a_token_took():
