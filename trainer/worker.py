@@ -193,6 +193,7 @@ class Worker:
     def _finish(self, held: Held, report: Finished) -> None:
         held.phase = Phase.PUBLISHING
         held.progress = _ended(held.progress, report.manifest.result)
+        held.unsaid += told.finished(report.manifest.result)
         try:
             self._record(held)
             version = publish(self._ledger, held.job, report.adapter_dir, report.manifest)
@@ -330,7 +331,7 @@ def _ended(progress: Progress, result: TrainingResult) -> Progress:
     return replace(
         progress,
         percent=100.0,
-        valid_loss=result.valid_loss,
+        valid_loss=result.published_valid_loss,
         base_valid_loss=result.base_valid_loss,
         eta_seconds=0.0,
     )

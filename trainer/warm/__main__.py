@@ -77,7 +77,8 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, model_id: str, descr
         os.nice(NICENESS)
     with socket.socket(fileno=descriptor) as connection:
         prepare(ledger, model_id)
-        base = load(ledger.base_model_dir(model_id), device, choose_dtype(device, settings.dtype))
+        dtype = choose_dtype(device, settings.dtype)
+        base = load(ledger.base_model_dir(model_id), device, dtype, settings.quantization)
         budget = settings.token_budget or TOKEN_BUDGET[device.type]
         limits = Limits(budget, settings.checkpoint_seconds, meter_for(device))
         WarmProcess(base, Mailbox(connection), limits, threads_for(settings.threads)).run()

@@ -6,8 +6,10 @@ from torch import Tensor
 
 from adapters.manifest import Probe
 from trainer.warm.adapter import Adapter
+from trainer.warm.batch import Share
 from trainer.warm.model import BaseModel
-from trainer.warm.rows import Row
+from trainer.warm.objective import CrossEntropy
+from trainer.warm.rows import Row, Sample
 
 PROBES = 4
 #: Short, because the engine computes them before it may answer.
@@ -36,11 +38,15 @@ def _excerpt(row: Row) -> Row | None:
 
 
 def _probe(base: BaseModel, adapter: Adapter, row: Row) -> Probe:
+    """With and without the adapter in one pass: where weights are read from files, each pass reads all of them."""
+    sample = Sample((row,))
+    losses_N = base.look([Share([sample], one, CrossEntropy()) for one in (adapter, None)])
+    adapted_N, plain_N = losses_N.split(row.targets)
     return Probe(
         token_ids=tuple(row.tokens_T.tolist()),
         reply_start=int(row.targets_at_N[0]),
-        adapter_logprobs=_logprobs(base.row_losses(row, adapter)),
-        base_logprobs=_logprobs(base.row_losses(row, None)),
+        adapter_logprobs=_logprobs(adapted_N),
+        base_logprobs=_logprobs(plain_N),
     )
 
 
