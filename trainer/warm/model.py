@@ -234,7 +234,7 @@ def _replace_linears(
                 parent.add_module(f"graft_{child}_group", group)
             setattr(parent, child, LoraLinear(group, index))
         shapes |= group.shapes
-    log.info("the weights of %d linear layers take %.0f MB", len(shapes), held / 1e6)
+    log.info("the weights of %d linear layers take %.1f MB", len(shapes), held / 1e6)
     order = [name for names in siblings for name in names]
     return {name: shapes[name] for name in order}
 
