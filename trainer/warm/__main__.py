@@ -1,4 +1,4 @@
-"""`python -m trainer.warm BASE_ID --fd N` trains; `python -m trainer.warm --prepare [BASE_ID]` only prepares.
+"""`python -m trainer.warm BASE_ID --fd N [--device D]` trains; `… --prepare [BASE_ID]` only prepares.
 
 N is a socket inherited from the worker. Standard output and error are logs.
 """
@@ -18,9 +18,8 @@ from adapters.errors import GraftError
 from adapters.settings import LedgerSettings
 from trainer.settings import TrainerSettings
 from trainer.warm.base import prepare
-from trainer.warm.loop import Limits
+from trainer.warm.limits import limits_for
 from trainer.warm.mailbox import Mailbox, WorkerGone
-from trainer.warm.memory import meter_for
 from trainer.warm.model import UnsupportedBaseModel, load
 from trainer.warm.precision import choose_dtype
 from trainer.warm.process import WarmProcess
@@ -30,8 +29,6 @@ log = logging.getLogger("trainer.warm")
 
 #: Below the engine's: whoever waits for an answer comes first.
 NICENESS = 10
-#: Beyond these, larger micro-batches were not faster.
-TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
 #: From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
 
@@ -50,7 +47,7 @@ def main(arguments: list[str]) -> int:
                 print(prepare(ledger, model_id))
             return 0
         _die_with_worker()
-        _run(ledger, settings, parsed.base_id, parsed.fd)
+        _run(ledger, settings, parsed)
     except WorkerGone as gone:
         log.warning("stopping: %s", gone)
         return 1
@@ -64,6 +61,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.warm", description=__doc__)
     parser.add_argument("base_id", nargs="?", help="id of a configured base model")
     parser.add_argument("--fd", type=int, help="inherited socket to the worker")
+    parser.add_argument("--device", default="auto", help="cpu, cuda:0 …; a GPU if there is one")
     parser.add_argument("--prepare", action="store_true", help="prepare base models, then exit")
     parsed = parser.parse_args(arguments)
     if not parsed.prepare and (parsed.base_id is None or parsed.fd is None):
@@ -71,23 +69,25 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parsed
 
 
-def _run(ledger: LedgerSettings, settings: TrainerSettings, model_id: str, descriptor: int) -> None:
-    device = _device(settings)
+def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Namespace) -> None:
+    device, model_id = _device(parsed.device), parsed.base_id
     if device.type == "cpu":
         os.nice(NICENESS)
-    with socket.socket(fileno=descriptor) as connection:
+    with socket.socket(fileno=parsed.fd) as connection:
         prepare(ledger, model_id)
         dtype = choose_dtype(device, settings.dtype)
         base = load(ledger.base_model_dir(model_id), device, dtype, settings.quantization)
-        budget = settings.token_budget or TOKEN_BUDGET[device.type]
-        limits = Limits(budget, settings.checkpoint_seconds, meter_for(device))
+        limits = limits_for(device, settings.checkpoint_seconds, settings.token_budget)
         WarmProcess(base, Mailbox(connection), limits, threads_for(settings.threads)).run()
 
 
-def _device(settings: TrainerSettings) -> torch.device:
-    if settings.device == "auto":
+def _device(name: str) -> torch.device:
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
+    device = torch.device(name)
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    return device
 
 
 def _die_with_worker() -> None:

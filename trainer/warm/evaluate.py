@@ -83,7 +83,7 @@ class Evaluation:
 
     def advance(self, base: BaseModel, budget: int) -> None:
         """One micro-batch of at most `budget` tokens, or one sample. Counts only if it gets through."""
-        samples, now = self._upcoming(budget), self._passes[self._pass]
+        samples, now = self.upcoming(budget), self._passes[self._pass]
         share = Share(samples, now.adapter, self._objective)
         with base.as_served() if now.served else nullcontext():
             look_up_references([share], base)
@@ -95,11 +95,8 @@ class Evaluation:
         if self._next == len(self._samples):
             self._pass, self._next = self._pass + 1, 0
 
-    def alone(self, budget: int) -> bool:
-        """Whether the next micro-batch is a single sample, so that a smaller one there is not."""
-        return len(self._upcoming(budget)) == 1
-
-    def _upcoming(self, budget: int) -> list[Sample]:
+    def upcoming(self, budget: int) -> list[Sample]:
+        """The next micro-batch."""
         taken, tokens = self._next, 0
         while taken < len(self._samples) and (
             taken == self._next or tokens + self._samples[taken].tokens <= budget

@@ -17,8 +17,11 @@ NOT_A_NUMBER = (
 
 def does_not_fit(tokens: int, budget: TokenBudget, job: Job) -> str:
     """What was tried, with numbers, and what helps, best first."""
+    sample, tried = "sample", ", gradient checkpointing included"
+    if job.evaluation is not None:  # which has no gradient
+        sample, tried = "held-out sample", ""
     return (
-        f"One sample of {tokens} tokens does not fit into memory, gradient checkpointing included."
+        f"One {sample} of {tokens} tokens does not fit into memory{tried}."
         f"{budget.numbers()} What helps, best first: a lower max_seq_length (it is "
         f"{job.spec.max_seq_length}), fewer jobs at once (trainer.max_jobs), a lower rank (it is "
         f"{job.spec.lora.rank}), a smaller base model."

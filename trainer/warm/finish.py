@@ -30,7 +30,7 @@ def adapter_dir(work_dir: Path) -> Path:
 def finish(base: BaseModel, job: Job) -> Manifest:
     """Export the job's best weights; the job is over afterwards. Raises OSError."""
     best_step = job.take_best()
-    rows = [row for sample in job.dataset.train for row in sample.rows]
+    rows = (row for sample in job.dataset.train for row in sample.rows)
     with base.as_served():  # an engine will be held to them
         probes = take_probes(base, job.adapter, rows)
     manifest = Manifest(

@@ -7,7 +7,7 @@ optimizer state, schedule, clipping and step boundaries; see job.py for why neig
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -19,25 +19,20 @@ from trainer.warm.evaluate import look_up_references
 from trainer.warm.failures import DIVERGED, NOT_A_NUMBER, does_not_fit
 from trainer.warm.finish import adapter_dir, finish
 from trainer.warm.job import Job
-from trainer.warm.memory import Blind, Meter, OutOfMemory, memory_may_run_out
+from trainer.warm.limits import Limits
+from trainer.warm.memory import memory_may_run_out
 from trainer.warm.model import BaseModel
 from trainer.warm.progress import ProgressReporter, Send
 
 log = logging.getLogger(__name__)
 
 
+#: Turns in which jobs are computed apart, after one of those computed together was not finite.
+APART_TURNS = 100
+
+
 class Interrupted(Exception):
     """An order arrived that cannot wait for the end of the micro-batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds a turn."""
-
-    #: Of a micro-batch, at most; one sample may have more.
-    token_budget: int
-    checkpoint_seconds: float
-    meter: Meter = field(default_factory=Blind)
 
 
 @dataclass(slots=True)
@@ -70,6 +65,7 @@ class Loop:
         self.budget = TokenBudget(limits.token_budget, limits.meter)
         self._active: dict[str, Active] = {}
         self._turns = 0
+        self._apart_for = 0
 
     @property
     def idle(self) -> bool:
@@ -99,6 +95,7 @@ class Loop:
 
     def turn(self) -> None:
         """One micro-batch of training, then one of each evaluation in progress. Raises Interrupted between passes."""
+        self._come_together()
         try:
             shares = self._collect()
             self._compute(shares)
@@ -137,11 +134,11 @@ class Loop:
             return
         active = [self._active[job_id] for job_id in shares]
         tokens = sum(share.tokens for share in shares.values())
-        try:
-            with memory_may_run_out(), self.budget.spent(tokens):
-                self._base.checkpoint_layers(on=any(one.tight for one in active))
-                losses = self._forward_backward(list(shares.values()))
-        except OutOfMemory:
+        losses: list[float] = []
+        with memory_may_run_out() as attempt, self.budget.spent(tokens):
+            self._base.checkpoint_layers(on=any(one.tight for one in active))
+            losses = self._forward_backward(list(shares.values()))
+        if not attempt.fits:
             for one in active:
                 one.job.restart_step()
             samples = sum(len(share.samples) for share in shares.values())
@@ -166,10 +163,12 @@ class Loop:
 
     def _settle(self) -> None:
         """Jobs whose every row has been through make their optimizer step."""
-        for active in list(self._active.values()):
+        complete = [active for active in self._active.values() if active.job.step_complete]
+        if self._base.routing.ranks_together and not all(a.job.finite for a in complete):
+            self._keep_apart()
+            return
+        for active in complete:
             job = active.job
-            if not job.step_complete:
-                continue
             done = job.finish_step()
             if done is None:  # once more, with the loss scaled less
                 continue
@@ -183,6 +182,18 @@ class Loop:
                 job.begin_evaluation()
             else:
                 self._after_step(active)
+
+    def _keep_apart(self) -> None:
+        """Compute all steps in flight anew, each job by itself, since one that is not finite may have spoilt others."""
+        log.warning("a gradient is not finite: jobs are computed apart for a while")
+        self._base.routing.ranks_together, self._apart_for = 0, APART_TURNS
+        for active in self._active.values():
+            active.job.restart_step()
+
+    def _come_together(self) -> None:
+        self._apart_for = max(0, self._apart_for - 1)
+        if not self._apart_for:
+            self._base.routing.ranks_together = self._limits.ranks_together
 
     # -- evaluation, checkpoints, ends
 
@@ -199,12 +210,12 @@ class Loop:
     def _advance_evaluation(self, active: Active) -> None:
         job, evaluation = active.job, active.job.evaluation
         assert evaluation is not None
-        try:
-            with memory_may_run_out():
-                evaluation.advance(self._base, self.budget.tokens)
-        except OutOfMemory:
-            alone = evaluation.alone(self.budget.tokens)
-            self._make_do(self.budget.tokens, active if alone else None)
+        with memory_may_run_out() as attempt:
+            evaluation.advance(self._base, self.budget.tokens)
+        if not attempt.fits:
+            samples = evaluation.upcoming(self.budget.tokens)
+            tokens = sum(sample.tokens for sample in samples)
+            self._make_do(tokens, active if len(samples) == 1 else None)
             return
         if not evaluation.done:
             return

@@ -125,10 +125,10 @@ class BaseModel:
         """
         for layer in self.decoder.modules():
             if isinstance(layer, GradientCheckpointingLayer):
-                layer.gradient_checkpointing = on
-                layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # noqa: SLF001
-                # What transformers asks; of this module alone, so that no dropout below it wakes up.
-                layer.training = on
+                layer.__dict__.pop("forward", None)
+                if on:
+                    # Not by transformers' flag, which asks for `layer.training` and would wake a layer's own dropout.
+                    layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def load(

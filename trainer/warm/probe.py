@@ -1,6 +1,7 @@
 """Probes: what training thought of a few replies, so that an engine can be held to it after loading."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -11,21 +12,24 @@ from trainer.warm.model import BaseModel
 from trainer.warm.objective import CrossEntropy
 from trainer.warm.rows import Row, Sample
 
-PROBES = 4
-#: Short, because the engine computes them before it may answer.
+#: Few and short: they stand between the last step and the published version, and an engine computes them before it may
+#: answer.
+PROBES = 2
 LONGEST_PROBE = 128
 
 
-def take_probes(base: BaseModel, adapter: Adapter, rows: Sequence[Row]) -> tuple[Probe, ...]:
-    """Probes of the first rows that are short enough up to their first reply token; at most four."""
-    probes: list[Probe] = []
-    for row in rows:
-        if len(probes) == PROBES:
-            break
-        excerpt = _excerpt(row)
-        if excerpt is not None:
-            probes.append(_probe(base, adapter, excerpt))
-    return tuple(probes)
+def take_probes(base: BaseModel, adapter: Adapter, rows: Iterable[Row]) -> tuple[Probe, ...]:
+    """Probes of the first rows that are short enough up to their first reply token; one pass for all."""
+    fitting = (excerpt for row in rows if (excerpt := _excerpt(row)) is not None)
+    excerpts = list(itertools.islice(fitting, PROBES))
+    if not excerpts:
+        return ()
+    samples = [Sample((row,)) for row in excerpts]
+    shares = [Share(samples, with_it, CrossEntropy()) for with_it in (adapter, None)]
+    counts = [row.targets for row in excerpts]
+    losses = base.look(shares).split([*counts, *counts])
+    both = zip(excerpts, losses[: len(counts)], losses[len(counts) :], strict=True)
+    return tuple(_probe(*one) for one in both)
 
 
 def _excerpt(row: Row) -> Row | None:
@@ -37,18 +41,10 @@ def _excerpt(row: Row) -> Row | None:
     return Row(row.tokens_T[:stop], row.weights_T[:stop]) if start < stop else None
 
 
-def _probe(base: BaseModel, adapter: Adapter, row: Row) -> Probe:
-    """With and without the adapter in one pass: where weights are read from files, each pass reads all of them."""
-    sample = Sample((row,))
-    losses_N = base.look([Share([sample], one, CrossEntropy()) for one in (adapter, None)])
-    adapted_N, plain_N = losses_N.split(row.targets)
+def _probe(row: Row, adapter_losses_N: Tensor, base_losses_N: Tensor) -> Probe:
     return Probe(
         token_ids=tuple(row.tokens_T.tolist()),
         reply_start=int(row.targets_at_N[0]),
-        adapter_logprobs=_logprobs(adapted_N),
-        base_logprobs=_logprobs(plain_N),
+        adapter_logprobs=tuple((-adapter_losses_N).tolist()),
+        base_logprobs=tuple((-base_losses_N).tolist()),
     )
-
-
-def _logprobs(losses_N: Tensor) -> tuple[float, ...]:
-    return tuple((-losses_N).tolist())

@@ -6,7 +6,8 @@ import time
 from adapters.errors import GraftError
 from trainer.messages import Admit, Drop, Dropped, Failed, Finished, Ready, Shutdown
 from trainer.warm.admission import Admission, Admitted, admit
-from trainer.warm.loop import Interrupted, Limits, Loop
+from trainer.warm.limits import Limits
+from trainer.warm.loop import Interrupted, Loop
 from trainer.warm.mailbox import Mailbox
 from trainer.warm.model import BaseModel
 from trainer.warm.render import Renderer

@@ -31,6 +31,7 @@ from trainer.warm import checkpoint
 from trainer.warm.frozen import BLOCK, InNf4
 from trainer.warm.lora import LinearGroup
 from trainer.warm.model import BaseModel, UnsupportedBaseModel, adopt, load
+from trainer.warm.probe import PROBES
 from trainer.warm.rows import Sample
 
 CPU = torch.device("cpu")
@@ -192,7 +193,7 @@ def test_the_published_adapter_has_the_reported_loss_on_the_unquantised_base(
 def test_probes_are_what_the_unquantised_model_thinks(nf4, model_dir, tmp_path):
     _, finished, _ = finish_a_job(nf4, tmp_path)
     peft = load_peft(model_dir, finished.adapter_dir)
-    assert len(finished.manifest.probes) == 4
+    assert len(finished.manifest.probes) == PROBES
     for probe in finished.manifest.probes:
         reply = probe.token_ids[probe.reply_start :]
 
