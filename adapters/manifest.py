@@ -51,6 +51,7 @@ class TrainingResult:
     train_loss: float
     #: None where the data was too small to hold any of it out.
     valid_loss: float | None
+    #: The base model's own, always as it is served: `published_valid_loss` is what compares with it.
     base_valid_loss: float | None
     stopped_early: bool
     seconds: float
@@ -64,6 +65,11 @@ class TrainingResult:
     served_valid_loss: float | None = None
     #: DPO: the share of held-out pairs whose preferred reply gained more on the reference than the other one.
     reward_accuracy: float | None = None
+
+    @property
+    def published_valid_loss(self) -> float | None:
+        """Held-out loss of what users get: on the base model as it is served."""
+        return self.valid_loss if self.served_valid_loss is None else self.served_valid_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,10 +50,11 @@ class Held:
         self.progress = replace(
             self.progress,
             percent=100.0,
-            valid_loss=result.valid_loss,
+            valid_loss=result.published_valid_loss,
             base_valid_loss=result.base_valid_loss,
             eta_seconds=0.0,
         )
+        self.unsaid += told.finished(result)
 
     @property
     def news(self) -> bool:

@@ -32,7 +32,9 @@ def passes_gate(gate: Gate, result: TrainingResult) -> bool:
 
     `auto` asks that it predicts the held-out rows better than the base model does. Where the data was too small to hold
     rows out there is nothing to compare, and it passes: a user with thirty rows wants to see what they did.
+    Both losses are those of the base model as it is served, also where training held it in fewer bits.
     """
-    if gate == "off" or result.valid_loss is None or result.base_valid_loss is None:
+    valid_loss, base_valid_loss = result.published_valid_loss, result.base_valid_loss
+    if gate == "off" or valid_loss is None or base_valid_loss is None:
         return True
-    return result.valid_loss < result.base_valid_loss
+    return valid_loss < base_valid_loss

@@ -1,5 +1,6 @@
 """What the log of a job says of each report: the words of `fine_tuning.job.event`."""
 
+from adapters.manifest import TrainingResult
 from adapters.records import EventKind, NewEvent
 from trainer.messages import Checkpointed, Evaluated, Started, Stepped
 
@@ -69,3 +70,30 @@ def checkpointed(report: Checkpointed) -> NewEvent:
         message=f"Checkpoint created at step {report.step}",
         data={"step": report.step},
     )
+
+
+def finished(result: TrainingResult) -> list[NewEvent]:
+    """What training on a quantised base model cost; nothing to say where it was not quantised or nothing held out."""
+    trained, served = result.valid_loss, result.served_valid_loss
+    if trained is None or served is None:
+        return []
+    base = (
+        ""
+        if result.base_valid_loss is None
+        else f"; the base model alone {result.base_valid_loss:.4f}"
+    )
+    return [
+        NewEvent(
+            kind=EventKind.MESSAGE,
+            message=(
+                f"Trained on the base model in {result.quantization}, with a validation loss of {trained:.4f} there. "
+                f"Served on the unquantised base model: {served:.4f}, a gap of {served - trained:+.4f}{base}"
+            ),
+            data={
+                "quantization": result.quantization,
+                "valid_loss": trained,
+                "served_valid_loss": served,
+                "base_valid_loss": result.base_valid_loss,
+            },
+        )
+    ]

@@ -90,7 +90,7 @@ def _version(version: Version, resident: frozenset[str]) -> WireVersion:
         parent=version.manifest.parent,
         method=version.manifest.method,
         train_loss=result.train_loss,
-        valid_loss=result.valid_loss,
+        valid_loss=result.published_valid_loss,
         base_valid_loss=result.base_valid_loss,
         resident=version.name in resident,
     )

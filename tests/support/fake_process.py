@@ -6,8 +6,10 @@ those it has a checkpoint of. What it should do wrong, a test says first.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from adapters.manifest import Manifest
 from adapters.records import NewJob, Progress
 from tests.support.samples import BASE, adapter_directory, card, manifest, new_job
 from trainer.child import AnyReport, ProcessDied
@@ -50,6 +52,8 @@ class FakeProcess:
         self.deaths: list[set[str]] = []
         self.fail_with: Failed | None = None
         self.valid_loss: float | None = 1.0
+        #: Train on a quantised base, with this loss on the one that is served.
+        self.served_valid_loss: float | None = None
         self._steps = steps
         self._checkpoint_every = checkpoint_every
         #: By job; given by a test in which they outlive this process's worker.
@@ -165,8 +169,15 @@ class FakeProcess:
         yield Finished(
             **named,
             adapter_dir=self._made(order),
-            manifest=manifest(_as_new(order), self.valid_loss),
+            manifest=self._manifest(order),
         )
+
+    def _manifest(self, order: Admit) -> Manifest:
+        plain = manifest(_as_new(order), self.valid_loss)
+        if self.served_valid_loss is None:
+            return plain
+        served = {"quantization": "nf4", "served_valid_loss": self.served_valid_loss}
+        return replace(plain, result=replace(plain.result, **served))
 
     def _made(self, order: Admit) -> Path:
         directory = order.work_dir / f"adapter-{order.attempt}"

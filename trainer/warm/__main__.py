@@ -75,7 +75,8 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Nam
         os.nice(NICENESS)
     with socket.socket(fileno=parsed.fd) as connection:
         prepare(ledger, model_id)
-        base = load(ledger.base_model_dir(model_id), device, choose_dtype(device, settings.dtype))
+        dtype = choose_dtype(device, settings.dtype)
+        base = load(ledger.base_model_dir(model_id), device, dtype, settings.quantization)
         limits = limits_for(device, settings.checkpoint_seconds, settings.token_budget)
         WarmProcess(
             base, Mailbox(connection), limits, threads_for(settings.threads, torch.set_num_threads)

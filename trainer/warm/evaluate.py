@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 
@@ -16,6 +18,17 @@ LONG_EPOCH = 80
 QUARTERS = 4
 
 
+@dataclass(slots=True)
+class _Pass:
+    """One view of all samples."""
+
+    #: None means the base model alone.
+    adapter: Adapter | None
+    #: Of what an engine computes, rather than of what is trained on.
+    served: bool
+    total: float = 0.0
+
+
 class Evaluation:
     """One evaluation in progress: the mean loss of the objective over all held-out samples.
 
@@ -23,7 +36,9 @@ class Evaluation:
         samples: held out; not empty.
         adapter: as it is now; it must not step meanwhile.
         objective: the job's.
-        base_loss: the base model's own loss where it is already known, since that never changes.
+        base_loss: the base model's own loss where it is already known, since that never changes. It is that of the
+            base as it is served: beside a quantised one an adapter would look good that only mends the quantisation.
+        served: evaluate the adapter on the base as it is served, too.
     """
 
     def __init__(
@@ -32,15 +47,17 @@ class Evaluation:
         adapter: Adapter,
         objective: Objective,
         base_loss: float | None,
+        *,
+        served: bool = False,
     ) -> None:
+        self.served = served
         self._samples = sorted(samples, key=lambda sample: sample.tokens, reverse=True)
         self._objective = objective
         self._size = sum(objective.size(sample) for sample in samples)
         self._base_loss = base_loss if base_loss is not None else objective.neutral_loss
-        self._passes: list[Adapter | None] = [adapter]
+        self._passes = [_Pass(adapter, served)]
         if self._base_loss is None:
-            self._passes.append(None)
-        self._sums = [0.0 for _ in self._passes]
+            self._passes.append(_Pass(None, served=True))
         self._ahead = 0
         self._pass = self._next = 0
 
@@ -52,12 +69,12 @@ class Evaluation:
     @property
     def valid_loss(self) -> float:
         """The adapter's."""
-        return self._sums[0] / self._size
+        return self._passes[0].total / self._size
 
     @property
     def base_valid_loss(self) -> float:
         """The base model's, or that of a model which is no better than the objective's reference."""
-        return self._sums[1] / self._size if self._base_loss is None else self._base_loss
+        return self._passes[1].total / self._size if self._base_loss is None else self._base_loss
 
     @property
     def reward_accuracy(self) -> float | None:
@@ -66,12 +83,13 @@ class Evaluation:
 
     def advance(self, base: BaseModel, budget: int) -> None:
         """One micro-batch of at most `budget` tokens, or one sample. Counts only if it gets through."""
-        samples = self.upcoming(budget)
-        share = Share(samples, self._passes[self._pass], self._objective)
-        look_up_references([share], base)
-        judged = self._objective.judge(samples, base.look([share]))
+        samples, now = self.upcoming(budget), self._passes[self._pass]
+        share = Share(samples, now.adapter, self._objective)
+        with base.as_served() if now.served else nullcontext():
+            look_up_references([share], base)
+            judged = self._objective.judge(samples, base.look([share]))
         total, ahead = float(judged.total), int(judged.ahead)
-        self._sums[self._pass] += total
+        now.total += total
         self._ahead += ahead
         self._next += len(samples)
         if self._next == len(self._samples):

@@ -30,6 +30,9 @@ def adapter_dir(work_dir: Path) -> Path:
 def finish(base: BaseModel, job: Job) -> Manifest:
     """Export the job's best weights; the job is over afterwards. Raises OSError."""
     best_step = job.take_best()
+    rows = (row for sample in job.dataset.train for row in sample.rows)
+    with base.as_served():  # an engine will be held to them
+        probes = take_probes(base, job.adapter, rows)
     manifest = Manifest(
         base=base.card,
         rank=job.spec.lora.rank,
@@ -41,7 +44,7 @@ def finish(base: BaseModel, job: Job) -> Manifest:
         dataset_digest=job.identity.dataset_digest,
         job_id=job.identity.job_id,
         result=_result(job, best_step, base),
-        probes=take_probes(base, job.adapter, (r for s in job.dataset.train for r in s.rows)),
+        probes=probes,
     )
     work_dir = job.identity.work_dir
     export(job.adapter, adapter_dir(work_dir), base_id=base.card.id, dtype=base.dtype)
@@ -76,5 +79,7 @@ def _result(job: Job, best_step: int, base: BaseModel) -> TrainingResult:
         seconds=state.seconds,
         skipped_steps=state.skipped,
         dtype=str(base.dtype).removeprefix("torch."),
+        quantization=base.quantization,
+        served_valid_loss=state.served_valid_loss,
         reward_accuracy=state.reward_accuracy,
     )

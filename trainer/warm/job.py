@@ -49,6 +49,8 @@ class JobState:
     valid_loss: float | None = None
     base_valid_loss: float | None = None
     reward_accuracy: float | None = None
+    #: Of the weights to publish, on the base as it is served, where that is not the one trained on.
+    served_valid_loss: float | None = None
     best_valid_loss: float | None = None
     best_step: int = 0
     #: The loss that the next evaluations must beat by `min_delta`, and how many have failed to.
@@ -275,6 +277,28 @@ class Job:
         unfinished = state.step < self.total_steps
         state.stopped_early = stopping.enabled and out_of_patience and unfinished
         return best
+
+    def wants_served_evaluation(self) -> bool:
+        """Whether the weights to publish have yet to be evaluated on the base as it is served."""
+        return self.trained and bool(self.dataset.valid) and self.state.served_valid_loss is None
+
+    def begin_served_evaluation(self) -> None:
+        """Of the weights to publish."""
+        self.take_best()
+        objective, base_loss = self.objective.anew(), self.state.base_valid_loss
+        self.evaluation = Evaluation(
+            self.dataset.valid, self.adapter, objective, base_loss, served=True
+        )
+
+    def end_served_evaluation(self) -> bool:
+        """Remember what came of it. Returns whether it is a number."""
+        state, evaluation = self.state, self.evaluation
+        assert evaluation is not None
+        self.evaluation = None
+        state.reward_accuracy = evaluation.reward_accuracy
+        if finite := math.isfinite(evaluation.valid_loss):
+            state.served_valid_loss = evaluation.valid_loss
+        return finite
 
     def take_best(self) -> int:
         """Load the weights to publish: the best ones, or the last where nothing was held out. Returns their step."""

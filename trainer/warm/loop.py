@@ -16,8 +16,9 @@ from trainer.warm import checkpoint
 from trainer.warm.batch import Share
 from trainer.warm.budget import TokenBudget
 from trainer.warm.evaluate import look_up_references
+from trainer.warm.failures import DIVERGED, NOT_A_NUMBER, does_not_fit
 from trainer.warm.finish import adapter_dir, finish
-from trainer.warm.job import PATIENCE_WITH_NAN, Job
+from trainer.warm.job import Job
 from trainer.warm.limits import Limits
 from trainer.warm.memory import memory_may_run_out
 from trainer.warm.model import BaseModel
@@ -218,6 +219,9 @@ class Loop:
             return
         if not evaluation.done:
             return
+        if evaluation.served:
+            self._served(active)
+            return
         best = job.end_evaluation()
         active.progress.resume_clock()
         if job.state.valid_loss == evaluation.valid_loss:  # finite: JSON has no other numbers
@@ -256,7 +260,24 @@ class Loop:
 
     def _finish(self, active: Active) -> None:
         active.progress.flush()
-        self._guarded(active, self._export)
+        if self._base.quantization is None or not active.job.wants_served_evaluation():
+            self._guarded(active, self._export)
+            return
+        # It may take minutes on a large model, so that its steps are made durable first.
+        self._guarded(active, self._checkpoint)
+        active.job.begin_served_evaluation()
+
+    def _served(self, active: Active) -> None:
+        """What is published has been evaluated as an engine will compute it."""
+        if not active.job.end_served_evaluation():
+            self._fail(active, "not_servable", NOT_A_NUMBER)
+            return
+        state = active.job.state
+        log.info(
+            "%s: held-out loss %.4f on the quantised base, %.4f as served",
+            *(active.job.identity.job_id, state.best_valid_loss, state.served_valid_loss),
+        )
+        self._finish(active)
 
     def _export(self, active: Active) -> None:
         identity = active.job.identity
@@ -305,26 +326,7 @@ class Loop:
             log.warning("%s: gradient checkpointing from now on", alone.job.identity.job_id)
             alone.tight = True
             return
-        self._fail(alone, "out_of_memory", _does_not_fit(tokens, self.budget, alone.job))
-
-
-DIVERGED = (
-    f"The gradient was not finite {PATIENCE_WITH_NAN} steps in a row. "
-    "A lower learning rate helps most often; the default is 2e-4."
-)
-
-
-def _does_not_fit(tokens: int, budget: TokenBudget, job: Job) -> str:
-    """What was tried, with numbers, and what helps, best first."""
-    sample, tried = "sample", ", gradient checkpointing included"
-    if job.evaluation is not None:  # which has no gradient
-        sample, tried = "held-out sample", ""
-    return (
-        f"One {sample} of {tokens} tokens does not fit into memory{tried}."
-        f"{budget.numbers()} What helps, best first: a lower max_seq_length (it is "
-        f"{job.spec.max_seq_length}), fewer jobs at once (trainer.max_jobs), a lower rank (it is "
-        f"{job.spec.lora.rank}), a smaller base model."
-    )
+        self._fail(alone, "out_of_memory", does_not_fit(tokens, self.budget, alone.job))
 
 
 def _wants_rows(job: Job) -> bool:

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from trainer.warm.adapter import Adapter, Factors, LinearShape, Siblings
+from trainer.warm.frozen import Keeper, stack
 from trainer.warm.products import Block, Masks, Part, blocks_of
 
 
@@ -79,21 +80,24 @@ class LinearGroup(nn.Module):
     are called with the very same input.
     """
 
-    def __init__(self, names: Siblings, layers: Sequence[nn.Linear], routing: Routing) -> None:
+    def __init__(
+        self, names: Siblings, layers: Sequence[nn.Linear], routing: Routing, keeper: Keeper
+    ) -> None:
         super().__init__()
         self.names = names
-        self.weight = nn.Parameter(_stack([layer.weight for layer in layers]), requires_grad=False)
+        self.inputs = layers[0].in_features
+        self.frozen = keeper.keep(names, stack([layer.weight for layer in layers]))
         biases = [layer.bias for layer in layers if layer.bias is not None]
-        self.bias = nn.Parameter(_stack(biases), requires_grad=False) if biases else None
+        self.bias = nn.Parameter(stack(biases), requires_grad=False) if biases else None
         self.widths = [layer.out_features for layer in layers]
         self.routing = routing
 
     @property
     def shapes(self) -> dict[str, LinearShape]:
         """Outputs and inputs of each layer."""
-        inputs = self.weight.shape[1]
         return {
-            name: (outputs, inputs) for name, outputs in zip(self.names, self.widths, strict=True)
+            name: (outputs, self.inputs)
+            for name, outputs in zip(self.names, self.widths, strict=True)
         }
 
     def output(self, index: int, x: Tensor) -> Tensor:
@@ -119,7 +123,7 @@ class LinearGroup(nn.Module):
         routing = self.routing
         blocks = list(blocks_of(self._parts(x_TI), routing.ranks_together, routing.masks))
         if not blocks and not torch.is_grad_enabled():
-            return linear(x, self.weight, self.bias)
+            return linear(x, self.frozen.dense(), self.bias)
         y_TO = SegmentedLora.apply(x_TI, self.routing.anchor, self, blocks)
         return y_TO.view(*x.shape[:-1], -1)
 
@@ -150,17 +154,13 @@ class LoraLinear(nn.Module):
     def weight(self) -> Tensor:
         """Its rows of the group's weights, for model code that looks at dtype or device."""
         start = sum(self.group.widths[: self.index])
-        rows: Tensor = self.group.weight[start : start + self.group.widths[self.index]]
+        rows: Tensor = self.group.frozen.dense()[start : start + self.group.widths[self.index]]
         return rows
 
     def forward(self, x: Tensor) -> Tensor:
         """As `nn.Linear`, plus the adapters."""
         y: Tensor = self.group.output(self.index, x)
         return y
-
-
-def _stack(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0].detach() if len(tensors) == 1 else torch.cat([t.detach() for t in tensors])
 
 
 def _draw_dropout(segment: Segment, factors: Factors, x_TI: Tensor) -> tuple[Tensor, ...]:
@@ -196,7 +196,7 @@ class SegmentedLora(torch.autograd.Function):
         blocks: list[Block],
     ) -> Tensor:
         """[T, I] to [T, O]."""
-        y_TO = linear(x_TI, group.weight, group.bias)
+        y_TO = linear(x_TI, group.frozen.dense(), group.bias)
         spans = _spans(group.widths)
         hidden = []
         for block in blocks:
@@ -213,7 +213,7 @@ class SegmentedLora(torch.autograd.Function):
         group: LinearGroup = ctx.group
         group.routing.breathe()
         x_TI, *hidden = ctx.saved_tensors
-        dx_TI = dy_TO @ group.weight if ctx.needs_input_grad[0] else None
+        dx_TI = dy_TO @ group.frozen.dense() if ctx.needs_input_grad[0] else None
         spans = _spans(group.widths)
         for block, h_NS in zip(ctx.blocks, hidden, strict=True):
             own = slice(block.start, block.stop)

@@ -5,6 +5,7 @@ Shapes: T tokens, N target positions, D hidden size, V vocabulary.
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from adapters.records import LoraSpec
 from trainer.warm.adapter import Adapter, LinearShape, Siblings, choose_layers
 from trainer.warm.attention import PACKED, register
 from trainer.warm.batch import MicroBatch, Share, assemble
+from trainer.warm.frozen import AsTheyAre, Keeper, Quantization, keeper_for
 from trainer.warm.lora import LinearGroup, LoraLinear, Routing
 from trainer.warm.loss import Head, cross_entropy
 from trainer.warm.objective import CrossEntropy
@@ -49,6 +51,17 @@ class BaseModel:
     stop_tokens: frozenset[int]
     device: torch.device
     dtype: torch.dtype
+    #: Of the linear layers' weights.
+    keeper: Keeper
+
+    @property
+    def quantization(self) -> str | None:
+        """How weights are held where it is not how they are served."""
+        return self.keeper.quantization
+
+    def as_served(self) -> AbstractContextManager[None]:
+        """Inside, the model computes what an engine computes, from weights that are not quantised."""
+        return self.keeper.as_served()
 
     @property
     def loss_dtype(self) -> torch.dtype:
@@ -118,21 +131,45 @@ class BaseModel:
                     layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
-def load(directory: Path, device: torch.device, dtype: torch.dtype) -> BaseModel:
+def load(
+    directory: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: Quantization = "none",
+) -> BaseModel:
     """Load a prepared base model and prove that the packed computation equals its own.
 
     Raises:
         UnsupportedBaseModel: the directory is not prepared, or the proof fails.
+        InvalidValue: it cannot be quantised as asked.
     """
     card = read_base_card(directory)
     if card is None:
         raise UnsupportedBaseModel(f"{directory} has no base model card: prepare it first.")
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).to(device).eval()
-    return adopt(model, AutoTokenizer.from_pretrained(directory), card)
+    keeper = keeper_for(quantization, directory, device, dtype)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
+    if keeper.quantization is None:  # else it may be larger than the device: moved group by group
+        model = model.to(device)
+    return adopt(model, AutoTokenizer.from_pretrained(directory), card, keeper, device)
 
 
-def adopt(model: Any, tokenizer: Any, card: BaseModelCard) -> BaseModel:
-    """Take over a transformers model: freeze it, replace its linear layers, switch its attention."""
+def adopt(
+    model: Any,
+    tokenizer: Any,
+    card: BaseModelCard,
+    keeper: Keeper | None = None,
+    device: torch.device | None = None,
+) -> BaseModel:
+    """Take over a transformers model: freeze it, replace its linear layers, switch its attention.
+
+    Args:
+        model: lies where its own logits can be computed.
+        tokenizer: its tokenizer.
+        card: of the model.
+        keeper: how to hold the weights of its linear layers; as they are, unless said otherwise.
+        device: where all of it is to lie in the end; where it is, unless said otherwise.
+    """
+    keeper = keeper or AsTheyAre()
     register()
     model.requires_grad_(requires_grad=False)
     routing = Routing()
@@ -141,7 +178,8 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard) -> BaseModel:
         raise UnsupportedBaseModel(f"{type(model).__name__} has no nn.Linear layer to adapt.")
     with find_siblings(layers) as siblings:
         native_logits_TV = _native_logits(model)
-    linears = _replace_linears(model, layers, siblings, routing)
+    linears = _replace_linears(model, layers, siblings, routing, keeper)
+    model.to(device or model.device)
     model.set_attn_implementation(PACKED)
     base = BaseModel(
         card=card,
@@ -154,8 +192,12 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard) -> BaseModel:
         stop_tokens=_stop_tokens(model, tokenizer),
         device=model.device,
         dtype=model.dtype,
+        keeper=keeper,
     )
-    _prove(base, native_logits_TV)
+    with (
+        base.as_served()
+    ):  # quantising changes logits; the computation has to be right all the same
+        _prove(base, native_logits_TV)
     return base
 
 
@@ -170,12 +212,21 @@ def decoder_linears(model: Any) -> dict[str, nn.Linear]:
 
 
 def _replace_linears(
-    model: Any, layers: dict[str, nn.Linear], siblings: Sequence[Siblings], routing: Routing
+    model: Any,
+    layers: dict[str, nn.Linear],
+    siblings: Sequence[Siblings],
+    routing: Routing,
+    keeper: Keeper,
 ) -> dict[str, LinearShape]:
-    """In groups; a group is a submodule beside its first layer, so that it moves and is saved with it."""
+    """In groups; a group is a submodule beside its first layer, so that it moves and is saved with it.
+
+    One after the other, and what is replaced is let go: quantising needs memory for one group more than the model.
+    """
     shapes: dict[str, LinearShape] = {}
+    held = 0
     for names in siblings:
-        group = LinearGroup(names, [layers.pop(name) for name in names], routing)
+        group = LinearGroup(names, [layers.pop(name) for name in names], routing, keeper)
+        held += group.frozen.held_bytes
         for index, name in enumerate(names):
             parent_path, _, child = name.rpartition(".")
             parent = model.get_submodule(parent_path)
@@ -183,6 +234,7 @@ def _replace_linears(
                 parent.add_module(f"graft_{child}_group", group)
             setattr(parent, child, LoraLinear(group, index))
         shapes |= group.shapes
+    log.info("the weights of %d linear layers take %.1f MB", len(shapes), held / 1e6)
     order = [name for names in siblings for name in names]
     return {name: shapes[name] for name in order}
 
@@ -241,6 +293,7 @@ def _prove(base: BaseModel, native_TV: Tensor) -> None:
         ValueError,
     ) as error:  # from our attention, or a model that takes no position_ids
         raise UnsupportedBaseModel(f"{base.card.architecture}: {error}") from error
+    native_TV = native_TV.to(packed_TV.device)
     error_T = (packed_TV - native_TV).norm(dim=-1) / native_TV.norm(dim=-1)
     worst = float(error_T.max())
     log.info("packed logits differ from the model's own by %.1e at most", worst)

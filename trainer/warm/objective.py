@@ -92,6 +92,9 @@ class Objective(Protocol):
     def judge(self, samples: Sequence[Sample], losses_N: Tensor) -> Judged:
         """The loss, and its derivative."""
 
+    def anew(self) -> "Objective":
+        """The same, for a base model of other weights: what the reference has seen does not hold there."""
+
 
 class CrossEntropy:
     """Supervised training and continued pre-training: the mean of token losses, by weight."""
@@ -115,6 +118,10 @@ class CrossEntropy:
         """A weighted sum."""
         weights_N = stack_weights(samples).to(losses_N)
         return Judged((losses_N * weights_N).sum(), weights_N)
+
+    def anew(self) -> "CrossEntropy":
+        """Nothing is remembered."""
+        return self
 
 
 class Preference:
@@ -160,6 +167,11 @@ class Preference:
         return Judged(
             -logsigmoid(margin_S).sum(), per_row.repeat_interleave(counts), (margin_S > 0).sum()
         )
+
+    def anew(self) -> "Preference":
+        """With the reference's view still to be taken."""
+        assert self.reference is not None
+        return Preference(self.beta, Reference(self.reference.adapter))
 
 
 def objective_of(method: Method, parent: Adapter | None) -> Objective:

@@ -27,6 +27,7 @@ from trainer.warm.attention import (
     pieces_of,
 )
 from trainer.warm.batch import assemble
+from trainer.warm.frozen import AsTheyAre
 from trainer.warm.lora import LinearGroup, Routing, Segment
 from trainer.warm.loss import Head, Wanted, cross_entropy
 from trainer.warm.rows import Row
@@ -157,7 +158,7 @@ def test_a_layer_with_two_jobs_and_dropout_equals_autograd():
     for adapter in adapters:
         randomise(adapter)
     segments = (Segment(0, 4, adapters[0], ((0, 4, 9),)), Segment(4, 7, adapters[1], ((4, 7, 9),)))
-    layer = LinearGroup(("it",), [plain], Routing(segments=segments))
+    layer = LinearGroup(("it",), [plain], Routing(segments=segments), AsTheyAre())
     x_TI = torch.randn(8, 6, dtype=torch.float64, requires_grad=True)
     dy_TO = torch.randn(8, 5, dtype=torch.float64)
     y_TO = layer(x_TI)

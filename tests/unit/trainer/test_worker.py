@@ -224,6 +224,33 @@ def test_the_gate_lets_live_move_only_to_what_beats_the_base(
     assert (ledger.registry.get("support-bot").live is not None) == live
 
 
+def test_training_on_a_quantised_base_is_judged_and_told_by_what_is_served(
+    worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
+) -> None:
+    process.valid_loss, process.served_valid_loss = 1.0, 1.25
+    job = finish(worker, ledger, submit(ledger, tmp_path))
+    assert job.progress.valid_loss == 1.25
+    (event,) = [one for one in ledger.jobs.events(job.id) if "unquantised" in one.message]
+    assert "nf4, with a validation loss of 1.0000 there" in event.message
+    assert "1.2500, a gap of +0.2500; the base model alone 2.0000" in event.message
+    assert event.data == {
+        "quantization": "nf4",
+        "valid_loss": 1.0,
+        "served_valid_loss": 1.25,
+        "base_valid_loss": 2.0,
+    }
+    assert ledger.registry.get("support-bot").live.number == 1
+
+
+def test_what_is_only_better_on_the_quantised_base_does_not_go_live(
+    worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
+) -> None:
+    process.valid_loss, process.served_valid_loss = 1.0, 2.5
+    job = finish(worker, ledger, submit(ledger, tmp_path, gate="auto"))
+    assert job.fine_tuned_model == "support-bot@1"
+    assert ledger.registry.get("support-bot").live is None
+
+
 def test_a_worker_that_is_told_to_stop_gives_its_job_back(
     worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
 ) -> None:
