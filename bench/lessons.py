@@ -26,6 +26,7 @@ from trainer.messages import Stepped
 from trainer.warm.adapter import Adapter, suffixes
 from trainer.warm.data import Dataset
 from trainer.warm.export import PREFIX, export
+from trainer.warm.heap import keep_freed_memory
 from trainer.warm.job import Identity, Job
 from trainer.warm.limits import limits_for
 from trainer.warm.loop import Loop
@@ -46,7 +47,11 @@ class OurLoop:
 
     @classmethod
     def of_directory(cls, directory: Path) -> "OurLoop":
-        """On a prepared base model, in float32 on the CPU."""
+        """On a prepared base model, in float32 on the CPU.
+
+        The heap is set as in the warm process, for everyone who trains in this one.
+        """
+        keep_freed_memory()
         return cls(load(directory, torch.device("cpu"), torch.float32))
 
     @classmethod

@@ -18,6 +18,7 @@ from adapters.errors import GraftError
 from adapters.settings import LedgerSettings
 from trainer.settings import TrainerSettings
 from trainer.warm.base import prepare
+from trainer.warm.heap import keep_freed_memory
 from trainer.warm.limits import limits_for
 from trainer.warm.mailbox import Mailbox, WorkerGone
 from trainer.warm.model import UnsupportedBaseModel, load
@@ -73,6 +74,7 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Nam
     device, model_id = _device(parsed.device), parsed.base_id
     if device.type == "cpu":
         os.nice(NICENESS)
+        keep_freed_memory()
     with socket.socket(fileno=parsed.fd) as connection:
         prepare(ledger, model_id)
         dtype = choose_dtype(device, settings.dtype)
