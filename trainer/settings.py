@@ -18,6 +18,8 @@ class TrainerSettings(Section):
     #: In what the base model computes; auto: float32 on a CPU, on a GPU the first of bfloat16, float16 and float32 that
     #: it is good at.
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    #: Devices that one training process spans: each holds a part of the base model, all train every job.
+    ranks: int = Field(1, ge=1)
     #: CPU threads of one training process; 0 means all cores while nobody else wants them, and half of them otherwise.
     threads: int = Field(0, ge=0)
     #: Upper bound on the tokens of one micro-batch; 0 means 1024 on a CPU and 32768 on a GPU.

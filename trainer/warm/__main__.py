@@ -1,25 +1,26 @@
 """`python -m trainer.warm BASE_ID --fd N` trains; `python -m trainer.warm --prepare [BASE_ID]` only prepares.
 
-N is a socket inherited from the worker. Standard output and error are logs.
+N is a socket inherited from the worker. Standard output and error are logs. `--follow` is for further ranks, which the
+process starts by itself (launch.py).
 """
 
 import argparse
-import ctypes
 import logging
 import os
-import signal
 import socket
 import sys
+from contextlib import ExitStack
 
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from adapters.errors import GraftError
+from adapters.errors import GraftError, InvalidValue
 from adapters.settings import LedgerSettings
 from trainer.settings import TrainerSettings
 from trainer.warm.base import prepare
+from trainer.warm.launch import Place, die_with_parent, follow, lead
 from trainer.warm.loop import Limits
-from trainer.warm.mailbox import Mailbox, WorkerGone
+from trainer.warm.mailbox import Following, Mailbox, WorkerGone
 from trainer.warm.memory import meter_for
 from trainer.warm.model import UnsupportedBaseModel, load
 from trainer.warm.precision import choose_dtype
@@ -32,15 +33,14 @@ log = logging.getLogger("trainer.warm")
 NICENESS = 10
 #: Beyond these, larger micro-batches were not faster.
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
-#: From <linux/prctl.h>.
-PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
     """The exit status."""
     parsed = _parse(arguments)
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.INFO,
+        format=f"%(asctime)s %(levelname)s {_whose(parsed.follow)}%(name)s: %(message)s",
     )
     disable_progress_bar()
     ledger, settings = LedgerSettings(), TrainerSettings()
@@ -49,8 +49,8 @@ def main(arguments: list[str]) -> int:
             for model_id in [parsed.base_id] if parsed.base_id else ledger.base_model_ids:
                 print(prepare(ledger, model_id))
             return 0
-        _die_with_worker()
-        _run(ledger, settings, parsed.base_id, parsed.fd)
+        die_with_parent()
+        _run(ledger, settings, parsed)
     except WorkerGone as gone:
         log.warning("stopping: %s", gone)
         return 1
@@ -64,35 +64,60 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.warm", description=__doc__)
     parser.add_argument("base_id", nargs="?", help="id of a configured base model")
     parser.add_argument("--fd", type=int, help="inherited socket to the worker")
+    parser.add_argument("--follow", type=Place.parse, help="where a further rank belongs")
     parser.add_argument("--prepare", action="store_true", help="prepare base models, then exit")
     parsed = parser.parse_args(arguments)
-    if not parsed.prepare and (parsed.base_id is None or parsed.fd is None):
+    complete = parsed.base_id is not None and (parsed.fd is not None or parsed.follow is not None)
+    if not parsed.prepare and not complete:
         parser.error("give BASE_ID and --fd, or --prepare")
     return parsed
 
 
-def _run(ledger: LedgerSettings, settings: TrainerSettings, model_id: str, descriptor: int) -> None:
-    device = _device(settings)
-    if device.type == "cpu":
-        os.nice(NICENESS)
-    with socket.socket(fileno=descriptor) as connection:
-        prepare(ledger, model_id)
-        base = load(ledger.base_model_dir(model_id), device, choose_dtype(device, settings.dtype))
+def _whose(place: Place | None) -> str:
+    return "" if place is None else f"rank {place.rank} "
+
+
+def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Namespace) -> None:
+    place: Place | None = parsed.follow
+    device = _device(settings, 0 if place is None else place.rank)
+    with ExitStack() as stack:
+        mailbox: Mailbox | Following
+        if place is None:
+            if device.type == "cpu":
+                os.nice(NICENESS)  # the other ranks inherit it
+            mailbox = Mailbox(stack.enter_context(socket.socket(fileno=parsed.fd)))
+            prepare(ledger, parsed.base_id)
+            crew = stack.enter_context(lead(settings.ranks, parsed.base_id, device))
+        else:
+            mailbox = Following()
+            crew = stack.enter_context(follow(place, device))
+        dtype = choose_dtype(device, settings.dtype)
+        base = load(ledger.base_model_dir(parsed.base_id), device, dtype, crew)
         budget = settings.token_budget or TOKEN_BUDGET[device.type]
         limits = Limits(budget, settings.checkpoint_seconds, meter_for(device))
-        WarmProcess(base, Mailbox(connection), limits, threads_for(settings.threads)).run()
+        WarmProcess(base, mailbox, limits, threads_for(_threads(settings))).run()
 
 
-def _device(settings: TrainerSettings) -> torch.device:
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
+def _device(settings: TrainerSettings, rank: int) -> torch.device:
+    """Each rank has its own. Raises InvalidValue where there are too few."""
+    if settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if settings.ranks == 1:
+        return torch.device("cuda")
+    if settings.ranks > torch.cuda.device_count():
+        raise InvalidValue(
+            f"trainer.ranks is {settings.ranks}, but there are {torch.cuda.device_count()} GPUs."
+        )
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    return device
 
 
-def _die_with_worker() -> None:
-    """Have the kernel kill us when the worker dies, however busy we are. Linux only; elsewhere the socket tells."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _threads(settings: TrainerSettings) -> int:
+    """Of this rank. Several ranks divide the cores once and for all: each would take the others for strangers."""
+    if settings.threads or settings.ranks == 1:
+        return settings.threads
+    return max(1, (os.cpu_count() or 1) // settings.ranks)
 
 
 if __name__ == "__main__":

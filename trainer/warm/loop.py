@@ -13,13 +13,14 @@ import torch
 
 from trainer.messages import Checkpointed, Evaluated, Failed, Finished
 from trainer.warm import checkpoint
-from trainer.warm.batch import Share
+from trainer.warm.batch import Share, by_share
 from trainer.warm.budget import TokenBudget
 from trainer.warm.evaluate import look_up_references
 from trainer.warm.finish import adapter_dir, finish
 from trainer.warm.job import PATIENCE_WITH_NAN, Job
 from trainer.warm.memory import Blind, Meter, OutOfMemory, memory_may_run_out
 from trainer.warm.model import BaseModel
+from trainer.warm.parts import largest_part
 from trainer.warm.progress import ProgressReporter, Send
 
 log = logging.getLogger(__name__)
@@ -63,12 +64,16 @@ class Loop:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._base = base
+        self._crew = base.crew
         self._send = send
         self._limits = limits
         self._clock = clock
         self.budget = TokenBudget(limits.token_budget, limits.meter)
         self._active: dict[str, Active] = {}
         self._turns = 0
+        # Of the current turn, the same for all ranks: tokens that one may have in a pass, and the time.
+        self._room = self.budget.tokens
+        self._now = 0.0
 
     @property
     def idle(self) -> bool:
@@ -85,7 +90,8 @@ class Loop:
         if self._base.dtype is torch.float16:
             job.state.scale.begin()
         reporter = ProgressReporter(self._send, self._clock)
-        self._active[job.identity.job_id] = Active(job, reporter, self._clock(), prove_past)
+        now = self._crew.agree(self._clock())
+        self._active[job.identity.job_id] = Active(job, reporter, now, prove_past)
 
     def drop(self, job_id: str) -> bool:
         """Forget a job. Returns whether it was here."""
@@ -98,6 +104,8 @@ class Loop:
 
     def turn(self) -> None:
         """One micro-batch of training, then one of each evaluation in progress. Raises Interrupted between passes."""
+        self._room = self._crew.least(self.budget.tokens)
+        self._now = self._crew.agree(self._clock())
         try:
             shares = self._collect()
             self._compute(shares)
@@ -111,7 +119,7 @@ class Loop:
     # -- the three verbs
 
     def _collect(self) -> dict[str, Share]:
-        """Samples of every job that is in the middle of training, up to the token budget; at least one.
+        """Samples of every job that is in the middle of training, up to the token budget of all ranks; at least one.
 
         Jobs take turns at being first, and each may take an equal part of what is left, so that nobody starves; what a
         small job leaves goes to those after it.
@@ -119,7 +127,7 @@ class Loop:
         training = [a.job for a in self._active.values() if _wants_rows(a.job)]
         self._turns += 1
         at = self._turns % max(1, len(training))
-        left = self.budget.tokens
+        left = self._room * self._crew.size
         shares: dict[str, Share] = {}
         for waiting, job in zip(
             range(len(training), 0, -1), training[at:] + training[:at], strict=True
@@ -135,7 +143,7 @@ class Loop:
         if not shares:
             return
         active = [self._active[job_id] for job_id in shares]
-        tokens = sum(share.tokens for share in shares.values())
+        tokens = largest_part(list(shares.values()), self._crew.size, self._room)
         try:
             with memory_may_run_out(), self.budget.spent(tokens):
                 self._base.checkpoint_layers(on=any(one.tight for one in active))
@@ -151,9 +159,8 @@ class Loop:
 
     def _forward_backward(self, shares: list[Share]) -> list[float]:
         """The sum of the losses of each share's samples."""
-        look_up_references(shares, self._base)
-        batch = self._base.assemble(shares)
-        parts = batch.by_share(self._base.train(batch))
+        look_up_references(shares, self._base, self._room)
+        parts = by_share(shares, self._base.train(shares, self._room))
         totals = [
             share.objective.judge(share.samples, losses_N).total
             for share, losses_N in zip(shares, parts, strict=True)
@@ -169,6 +176,7 @@ class Loop:
             job = active.job
             if not job.step_complete:
                 continue
+            self._crew.sum_(job.adapter.gradient_P)
             done = job.finish_step()
             if done is None:  # once more, with the loss scaled less
                 continue
@@ -200,10 +208,10 @@ class Loop:
         assert evaluation is not None
         try:
             with memory_may_run_out():
-                evaluation.advance(self._base, self.budget.tokens)
+                evaluation.advance(self._base, self._room)
         except OutOfMemory:
-            alone = evaluation.alone(self.budget.tokens)
-            self._make_do(self.budget.tokens, active if alone else None)
+            alone = evaluation.alone(self._room * self._crew.size)
+            self._make_do(self._room, active if alone else None)
             return
         if not evaluation.done:
             return
@@ -233,12 +241,13 @@ class Loop:
         proven = active.prove_past is not None and active.job.state.step > active.prove_past
         if proven:
             active.prove_past = None
-        return proven or self._clock() - active.checkpointed_at >= self._limits.checkpoint_seconds
+        return proven or self._now - active.checkpointed_at >= self._limits.checkpoint_seconds
 
     def _checkpoint(self, active: Active) -> None:
         active.progress.flush()
-        checkpoint.save(active.job)
-        active.checkpointed_at = self._clock()
+        if self._crew.rank == 0:
+            checkpoint.save(active.job)
+        active.checkpointed_at = self._now
         identity = active.job.identity
         step = active.job.state.step
         self._send(Checkpointed(job_id=identity.job_id, attempt=identity.attempt, step=step))
@@ -261,14 +270,18 @@ class Loop:
         )
 
     def _guarded(self, active: Active, act: Callable[[Active], None]) -> None:
-        """A full disk is one job's trouble, not everyone's."""
+        """A full disk is one job's trouble, not everyone's; but all ranks have to know of it."""
+        trouble: str | None = None
         try:
             act(active)
         except OSError as error:
             if isinstance(error, ConnectionError):  # the worker is gone
                 raise
             log.exception("%s cannot write its files", active.job.identity.job_id)
-            self._fail(active, "storage_error", f"Files cannot be written: {error}", retryable=True)
+            trouble = f"Files cannot be written: {error}"
+        trouble = self._crew.agree(trouble)
+        if trouble is not None:
+            self._fail(active, "storage_error", trouble, retryable=True)
 
     def _fail(self, active: Active, code: str, message: str, *, retryable: bool = False) -> None:
         identity = active.job.identity

@@ -21,9 +21,11 @@ from adapters.records import LoraSpec
 from trainer.warm.adapter import Adapter, LinearShape, Siblings, choose_layers
 from trainer.warm.attention import PACKED, register
 from trainer.warm.batch import MicroBatch, Share, assemble
+from trainer.warm.crew import Crew, Solo
 from trainer.warm.lora import LinearGroup, LoraLinear, Routing
 from trainer.warm.loss import Head, cross_entropy
 from trainer.warm.objective import CrossEntropy
+from trainer.warm.parts import over_ranks
 from trainer.warm.rows import Row, Sample
 from trainer.warm.siblings import find_siblings
 
@@ -49,6 +51,8 @@ class BaseModel:
     stop_tokens: frozenset[int]
     device: torch.device
     dtype: torch.dtype
+    #: The processes that hold it together.
+    crew: Crew
 
     @property
     def loss_dtype(self) -> torch.dtype:
@@ -87,22 +91,33 @@ class BaseModel:
         hidden_ND = self.hidden(batch).index_select(0, batch.predicts_N)
         return cross_entropy(hidden_ND, self.head, batch.wanted)
 
-    def train(self, batch: MicroBatch) -> Tensor:
-        """Forward and backward: adds to each adapter's gradient, and returns each target token's loss [N]."""
+    def train(self, shares: Sequence[Share], room: int) -> Tensor:
+        """Forward and backward: adds to each adapter's gradient, and returns each target token's loss [N].
+
+        With several ranks, each adds the gradient of its own samples (at most `room` tokens in a pass, or one sample),
+        and all know all losses.
+        """
+        return over_ranks(self.crew, shares, room, self._train, backward=True)
+
+    def look(self, shares: Sequence[Share], room: int) -> Tensor:
+        """Each target token's loss [N], without gradient. See `train`."""
+        return over_ranks(self.crew, shares, room, self._look, backward=False)
+
+    def _train(self, shares: Sequence[Share]) -> Tensor:
+        batch = self.assemble(shares)
         # Around both, since checkpointed layers are computed again in the backward pass.
         with self.routing.to(batch.segments, batch.tokens_T.numel()):
             total, losses_N = self.losses(batch)
             total.backward()
         return losses_N
 
-    def look(self, shares: Sequence[Share]) -> Tensor:
-        """Each target token's loss [N], without gradient."""
+    def _look(self, shares: Sequence[Share]) -> Tensor:
         with torch.no_grad():
             return self.losses(self.assemble(shares))[1]
 
     def row_losses(self, row: Row, adapter: Adapter | None) -> Tensor:
         """Each target token's loss [N] in one row, without gradient."""
-        return self.look([Share([Sample((row,))], adapter, CrossEntropy())])
+        return self.look([Share([Sample((row,))], adapter, CrossEntropy())], len(row))
 
     def checkpoint_layers(self, *, on: bool) -> None:
         """Gradient checkpointing (Chen et al., arXiv:1604.06174).
@@ -118,7 +133,9 @@ class BaseModel:
                 layer.training = on
 
 
-def load(directory: Path, device: torch.device, dtype: torch.dtype) -> BaseModel:
+def load(
+    directory: Path, device: torch.device, dtype: torch.dtype, crew: Crew | None = None
+) -> BaseModel:
     """Load a prepared base model and prove that the packed computation equals its own.
 
     Raises:
@@ -127,12 +144,17 @@ def load(directory: Path, device: torch.device, dtype: torch.dtype) -> BaseModel
     card = read_base_card(directory)
     if card is None:
         raise UnsupportedBaseModel(f"{directory} has no base model card: prepare it first.")
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).to(device).eval()
-    return adopt(model, AutoTokenizer.from_pretrained(directory), card)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
+    if (
+        crew is None or crew.size == 1
+    ):  # else it may be larger than the device: moved layer by layer
+        model = model.to(device)
+    return adopt(model, AutoTokenizer.from_pretrained(directory), card, crew)
 
 
-def adopt(model: Any, tokenizer: Any, card: BaseModelCard) -> BaseModel:
-    """Take over a transformers model: freeze it, replace its linear layers, switch its attention."""
+def adopt(model: Any, tokenizer: Any, card: BaseModelCard, crew: Crew | None = None) -> BaseModel:
+    """Take over a transformers model: freeze it, replace its linear layers, switch its attention, spread it."""
+    crew = crew or Solo()
     register()
     model.requires_grad_(requires_grad=False)
     routing = Routing()
@@ -143,6 +165,7 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard) -> BaseModel:
         native_logits_TV = _native_logits(model)
     linears = _replace_linears(model, layers, siblings, routing)
     model.set_attn_implementation(PACKED)
+    crew.spread(model)
     base = BaseModel(
         card=card,
         tokenizer=tokenizer,
@@ -154,6 +177,7 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard) -> BaseModel:
         stop_tokens=_stop_tokens(model, tokenizer),
         device=model.device,
         dtype=model.dtype,
+        crew=crew,
     )
     _prove(base, native_logits_TV)
     return base
@@ -241,6 +265,7 @@ def _prove(base: BaseModel, native_TV: Tensor) -> None:
         ValueError,
     ) as error:  # from our attention, or a model that takes no position_ids
         raise UnsupportedBaseModel(f"{base.card.architecture}: {error}") from error
+    native_TV = native_TV.to(packed_TV.device)
     error_T = (packed_TV - native_TV).norm(dim=-1) / native_TV.norm(dim=-1)
     worst = float(error_T.max())
     log.info("packed logits differ from the model's own by %.1e at most", worst)

@@ -14,6 +14,7 @@ from adapters.manifest import BaseModelCard
 from adapters.records import EarlyStopping, LoraSpec, OptimizerSpec, TrainingSpec
 from trainer.warm.adapter import Adapter
 from trainer.warm.batch import Share
+from trainer.warm.crew import Crew
 from trainer.warm.data import Dataset
 from trainer.warm.job import Identity, Job
 from trainer.warm.loop import Limits, Loop
@@ -75,7 +76,9 @@ def load_tiny(directory: Path, dtype: torch.dtype = torch.float32) -> LlamaForCa
     return LlamaForCausalLM.from_pretrained(directory, dtype=dtype).eval()
 
 
-def make_base(directory: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
+def make_base(
+    directory: Path, dtype: torch.dtype = torch.float32, crew: Crew | None = None
+) -> BaseModel:
     card = BaseModelCard(
         id="tiny",
         digest="d",
@@ -94,7 +97,7 @@ def make_base(directory: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
         ),
     )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
-    return adopt(load_tiny(directory, dtype), tokenizer, card)
+    return adopt(load_tiny(directory, dtype), tokenizer, card, crew)
 
 
 def random_rows(count: int, *, seed: int, shortest: int = 6, longest: int = 40) -> tuple[Row, ...]:
