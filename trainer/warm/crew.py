@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Crew(Protocol):
-    """All ranks, as each of them sees them. Every method but `spread` must be called by all ranks in the same order."""
+    """All ranks, as each of them sees them. All ranks must call the methods in the same order."""
 
     @property
     def rank(self) -> int:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ import torch
 import torch.distributed as dist
 
 from trainer.warm.crew import Crew, Solo
+from trainer.warm.mailbox import WorkerGone
 from trainer.warm.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
 #: How long ranks wait for one that has hung. One that died is noticed at once.
 TIMEOUT = timedelta(minutes=10)
+TO_TELL_SECONDS = 1.0
 #: Exit status of rank 0 where another rank has died.
 LOST_A_RANK = 3
 #: From <linux/prctl.h>.
@@ -83,6 +86,11 @@ def lead(ranks: int, base_id: str, device: torch.device) -> Iterator[Crew]:
         with _group(store, 0, ranks, device):
             yield Ranks(device)
             ending.set()
+    except (
+        RuntimeError
+    ):  # from a collective, perhaps because of a death that `_watch` is about to tell
+        time.sleep(TO_TELL_SECONDS)
+        raise
     finally:
         ending.set()
         for follower in followers:
@@ -95,10 +103,10 @@ def follow(place: Place, device: torch.device) -> Iterator[Crew]:
     """The crew of the leader that has started this process.
 
     Raises:
-        ConnectionError: the leader is gone already.
+        WorkerGone: the leader is gone already, and its worker is or will be.
     """
     if os.getppid() != place.leader:  # it died before we asked to die with it
-        raise ConnectionError("the leader is gone")
+        raise WorkerGone("the leader is gone")
     store = dist.TCPStore(HERE, place.port, timeout=TIMEOUT)
     with _group(store, place.rank, place.size, device):
         yield Ranks(device)

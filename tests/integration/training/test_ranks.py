@@ -43,7 +43,8 @@ from trainer.warm.model import BaseModel
 from trainer.warm.parts import deal, deal_out, idle_share
 from trainer.warm.rows import Sample
 
-PATIENCE = 60.0
+#: Each rank imports torch and transformers, with the niceness of training.
+PATIENCE = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -340,6 +341,7 @@ def start(model_dir, tmp_path):
         home.mkdir()
         (home / "graft.yaml").write_text(json.dumps(config))
         started.append(Warm(home))
+        started[-1].connection.settimeout(PATIENCE)
         return started[-1]
 
     yield start
@@ -372,8 +374,8 @@ def _adapter(directory: Path) -> dict[str, torch.Tensor]:
 
 
 def test_ranks_obey_orders_die_together_and_continue_in_another_number(start, tmp_path):
-    straight, order, kept = _train_until_a_rank_dies(start(ranks=3), tmp_path)
-    _go_on_until_told_to_stop(start(ranks=2), tmp_path, straight, order, kept)
+    before = _train_until_a_rank_dies(start(ranks=3), tmp_path)
+    _go_on_until_told_to_stop(start(ranks=2), tmp_path, *before)
 
 
 def _train_until_a_rank_dies(warm: Warm, tmp_path: Path) -> tuple[Path, Admit, int]:
