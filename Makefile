@@ -7,10 +7,10 @@ BIN := .venv/bin
 FAST := tests/unit tests/conformance
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test testgpu check lint bench lock clean
+.PHONY: help install serve test testgpu check lint bench bench-rivals lock clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Set up .venv with the pinned packages that fit this machine (GPU or CPU).
 	@$(PYTHON) tools/install.py $(if $(FLAVOUR),--flavour $(FLAVOUR))
@@ -38,9 +38,13 @@ lint: install ## Check formatting, style, types, import directions and declared 
 bench: install ## Measure against peers and print ratios (bench/LOG.md keeps the history).
 	$(BIN)/python -m bench $(ARGS)
 
-lock: install ## Rewrite requirements/cpu.txt and gpu.txt from pyproject.toml.
+bench-rivals: install ## Set up LLaMA-Factory and TRL, each in an environment of its own under .rivals, for make bench.
+	@$(PYTHON) -m tools.rivals $(ARGS)
+
+lock: install ## Rewrite what lies in requirements from pyproject.toml and tools/rivals.py.
 	$(PYTHON) -m tools.lock
+	$(PYTHON) -m tools.rivals --lock
 
 clean: ## Remove .venv and every cache of the tools. The home folder, with your adapters, stays.
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .rivals .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -39,7 +39,10 @@ class Artifacts(Protocol):
         """Forget the file, if it is there."""
 
     def put_version(self, source: Path) -> str:
-        """Keep the files directly inside a directory and return the digest of their names and bytes."""
+        """Keep the files directly inside a directory and return the digest of their names and bytes.
+
+        Nobody writes into those files any more: the store may keep them under a second name instead of a copy.
+        """
 
     def version(self, digest: str) -> Path:
         """A local directory with the version's files. Raises ArtifactCorrupt if it is gone."""
@@ -80,7 +83,7 @@ class LocalArtifacts:
             with self._staging() as aside:
                 aside.mkdir()
                 for path in _files_of(source):
-                    self._put(path, aside / path.name)
+                    self._link_or_put(path, aside / path.name)
                 sync(aside)
                 aside.rename(target)
                 sync(target.parent)
@@ -97,6 +100,14 @@ class LocalArtifacts:
             if time.time() - left.stat().st_mtime > older_than:
                 shutil.rmtree(left, ignore_errors=True)
                 left.unlink(missing_ok=True)
+
+    def _link_or_put(self, source: Path, target: Path) -> None:
+        try:
+            target.hardlink_to(source)
+        except OSError:  # another file system, or one without hard links
+            self._put(source, target)
+        else:
+            sync(target)  # costs nothing where the writer has done so
 
     def _put(self, source: Path, target: Path) -> None:
         obstore.put(self._store, str(target.relative_to(self._root)), source)

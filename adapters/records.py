@@ -9,6 +9,9 @@ from typing import Any, Literal, TypeAlias
 
 from adapters.manifest import Manifest
 
+#: A job that was lost this often in a row, without getting further, is a suspect: it is retried alone.
+SUSPECT_LOSSES = 2
+
 Gate: TypeAlias = Literal["auto", "off"]
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -211,14 +214,21 @@ class Job:
     finished_at: float | None
     #: How often a worker has taken the job up. Also the fencing number: a write carrying an older one is refused.
     attempt: int
-    #: How often in a row a process died while it had the job, without a checkpoint in between.
+    #: How often in a row the job was lost without getting further; a checkpoint beyond `lost_at` starts anew.
     losses: int
+    #: The furthest step that the job had reached when it was lost.
+    lost_at: int
     worker: str | None
     lease_expires_at: float | None
     error: JobError | None
     #: `name@N`, set together with SUCCEEDED.
     fine_tuned_model: str | None
     trained_tokens: int | None
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it may be this job that brings its process down."""
+        return self.losses >= SUSPECT_LOSSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +239,18 @@ class NewEvent:
     message: str
     level: Literal["info", "warn", "error"] = "info"
     data: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobNote:
+    """What the worker that holds a job has to say of it."""
+
+    job: Job
+    phase: Phase
+    progress: Progress
+    events: tuple[NewEvent, ...] = ()
+    #: The step of a checkpoint that is durable since the last note.
+    checkpoint: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.measure import Settings
+from bench.measure import RIVALS, CannotRun, Settings
 from bench.table import Table
 
 #: The quick ones first. A benchmark is the module of that name with a function `run(settings) -> Table`; imported only
@@ -20,9 +20,13 @@ from bench.table import Table
 BENCHMARKS = {
     "resolve": "what a `model` means, with up to 10000 adapters: the catalog against a dict",
     "hop": "the service in front of an engine against the engine alone",
-    "train_one": "one job's optimizer steps: our loop against plain PEFT",
-    "train_many": "eight tiny jobs: one pass for all against plain PEFT one after the other",
     "admit": "from an order to the first step: a running process against one started for the job",
+    "train": "optimizer steps of warm jobs against PEFT, TRL and LLaMA-Factory, and against the machine's limit",
+}
+#: Those that take long or want other hardware run only when they are named.
+ON_REQUEST = {
+    "train_e2e": "eight POST /finetune until all adapters answer, against eight runs of LLaMA-Factory's command",
+    "train_gpu": "the trainer on models made from shapes, on a GPU or, with --shape tiny, on a CPU",
 }
 #: Fewer than this are good for trying a benchmark out, not for its log.
 ENOUGH_ROUNDS = 5
@@ -32,8 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     """The exit status."""
     parsed = _parse(arguments)
     if parsed.list:
-        for name, what in BENCHMARKS.items():
-            print(f"{name:12}{what}")
+        for name, what in (BENCHMARKS | ON_REQUEST).items():
+            print(f"{name:12}{what}{'' if name in BENCHMARKS else ' (on request)'}")
         return 0
     if parsed.rounds < ENOUGH_ROUNDS:
         _say(f"{parsed.rounds} rounds: enough to try it out, too few to quote.")
@@ -41,7 +45,11 @@ def main(arguments: Sequence[str]) -> int:
     with _home(parsed.home) as home:
         for name in parsed.names or BENCHMARKS:
             _say(f"{name} ...")
-            tables.append(_run(name, Settings(rounds=parsed.rounds, home=home)))
+            try:
+                tables.append(_run(name, _settings(parsed, home)))
+            except CannotRun as reason:
+                _say(f"{name}: {reason}")
+                return 1
             if not parsed.json:
                 print(f"{tables[-1].as_text()}\n", flush=True)
     if parsed.json:
@@ -64,16 +72,36 @@ def machine() -> dict[str, str | int | float]:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; by default all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="benchmarks; by default all but those on request"
+    )
     parser.add_argument("--rounds", type=_count, default=7, help="pairs of measurements")
     parser.add_argument("--home", type=Path, help="where prepared base models lie, or will")
+    parser.add_argument("--threads", type=_count, default=2, help="of everyone who trains")
+    parser.add_argument("--rivals", type=Path, default=RIVALS, help="where bench-rivals put them")
+    parser.add_argument("--peers", type=_names, default=(), help="train: peft,trl,llamafactory")
+    parser.add_argument("--workloads", type=_names, default=(), help="train: by default all")
+    parser.add_argument("--shape", default="1b", help="train_gpu: 1b, 8b or tiny")
     parser.add_argument("--list", action="store_true", help="list the benchmarks")
     parser.add_argument("--json", action="store_true", help="every measurement, as JSON")
     parsed = parser.parse_args(arguments)
     for name in parsed.names:
-        if name not in BENCHMARKS:
-            parser.error(f"there is no benchmark '{name}'; there are: {', '.join(BENCHMARKS)}")
+        if name not in BENCHMARKS | ON_REQUEST:
+            known = ", ".join(BENCHMARKS | ON_REQUEST)
+            parser.error(f"there is no benchmark '{name}'; there are: {known}")
     return parsed
+
+
+def _settings(parsed: argparse.Namespace, home: Path) -> Settings:
+    return Settings(
+        rounds=parsed.rounds,
+        home=home,
+        threads=parsed.threads,
+        rivals=parsed.rivals.expanduser().absolute(),
+        peers=parsed.peers,
+        workloads=parsed.workloads,
+        shape=parsed.shape,
+    )
 
 
 def _count(text: str) -> int:
@@ -81,6 +109,10 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return number
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
 
 
 @contextlib.contextmanager

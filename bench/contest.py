@@ -1,60 +1,98 @@
-"""One training workload, ours against plain PEFT, as a row of a table."""
+"""One training workload: everyone by turns, proof of equal work, and a row for each peer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeAlias
 
-import torch
-from transformers.utils.logging import disable_progress_bar
-
-from bench.demo import demo_model
-from bench.lessons import Lesson, OurLoop, PlainPeft
-from bench.measure import Settings, interleave
-from bench.proof import Outcome, check_same_work
+from bench.measure import take_turns
+from bench.proof import FLOAT32, Outcome, Tolerance, check_same_work
 from bench.table import Row
-from trainer.warm.adapter import suffixes
-from trainer.warm.model import load
+from bench.workloads import Workload
+
+OURS, LIMIT = "ours", "limit"
+
+#: Steps of a workload.
+Train: TypeAlias = Callable[[Workload], Outcome]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """Lessons, and how many steps of each make one measurement."""
+class Products(Protocol):
+    """The least that a step takes: its matrix products through the frozen weights."""
 
-    name: str
-    lessons: Sequence[Lesson]
-    steps: int
+    def flop(self, tokens: int, targets: int) -> float:
+        """Of one step."""
+        ...
 
-    @property
-    def tokens(self) -> int:
-        """Real tokens in one measurement."""
-        return self.steps * sum(one.tokens for one in self.lessons)
+    def seconds(self, tokens: int, targets: int, steps: int) -> float:
+        """How long they take, alone."""
+        ...
 
 
-def contests(settings: Settings, workloads: Sequence[Workload]) -> list[Row]:
-    """A row for each workload. The demo model is in memory twice, once for each side."""
-    torch.set_num_threads(1)  # two threads on a shared machine measure its other tenants
-    disable_progress_bar()
-    directory = demo_model(settings)
-    base = load(directory, torch.device("cpu"), torch.float32)
-    ours = OurLoop(base)
-    peer = PlainPeft(directory, workloads[0].lessons[0].spec, suffixes(base.linears))
-    return [_contest(settings, ours, peer, workload) for workload in workloads]
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Who trains, us among them, and what nothing but matrix products would take."""
+
+    trainers: Mapping[str, Train]
+    products: Products
+    tolerance: Tolerance = FLOAT32
 
 
-def _contest(settings: Settings, ours: OurLoop, peer: PlainPeft, workload: Workload) -> Row:
-    def train_ours() -> Outcome:
-        return ours.train(workload.lessons, workload.steps)
+def contest(rounds: int, stage: Stage, workload: Workload) -> list[Row]:
+    """Everyone once a round on one workload.
 
-    def train_peer() -> Outcome:
-        return peer.train(workload.lessons, workload.steps, ours.initial)
+    Raises:
+        AssertionError: a peer did other work than we did, so there is no figure.
+    """
+    contestants = {name: partial(act, workload) for name, act in stage.trainers.items()}
+    contestants[LIMIT] = partial(_limit, stage.products, workload)
+    turns = take_turns(rounds, contestants)
+    peers = [name for name in stage.trainers if name != OURS]
+    for turn in turns:
+        for name in peers or [OURS]:
+            _check(workload, turn, name, stage.tolerance)
+    flop = workload.steps * stage.products.flop(workload.tokens, workload.targets)
+    return [*_against(workload, turns, peers), _of_the_limit(workload, turns, flop)]
 
-    # Every measurement warms itself up with a step, so no pair has to be thrown away.
-    pairs = interleave(settings.rounds, train_ours, train_peer, warm=0)
-    for mine, other in pairs:
-        check_same_work(mine, other)
+
+def _limit(products: Products, workload: Workload) -> Outcome:
+    seconds = products.seconds(workload.tokens, workload.targets, workload.steps)
+    return Outcome(seconds, (), ())
+
+
+def _check(
+    workload: Workload, turn: Mapping[str, Outcome], name: str, tolerance: Tolerance
+) -> None:
+    try:
+        check_same_work(turn[OURS], turn[name], tolerance)
+    except AssertionError as error:
+        error.add_note(f"{workload.name}: {name}")
+        raise
+
+
+def _against(
+    workload: Workload, turns: Sequence[Mapping[str, Outcome]], peers: Sequence[str]
+) -> list[Row]:
+    """Real tokens a second."""
+    tokens = workload.steps * workload.tokens
+    return [
+        Row(
+            name=f"{workload.name}, {workload.what}: {peer}",
+            unit="tok/s",
+            better="higher",
+            ours=[tokens / turn[OURS].seconds for turn in turns],
+            peer=[tokens / turn[peer].seconds for turn in turns],
+            note=f"padding {workload.padding:.2f}x" if workload.padding > 1 else "",
+        )
+        for peer in peers
+    ]
+
+
+def _of_the_limit(workload: Workload, turns: Sequence[Mapping[str, Outcome]], flop: float) -> Row:
+    """The same operations a second on both sides: the ratio is the share of the machine that is used."""
     return Row(
-        name=workload.name,
-        unit="tok/s",
+        name=f"{workload.name}: of the limit",
+        unit="GFLOP/s",
         better="higher",
-        ours=[workload.tokens / mine.seconds for mine, _ in pairs],
-        peer=[workload.tokens / other.seconds for _, other in pairs],
+        ours=[flop / turn[OURS].seconds / 1e9 for turn in turns],
+        peer=[flop / turn[LIMIT].seconds / 1e9 for turn in turns],
     )

@@ -1,116 +1,163 @@
-"""What is trained in the training benchmarks, and the two who train it: our loop, and PEFT as its documentation has it.
+"""Our side of the training benchmarks. Whatever a benchmark needs of the trainer's insides is in this module."""
 
-Both get the same rows in the same order, the same initial weights, learning rates, clipping and decay, in float32 on
-one thread. Both report every step's loss and gradient norm, which must agree: nobody is fast by doing less.
-
-Shapes: S rows, M longest row.
-"""
-
-import itertools
 import math
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM
 
-from adapters.records import OptimizerSpec, TrainingSpec
+from adapters.manifest import BaseModelCard
+from adapters.records import LoraSpec, OptimizerSpec, TrainingSpec
 from bench.proof import Outcome
+from bench.workloads import (
+    ALPHA,
+    LEARNING_RATE,
+    MAX_GRAD_NORM,
+    RANK,
+    UNTIMED_STEPS,
+    WEIGHT_DECAY,
+    Lesson,
+)
 from trainer.messages import Stepped
-from trainer.warm.adapter import Adapter
-from trainer.warm.batch import Row
+from trainer.warm.adapter import Adapter, suffixes
 from trainer.warm.data import Dataset
+from trainer.warm.export import PREFIX, export
 from trainer.warm.job import Identity, Job
-from trainer.warm.loop import Limits, Loop
-from trainer.warm.model import BaseModel
-from trainer.warm.schedule import learning_rate
+from trainer.warm.limits import limits_for
+from trainer.warm.loop import Loop
+from trainer.warm.model import BaseModel, adopt, load
+from trainer.warm.objective import CrossEntropy
+from trainer.warm.rows import Row, Sample
 
-#: As in service: `TrainerSettings.token_budget`.
-TOKEN_BUDGET = 1024
 #: So many epochs that no run ends in a benchmark.
 EPOCHS = 10_000
-IGNORED = -100
-#: Steps before the clock starts: the first one allocates the optimizer's state and meets every shape.
-UNTIMED_STEPS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """One job's data: the rows of its only batch, which every step sees again."""
-
-    seed: int
-    rows: tuple[Row, ...]
-
-    @property
-    def tokens(self) -> int:
-        """Real ones; padding is nobody's work."""
-        return sum(len(row) for row in self.rows)
-
-    @property
-    def spec(self) -> TrainingSpec:
-        """Our defaults, but for the warm-up: steps of a full learning rate change more."""
-        return TrainingSpec(
-            optimizer=OptimizerSpec(warmup_ratio=0.0),
-            n_epochs=EPOCHS,
-            batch_size=len(self.rows),
-            seed=self.seed,
-        )
-
-
-def lesson(seed: int, lengths: Sequence[int]) -> Lesson:
-    """Random tokens, of which the last half of each row is the target."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for length in lengths:
-        targets = torch.arange(length) >= length // 2
-        rows.append(Row(torch.randint(100, 40_000, (length,), generator=generator), targets))
-    return Lesson(seed, tuple(rows))
 
 
 class OurLoop:
     """All lessons at once, as jobs of one loop."""
 
-    def __init__(self, base: BaseModel) -> None:
+    def __init__(self, base: BaseModel, *, token_budget: int = 0) -> None:
         self._base = base
+        self._limits = limits_for(base.device, math.inf, token_budget)
+
+    @classmethod
+    def of_directory(cls, directory: Path) -> "OurLoop":
+        """On a prepared base model, in float32 on the CPU."""
+        return cls(load(directory, torch.device("cpu"), torch.float32))
+
+    @classmethod
+    def of_model(cls, model: Any, *, token_budget: int) -> "OurLoop":
+        """On a transformers model in memory, which it takes over."""
+        card = BaseModelCard(
+            id="shapes",
+            digest="-",
+            chat_template_digest="-",
+            tokenizer_digest="-",
+            architecture=type(model).__name__,
+            max_seq_length=model.config.max_position_embeddings,
+            linear_modules=(),
+        )
+        base = adopt(model, _NoTokenizer(), card)
+        return cls(base, token_budget=token_budget)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the layers that are adapted."""
+        return suffixes(self._base.linears)
 
     def train(self, lessons: Sequence[Lesson], steps: int) -> Outcome:
-        """Steps of every lesson."""
+        """Steps of every lesson. A job that has made its steps leaves, as one does that has ended."""
         reports: list[Any] = []
-        # A clock that runs a second at each look has every step reported, not only five a second.
-        clock = itertools.count(0.0, 1.0).__next__
-        loop = Loop(self._base, reports.append, Limits(TOKEN_BUDGET, math.inf), clock)
-        for one in lessons:
-            loop.admit(self._job(one))
-        for _ in range(UNTIMED_STEPS):
-            loop.turn()
+        jobs = [self._job(one) for one in lessons]
+        self._advance(jobs, UNTIMED_STEPS, reports)
+        self._wait()
         began = time.perf_counter()
-        for _ in range(steps):
-            loop.turn()
+        self._advance(jobs, UNTIMED_STEPS + steps, reports)
+        self._wait()
         took = time.perf_counter() - began
-        return Outcome(
-            took,
-            *_by_lesson(lessons, [r for r in reports if isinstance(r, Stepped)], steps),
-        )
+        steps_made = [report for report in reports if isinstance(report, Stepped)]
+        return Outcome(took, *_by_lesson(lessons, steps_made, UNTIMED_STEPS + steps))
 
-    def initial(self, one: Lesson) -> Adapter:
-        """The adapter that a lesson starts from."""
-        device, dtype = self._base.device, self._base.dtype
-        return Adapter(self._base.linears, one.spec.lora, seed=one.seed, device=device, dtype=dtype)
+    def export_initial(self, one: Lesson, directory: Path) -> None:
+        """Write the adapter that a lesson starts from, as PEFT has it: everyone starts from the same."""
+        export(self._initial(one), directory, base_id="base", dtype=torch.float32)
+
+    def initial_weights(self, one: Lesson) -> dict[str, Tensor]:
+        """The same, in memory, by the names that PEFT gives them."""
+        weights = {}
+        for name, (down, up) in self._initial(one).views().items():
+            weights[f"{PREFIX}{name}.lora_A.weight"] = down
+            weights[f"{PREFIX}{name}.lora_B.weight"] = up
+        return weights
+
+    def _advance(self, jobs: Sequence[Job], steps: int, reports: list[Any]) -> None:
+        """Until every job has made so many steps since it was admitted."""
+        clock = _Seconds()
+        loop = Loop(self._base, reports.append, self._limits, clock)
+        for job in jobs:
+            loop.admit(job)
+        while not loop.idle:
+            loop.turn()
+            for job in jobs:
+                if job.state.step >= steps:
+                    loop.drop(job.identity.job_id)
+
+    def _wait(self) -> None:
+        """A GPU is told what to do, and does it later."""
+        if self._base.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _initial(self, one: Lesson) -> Adapter:
+        return self._base.new_adapter(_spec(one).lora, one.seed)
 
     def _job(self, one: Lesson) -> Job:
         nowhere = Path(tempfile.gettempdir()) / "graft-bench-writes-no-checkpoints"
         identity = Identity(
             job_id=str(one.seed), attempt=1, work_dir=nowhere, dataset_digest="random"
         )
-        return Job(identity, one.spec, Dataset(one.rows, (), 0, 0), self.initial(one))
+        return Job(identity, _spec(one), _dataset(one), self._initial(one), CrossEntropy())
+
+
+class _Seconds:
+    """A clock that runs a second at each look: every step is reported, not only five a second."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        self._now += 1.0
+        return self._now
+
+
+class _NoTokenizer:
+    """For models made from shapes: nothing is ever rendered."""
+
+    eos_token_id = None
+    chat_template = None
+
+
+def _spec(one: Lesson) -> TrainingSpec:
+    return TrainingSpec(
+        lora=LoraSpec(rank=RANK, alpha=ALPHA),
+        optimizer=OptimizerSpec(
+            learning_rate=LEARNING_RATE,
+            weight_decay=WEIGHT_DECAY,
+            max_grad_norm=MAX_GRAD_NORM,
+            warmup_ratio=0.0,
+        ),
+        n_epochs=EPOCHS,
+        batch_size=len(one.rows),
+        seed=one.seed,
+    )
+
+
+def _dataset(one: Lesson) -> Dataset:
+    rows = [Row(torch.tensor(row.ids), torch.tensor(row.is_target).float()) for row in one.rows]
+    return Dataset(tuple(Sample((row,)) for row in rows), (), 0, 0)
 
 
 def _by_lesson(
@@ -120,83 +167,7 @@ def _by_lesson(
     norms: list[float] = []
     for one in lessons:
         own = [report for report in reports if report.job_id == str(one.seed)]
-        assert len(own) == steps + UNTIMED_STEPS, "a turn was not a step of every job"
+        assert len(own) == steps, f"{len(own)} steps of job {one.seed} were reported, not {steps}"
         losses += [report.progress.train_loss or math.nan for report in own]
         norms += [report.grad_norm for report in own]
     return tuple(losses), tuple(norms)
-
-
-class PlainPeft:
-    """One lesson after the other on a model that stays in memory; batches are padded to their longest row."""
-
-    def __init__(self, directory: Path, spec: TrainingSpec, targets: Sequence[str]) -> None:
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-        config = LoraConfig(
-            r=spec.lora.rank,
-            lora_alpha=int(spec.lora.alpha),
-            target_modules=list(targets),
-            task_type="CAUSAL_LM",
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._model: Any = get_peft_model(model, config)
-        self._model.train()
-        self._factors = {
-            name.removeprefix("base_model.model.").removesuffix(".default.weight"): parameter
-            for name, parameter in self._model.named_parameters()
-            if parameter.requires_grad
-        }
-
-    def train(
-        self, lessons: Sequence[Lesson], steps: int, initial: Callable[[Lesson], Adapter]
-    ) -> Outcome:
-        """Steps of every lesson. Between lessons the clock stands still: changing jobs is free for the peer."""
-        took = 0.0
-        losses: list[float] = []
-        norms: list[float] = []
-        for one in lessons:
-            self._start_from(initial(one).views())
-            # The fused one is what the Trainer of transformers takes by default, and the fastest on a CPU.
-            optimizer = torch.optim.AdamW(
-                self._factors.values(), weight_decay=one.spec.optimizer.weight_decay, fused=True
-            )
-            for step in range(UNTIMED_STEPS + steps):
-                began = time.perf_counter()
-                loss, norm = self._step(one, optimizer, step)
-                took += (time.perf_counter() - began) if step >= UNTIMED_STEPS else 0.0
-                losses.append(loss)
-                norms.append(norm)
-        return Outcome(took, tuple(losses), tuple(norms))
-
-    def _step(
-        self, one: Lesson, optimizer: torch.optim.Optimizer, step: int
-    ) -> tuple[float, float]:
-        chosen = one.spec.optimizer
-        loss = self._model(**_padded(one.rows), use_cache=False).loss
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._factors.values(), chosen.max_grad_norm)
-        optimizer.param_groups[0]["lr"] = learning_rate(
-            chosen.learning_rate, chosen.warmup_ratio, step, EPOCHS
-        )
-        optimizer.step()
-        return float(loss.detach()), float(norm)
-
-    def _start_from(self, views: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        assert len(self._factors) == 2 * len(views), "the peer adapts other layers"
-        with torch.no_grad():
-            for name, (down, up) in views.items():
-                self._factors[f"{name}.lora_A"].copy_(down)
-                self._factors[f"{name}.lora_B"].copy_(up)
-
-
-def _padded(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """What a data collator makes of rows [S, M]."""
-    labels = [torch.where(row.is_target_T, row.tokens_T, IGNORED) for row in rows]
-    tokens = [row.tokens_T for row in rows]
-    there = [torch.ones_like(row.tokens_T) for row in rows]
-    return {
-        "input_ids": pad_sequence(tokens, batch_first=True),
-        "attention_mask": pad_sequence(there, batch_first=True),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-    }

@@ -8,7 +8,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
@@ -19,6 +19,14 @@ Outcome = TypeVar("Outcome")
 Better: TypeAlias = Literal["higher", "lower"]
 
 
+class CannotRun(Exception):
+    """A benchmark was asked for something that is not there; the message says what to do."""
+
+
+#: Where `make bench-rivals` puts the environments of other trainers.
+RIVALS = Path(__file__).resolve().parent.parent / ".rivals"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What every benchmark is told."""
@@ -27,6 +35,15 @@ class Settings:
     rounds: int
     #: Where the base models lie; the only thing in it that is touched.
     home: Path
+    #: Of every contestant that computes.
+    threads: int = 2
+    #: Where the environments of other trainers lie.
+    rivals: Path = RIVALS
+    #: Which contestants and workloads; empty means all. Only some benchmarks have a choice.
+    peers: tuple[str, ...] = ()
+    workloads: tuple[str, ...] = ()
+    #: What model a benchmark from shapes makes up.
+    shape: str = "1b"
 
     def __post_init__(self) -> None:
         """Nothing comes of no rounds."""
@@ -72,17 +89,26 @@ def interleave(
     *,
     warm: int = 1,
 ) -> list[tuple[Outcome, Outcome]]:
-    """Ours, peer, ours, peer and so on; the first `warm` pairs are thrown away.
+    """Ours, peer, ours, peer and so on; the first `warm` pairs are thrown away."""
+    turns = take_turns(rounds, {"ours": ours, "peer": peer}, warm=warm)
+    return [(turn["ours"], turn["peer"]) for turn in turns]
 
-    Garbage is collected before each turn, so that nobody pays for what the other has left behind.
+
+def take_turns(
+    rounds: int, contestants: Mapping[str, Callable[[], Outcome]], *, warm: int = 0
+) -> list[dict[str, Outcome]]:
+    """Everyone once a round, in the same order, round after round; the first `warm` rounds are thrown away.
+
+    Garbage is collected before each turn, so that nobody pays for what another has left behind.
     """
-    pairs = []
+    turns = []
     for _ in range(warm + rounds):
-        gc.collect()
-        mine = ours()
-        gc.collect()
-        pairs.append((mine, peer()))
-    return pairs[warm:]
+        turn = {}
+        for name, act in contestants.items():
+            gc.collect()
+            turn[name] = act()
+        turns.append(turn)
+    return turns[warm:]
 
 
 def seconds(act: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

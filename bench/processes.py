@@ -1,5 +1,6 @@
 """Our own processes under measurement: started as they are in service, ended whatever happens."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -34,9 +35,12 @@ def python(config: Path, *arguments: str, **environment: str) -> list[str]:
 
 @contextmanager
 def running(
-    command: Sequence[str], log: Path, *, inherit: Sequence[int] = ()
+    command: Sequence[str], log: Path, *, inherit: Sequence[int] = (), grace: float = 0
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, with standard input open to it and all that it says in `log`. Killed at the end."""
+    """The process, with standard input open to it and all that it says in `log`. Killed at the end.
+
+    With `grace` it is asked to end first, and killed only if it has not after so many seconds.
+    """
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -53,4 +57,8 @@ def running(
             error.add_note(f"{' '.join(command)} said:\n{log.read_text()[-2000:]}")
             raise
         finally:
+            if grace:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(grace)
             process.kill()

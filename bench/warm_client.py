@@ -70,9 +70,8 @@ def warm_process(config: Path, log: Path) -> Iterator[WarmClient]:
     ours, theirs = socket.socketpair()
     command = python(
         config,
-        *("trainer.warm", DEMO_MODEL, "--fd", str(theirs.fileno())),
+        *("trainer.warm", DEMO_MODEL, "--fd", str(theirs.fileno()), "--device", "cpu"),
         GRAFT_TRAINER_THREADS="1",
-        GRAFT_TRAINER_DEVICE="cpu",
     )
     with running(command, log, inherit=[theirs.fileno()]):
         theirs.close()

@@ -28,7 +28,7 @@ class ServiceSettings(Section):
     #: Most choices of one request; vLLM itself would take 16384.
     max_choices: int = Field(16, ge=1)
     #: How often the ledger is asked for new versions.
-    refresh_seconds: float = Field(0.25, gt=0)
+    refresh_seconds: float = Field(0.1, gt=0)
     #: A request may wait this long for an engine that is restarting before it gets a 503.
     engine_wait_seconds: float = Field(5.0, ge=0)
 

@@ -21,6 +21,7 @@ from adapters.ledger import Ledger, open_ledger
 from adapters.settings import LedgerSettings
 from trainer.child import WarmProcess
 from trainer.metrics import Metrics
+from trainer.placement import Placement
 from trainer.settings import TrainerSettings
 from trainer.worker import Worker
 
@@ -54,10 +55,7 @@ def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    workers = [
-        _worker(ledger, ledger_settings, settings, base_model, metrics)
-        for base_model in ledger_settings.base_model_ids
-    ]
+    workers = _workers(ledger, ledger_settings, settings, metrics)
     threads = [
         threading.Thread(target=_guarded, args=(worker, stop), name=str(index))
         for index, worker in enumerate(workers)
@@ -70,23 +68,28 @@ def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
     os.close(lock)
 
 
-def _worker(
-    ledger: Ledger,
-    ledger_settings: LedgerSettings,
-    settings: TrainerSettings,
-    base_model: str,
-    metrics: Metrics,
-) -> Worker:
-    return Worker(
-        ledger=ledger,
-        process=WarmProcess(base_model),
-        settings=settings,
-        base_model=base_model,
-        # The same after a restart on this machine, so that it can take back what it held.
-        worker_id=f"{socket.gethostname()}:{base_model}",
-        work_dir=ledger_settings.work_dir,
-        metrics=metrics,
-    )
+def _workers(
+    ledger: Ledger, ledger_settings: LedgerSettings, settings: TrainerSettings, metrics: Metrics
+) -> list[Worker]:
+    """One for each base model on each device."""
+    devices = settings.device_names
+    log.info("training on %s", ", ".join(devices))
+    placements = {base_model: Placement() for base_model in ledger_settings.base_model_ids}
+    return [
+        Worker(
+            ledger=ledger,
+            process=WarmProcess(base_model, device),
+            settings=settings,
+            base_model=base_model,
+            # The same after a restart on this machine, so that it can take back what it held.
+            worker_id=f"{socket.gethostname()}:{base_model}:{device}",
+            work_dir=ledger_settings.work_dir,
+            metrics=metrics,
+            placement=placement,
+        )
+        for base_model, placement in placements.items()
+        for device in devices
+    ]
 
 
 def _guarded(worker: Worker, stop: threading.Event) -> None:

@@ -48,8 +48,9 @@ class TrainingProcess(Protocol):
 class WarmProcess:
     """`python -m trainer.warm` at the other end of a socket pair."""
 
-    def __init__(self, base_model: str) -> None:
-        self._base_model = base_model
+    def __init__(self, base_model: str, device: str) -> None:
+        self._name = f"{base_model} on {device}"
+        self._arguments = [base_model, "--device", device]
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._unread = b""
@@ -59,10 +60,10 @@ class WarmProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             number = theirs.fileno()
-            command = [sys.executable, "-m", "trainer.warm", self._base_model, "--fd", str(number)]
+            command = [sys.executable, "-m", "trainer.warm", *self._arguments, "--fd", str(number)]
             self._process = subprocess.Popen(command, pass_fds=[number])  # noqa: S603  our own module
         self._socket, self._unread = ours, b""
-        log.info("training process of %s started, pid %d", self._base_model, self._process.pid)
+        log.info("training process of %s started, pid %d", self._name, self._process.pid)
 
     def send(self, order: Admit | Drop | Shutdown) -> None:
         try:
@@ -91,7 +92,7 @@ class WarmProcess:
             self.send(Shutdown())
             self._process.wait(grace)
         except (ProcessDied, subprocess.TimeoutExpired):
-            log.warning("the training process of %s did not stop in time", self._base_model)
+            log.warning("the training process of %s did not stop in time", self._name)
         self._reap()
 
     def _connection(self) -> socket.socket:

@@ -2,21 +2,29 @@
 
 from pathlib import Path
 
-from adapters.durable import write_text
+from adapters.errors import LeaseLost
 from adapters.ledger import Ledger
 from adapters.manifest import MANIFEST_FILE, Manifest, TrainingResult, dump_manifest
-from adapters.records import Gate, Job, Version
+from adapters.records import Gate, JobNote, Version
 
 
-def publish(ledger: Ledger, job: Job, directory: Path, manifest: Manifest) -> Version:
+def publish(ledger: Ledger, note: JobNote, directory: Path, manifest: Manifest) -> Version:
     """Make the directory the next version of the job's adapter and settle the job.
 
     Raises:
         LeaseLost: the job was cancelled, or belongs to a later attempt; nothing was published.
+        OSError: the files could not be stored.
     """
-    write_text(directory / MANIFEST_FILE, dump_manifest(manifest))
+    job = note.job
+    if ledger.jobs.lost(
+        [job]
+    ):  # a look is cheaper than bytes in the store that no version will name
+        raise LeaseLost(f"Attempt {job.attempt} of {job.id} no longer holds the job.")
+    # A new file, never the one that an earlier attempt may have given to the store. The store syncs it.
+    (directory / MANIFEST_FILE).unlink(missing_ok=True)
+    (directory / MANIFEST_FILE).write_text(dump_manifest(manifest))
     promote = passes_gate(job.spec.gate, manifest.result)
-    return ledger.registry.publish(job, directory, manifest, promote=promote)
+    return ledger.registry.publish(job, directory, manifest, promote=promote, note=note)
 
 
 def passes_gate(gate: Gate, result: TrainingResult) -> bool:

@@ -1,11 +1,19 @@
 """The `trainer` section of the configuration. Docs: docs/configuration.md."""
 
+import os
+import re
+from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from adapters.errors import InvalidValue
 from adapters.settings import Section
+
+_DEVICE = re.compile(r"cpu|cuda:\d+")
 
 
 class TrainerSettings(Section):
@@ -14,11 +22,14 @@ class TrainerSettings(Section):
     model_config = SettingsConfigDict(env_prefix="GRAFT_TRAINER_", extra="forbid", frozen=True)
     section: ClassVar[str] = "trainer"
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    #: One training process of each base model for each of them. `auto`: every GPU that is visible, else the CPU.
+    devices: Literal["auto"] | tuple[str, ...] = "auto"
+    #: Most jobs that one training process trains at a time.
+    max_jobs: int = Field(32, ge=1)
     #: In what the base model computes; auto: float32 on a CPU, on a GPU the first of bfloat16, float16 and float32 that
     #: it is good at.
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    #: Devices that one training process spans: each holds a part of the base model, all train every job.
+    #: How many of these one process spans: each holds a part of the base model, all train every job.
     ranks: int = Field(1, ge=1)
     #: CPU threads of one training process; 0 means all cores while nobody else wants them, and half of them otherwise.
     threads: int = Field(0, ge=0)
@@ -29,11 +40,71 @@ class TrainerSettings(Section):
     #: A worker that has not renewed its claim for this long has lost it.
     lease_seconds: float = Field(30.0, gt=1)
     heartbeat_seconds: float = Field(5.0, gt=0)
-    poll_seconds: float = Field(0.25, gt=0)
-    #: How often in a row a process may die with a job, without a checkpoint in between, before the job fails.
-    max_losses: int = Field(4, ge=1)
+    #: How often a worker that could take a job looks for one.
+    poll_seconds: float = Field(0.05, gt=0)
+    #: How often in a row a job may be lost, without getting further, before it fails. After the second time it is alone
+    #: in its process, so that no job fails for its company.
+    max_losses: int = Field(4, ge=3)
     #: How long a deleted version's files are kept, since an engine may still read them.
     purge_after_seconds: float = Field(3600.0, ge=0)
     #: Where Prometheus finds the worker's metrics; port 0 means nowhere.
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(0, ge=0, le=65535)
+
+    @field_validator("devices")
+    @classmethod
+    def _usable(cls, devices: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if devices == "auto":
+            return devices
+        if not devices or len(set(devices)) != len(devices):
+            raise ValueError("name at least one device, and each once")
+        for device in devices:
+            if not _DEVICE.fullmatch(device):
+                raise ValueError(f"'{device}' is not a device: say cpu, cuda:0, cuda:1 …")
+        return devices
+
+    @property
+    def device_names(self) -> tuple[str, ...]:
+        """One for each training process of a base model: a device by torch's name, or `ranks` of them, with commas.
+
+        Raises:
+            InvalidValue: there are fewer than one process wants, or of two kinds.
+        """
+        devices = self.devices if isinstance(self.devices, tuple) else _every_gpu() or ("cpu",)
+        if devices == ("cpu",):
+            devices *= self.ranks
+        kinds = {device.partition(":")[0] for device in devices}
+        if len(devices) < self.ranks or (self.ranks > 1 and len(kinds) > 1):
+            known = ", ".join(devices)
+            raise InvalidValue(
+                f"trainer.ranks is {self.ranks}: too few devices, or unlike ones: {known}."
+            )
+        starts = range(0, len(devices) - self.ranks + 1, self.ranks)
+        return tuple(",".join(devices[at : at + self.ranks]) for at in starts)
+
+
+def _every_gpu() -> tuple[str, ...]:
+    return tuple(f"cuda:{number}" for number in range(visible_gpus()))
+
+
+def visible_gpus(dev: Path = Path("/dev")) -> int:
+    """How many GPUs a training process will see, counted without loading torch."""
+    there = len(list(dev.glob("nvidia[0-9]*"))) if _torch_knows_gpus() else 0
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return there
+    # As CUDA reads it: indices or UUIDs, up to the first that names nothing.
+    names = (name.strip() for name in shown.split(","))
+    seen = takewhile(lambda name: name not in {"", "-1"} and not _beyond(name, there), names)
+    return min(there, len(list(seen)))
+
+
+def _beyond(name: str, there: int) -> bool:
+    return name.isdecimal() and int(name) >= there
+
+
+def _torch_knows_gpus() -> bool:
+    try:
+        return "+cpu" not in version("torch")
+    except PackageNotFoundError:
+        return False

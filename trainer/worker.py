@@ -1,42 +1,33 @@
-"""The story of one job, from the worker's side. Light: it supervises the training process and loads no torch.
+"""The story of a job, from the worker's side. Light: it supervises the training process and loads no torch.
 
-1. Claim the next job of the base model, with a lease and a fencing number (attempt).
+1. Claim the next job of the base model, with a lease and a fencing number (attempt). Which one that is, and whether it
+   may come in beside those already in hand: `triage.py`.
 2. Admit it to the warm process, which continues from the job's newest checkpoint if there is one.
-3. Tell the ledger what the process reports, and renew the lease.
+3. Tell the ledger what the process reports, and renew the lease: `hands.py`.
 4. A job that was cancelled, or that somebody else holds by now, is dropped from the process.
-5. A process that dies gives its jobs back to the queue and is started anew.
+5. A process that dies gives all its jobs back to the queue and is started anew. A job that was lost twice without
+   getting further is a suspect from then on, and comes in alone until it has proved itself.
 6. A finished job is published: version, alias and the job's end in one transaction.
 """
 
 import logging
-import shutil
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adapters.errors import GraftError, LeaseLost, Unavailable
 from adapters.ledger import Ledger
-from adapters.manifest import TrainingResult
-from adapters.records import Job, JobError, JobStatus, NewEvent, Phase, Progress
-from trainer import told
+from adapters.records import Job, JobError
 from trainer.child import AnyReport, ProcessDied, TrainingProcess
-from trainer.messages import (
-    Admit,
-    Checkpointed,
-    Drop,
-    Dropped,
-    Evaluated,
-    Failed,
-    Finished,
-    JobReport,
-    Ready,
-    Started,
-    Stepped,
-)
+from trainer.hands import Hands, Held
+from trainer.leftovers import Leftovers
+from trainer.messages import Admit, Checkpointed, Drop, Dropped, Failed, Finished, JobReport, Ready
 from trainer.metrics import Metrics
+from trainer.placement import Placement
 from trainer.publish import publish
 from trainer.settings import TrainerSettings
+from trainer.triage import Triage
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +38,8 @@ _RETRY_S = 10.0
 _MAX_PAUSE_S = 30.0
 
 
-@dataclass(slots=True)
-class Held:
-    """A job in hand: what is known of it and not yet written down."""
-
-    job: Job
-    progress: Progress = field(default_factory=Progress)
-    phase: Phase = Phase.PREPARING
-    unsaid: list[NewEvent] = field(default_factory=list)
-    step: Stepped | None = None
-    checkpointed: bool = False
-    dropping: bool = False
-
-
 class Worker:
-    """Trains the jobs of one base model, one at a time."""
+    """Trains jobs of one base model in one warm process, many at once."""
 
     def __init__(  # noqa: PLR0913  what it works with, each made by the composition root
         self,
@@ -73,25 +51,30 @@ class Worker:
         worker_id: str,
         work_dir: Path,
         metrics: Metrics,
+        placement: Placement,
     ) -> None:
         self._ledger = ledger
         self._process = process
         self._settings = settings
-        self._base_model = base_model
         self._worker_id = worker_id
         self._work_dir = work_dir
         self._metrics = metrics
-        self._held: dict[str, Held] = {}
+        self._hands = Hands(ledger, metrics)
+        self._triage = Triage(
+            ledger, settings, placement, base_model=base_model, worker_id=worker_id
+        )
+        self._leftovers = Leftovers(ledger, work_dir, purge_after=settings.purge_after_seconds)
+        self._inbox: deque[AnyReport] = deque()
         self._ready = False
         self._running = False
         self._start_at = 0.0
         self._pause_s = 0.0
         self._due = {
-            self._say: _RECORD_S,
+            self._record: _RECORD_S,
             self._look: _LOOK_S,
             self._renew: settings.heartbeat_seconds,
+            self._purge: _PURGE_S,
         }
-        self._due[self._purge] = _PURGE_S
         self._last = dict.fromkeys(self._due, 0.0)
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -101,16 +84,17 @@ class Worker:
             log.info("took back %d jobs of an earlier process", taken)
         while not stopping():
             self.turn()
+        self._triage.close()
         self._process.stop(grace=15)
-        self._give_back("The trainer is stopping; the job continues when it is back", lost=False)
+        reason = "The trainer is stopping; the job continues when it is back"
+        self._hands.give_back(list(self._hands), reason=reason, lost=False)
 
     def turn(self) -> None:
-        """Listen, act, look after what is held, claim. One round of the loop."""
+        """Listen, act, look after what is in hand, claim. One round of the loop."""
         try:
             if not self._running and not self._start():
                 return
-            for report in self._process.receive(self._settings.poll_seconds):
-                self._handle(report)
+            self._listen()
             self._tend()
             self._claim()
         except ProcessDied as death:
@@ -130,25 +114,22 @@ class Worker:
     # ---- claiming
 
     def _claim(self) -> None:
-        if not self._ready or self._held:
-            return
-        job = self._ledger.jobs.claim(
-            worker=self._worker_id,
-            base_model=self._base_model,
-            lease_seconds=self._settings.lease_seconds,
-            max_losses=self._settings.max_losses,
-        )
+        job = self._triage.next(self._hands, ready=self._ready)
         if job is None:
             return
-        log.info("claimed %s, attempt %d", job.id, job.attempt)
-        self._held[job.id] = Held(job, progress=job.progress)
+        log.info("claimed %s, attempt %d%s", job.id, job.attempt, ", alone" if job.suspect else "")
+        held = self._hands.take(job)
         try:
             self._process.send(self._admission(job))
+        except Unavailable:
+            self._hands.let_go(held)  # its lease runs out, and it is claimed again
+            raise
         except GraftError as error:
-            self._fail(job, JobError(code=error.code, message=error.message))
+            self._fail(held, JobError(code=error.code, message=error.message))
 
     def _admission(self, job: Job) -> Admit:
-        files = self._ledger.files
+        files, registry = self._ledger.files, self._ledger.registry
+        parent = job.spec.parent
         return Admit(
             job_id=job.id,
             attempt=job.attempt,
@@ -157,78 +138,81 @@ class Worker:
             validation=files.path(job.validation_file) if job.validation_file else None,
             work_dir=self._work_dir / job.id,
             dataset_digest=job.dataset.digest,
+            parent=registry.directory(registry.version(parent)) if parent else None,
+            prove_past=job.lost_at if job.suspect else None,
         )
 
     # ---- reports
 
+    def _listen(self) -> None:
+        if not self._inbox:
+            self._inbox.extend(self._process.receive(self._triage.patience))
+        while self._inbox:
+            self._handle(self._inbox[0])
+            self._inbox.popleft()  # only now: a ledger that did not answer is told again
+
     def _handle(self, report: AnyReport) -> None:
         if isinstance(report, Ready):
             self._ready, self._pause_s = True, 0.0
-            log.info("training process of %s is ready", self._base_model)
-        elif isinstance(report, Dropped):
-            self._release(report.job_id)
-        else:
-            held = self._held.get(report.job_id)
-            if held is not None and held.job.attempt == report.attempt:
-                self._take_note(held, report)
+            log.info("the training process of %s is ready", self._worker_id)
+            return
+        held = self._hands.get(report.job_id)
+        if isinstance(report, Dropped):
+            if held is not None and held.dropping:
+                self._dropped(held)
+        elif held is not None and held.job.attempt == report.attempt:
+            self._hear(held, report)
 
-    def _take_note(self, held: Held, report: JobReport) -> None:
+    def _hear(self, held: Held, report: JobReport) -> None:
         match report:
-            case Started():
-                held.phase = Phase.TRAINING
-                held.progress = replace(held.progress, total_steps=report.total_steps)
-                held.unsaid += told.started(report)
-            case Stepped():
-                held.phase, held.progress, held.step = Phase.TRAINING, report.progress, report
-            case Evaluated():
-                held.unsaid.append(told.evaluated(report, held.progress.total_steps))
-            case Checkpointed():
-                held.checkpointed = True
-                held.unsaid.append(told.checkpointed(report))
             case Finished():
                 self._finish(held, report)
             case Failed():
-                self._failed(held.job, report)
+                self._failed(held, report)
+            case Checkpointed():
+                suspected = not held.proven
+                held.hear(report)
+                if suspected and held.proven:
+                    self._acquit(held)
+            case _:
+                held.hear(report)
 
     def _finish(self, held: Held, report: Finished) -> None:
-        held.phase = Phase.PUBLISHING
-        held.progress = _ended(held.progress, report.manifest.result)
+        held.end(report.manifest.result)
         try:
-            self._record(held)
-            version = publish(self._ledger, held.job, report.adapter_dir, report.manifest)
+            version = publish(self._ledger, held.note(), report.adapter_dir, report.manifest)
         except LeaseLost:
             self._drop(held)
         except OSError as error:
             # A full disk, say: the finished directory stays, so the next attempt only publishes.
-            self._retry(held.job, f"The version could not be stored: {error}")
+            self._retry(held, f"The version could not be stored: {error}")
         else:
             log.info("published %s", version.name)
             self._metrics.finished.labels("succeeded").inc()
-            self._release(held.job.id)
+            self._hands.let_go(held)
+            self._leftovers.remove(held.job)
 
-    def _failed(self, job: Job, report: Failed) -> None:
+    def _failed(self, held: Held, report: Failed) -> None:
         if report.retryable:
-            self._retry(job, report.message)
+            self._retry(held, report.message)
         else:
-            self._fail(job, JobError(code=report.code, message=report.message))
+            self._fail(held, JobError(code=report.code, message=report.message))
 
-    def _fail(self, job: Job, error: JobError) -> None:
+    def _fail(self, held: Held, error: JobError) -> None:
+        job = held.job
         try:
-            self._record(self._held[job.id])
+            self._hands.record()
             self._ledger.jobs.fail(job.id, job.attempt, error)
             self._metrics.finished.labels("failed").inc()
         except LeaseLost:
             log.info("%s was no longer ours to fail", job.id)
-        self._release(job.id)
+        self._stopped(held)
 
-    def _retry(self, job: Job, reason: str) -> None:
-        try:
-            self._ledger.jobs.requeue(job, reason=reason, lost=True, delay=_RETRY_S * job.attempt)
-        except LeaseLost:
-            log.info("%s was no longer ours to retry", job.id)
-        self._held.pop(job.id)
+    def _retry(self, held: Held, reason: str) -> None:
+        delay = _RETRY_S * held.job.attempt
+        self._hands.give_back([held], reason=reason, lost=True, delay=delay)
 
-    # ---- looking after what is held
+    # ---- looking after what is in hand
 
     def _tend(self) -> None:
         now = time.monotonic()
@@ -237,100 +221,59 @@ class Worker:
                 self._last[duty] = now
                 duty()
 
-    def _say(self) -> None:
-        for held in list(self._held.values()):
-            if held.step is not None or held.unsaid:
-                self._keeping(held, lambda held=held: self._record(held))  # type: ignore[misc]
+    def _record(self) -> None:
+        self._drop(*self._hands.record())
 
     def _look(self) -> None:
-        for held in list(self._held.values()):
-            if self._ledger.jobs.get(held.job.id).status is not JobStatus.RUNNING:
-                self._drop(held)
+        self._drop(*self._hands.lost())
 
     def _renew(self) -> None:
-        lease = self._settings.lease_seconds
-        for held in list(self._held.values()):
-            job = held.job
-            self._keeping(
-                held,
-                lambda job=job: self._ledger.jobs.renew(job.id, job.attempt, lease_seconds=lease),  # type: ignore[misc]
-            )
+        self._drop(*self._hands.renew(lease_seconds=self._settings.lease_seconds))
 
     def _purge(self) -> None:
-        purged = self._ledger.registry.purge(older_than=self._settings.purge_after_seconds)
-        if purged:
-            log.info("removed the files of %d deleted versions", purged)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Remove what jobs left that ended while no process had them: cancelled in the queue, lost once too often."""
-        for folder in self._work_dir.glob("ftjob-*"):
-            if folder.name not in self._held and self._ledger.jobs.get(folder.name).status.terminal:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _keeping(self, held: Held, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except LeaseLost:
-            self._drop(held)
-
-    def _record(self, held: Held) -> None:
-        steps = [told.stepped(held.step)] if held.step else []
-        events = [*held.unsaid, *steps]
-        self._ledger.jobs.record(
-            held.job,
-            phase=held.phase,
-            progress=held.progress,
-            events=events,
-            checkpointed=held.checkpointed,
-        )
-        self._metrics.note(held.job, held.progress)
-        held.unsaid, held.step, held.checkpointed = [], None, False
+        self._leftovers.purge(self._hands)
 
     # ---- letting go
 
-    def _drop(self, held: Held) -> None:
-        if not held.dropping:
-            log.info("dropping %s", held.job.id)
-            self._process.send(Drop(job_id=held.job.id))
-            held.dropping = True
+    def _drop(self, *dropped: Held) -> None:
+        for held in dropped:
+            if not held.dropping:
+                log.info("dropping %s", held.job.id)
+                self._process.send(Drop(job_id=held.job.id))
+                held.dropping = True
 
-    def _release(self, job_id: str) -> None:
-        held = self._held.pop(job_id, None)
-        if held is None:
-            return
-        self._ledger.jobs.confirm_stopped(job_id)
-        self._metrics.forget(held.job)
-        if self._ledger.jobs.get(job_id).status.terminal:
-            shutil.rmtree(self._work_dir / job_id, ignore_errors=True)
+    def _dropped(self, held: Held) -> None:
+        if held.makes_way:
+            reason = "The job got past where it was lost, and makes way for another that must"
+            self._hands.give_back([held], reason=reason, lost=False)
+        else:
+            self._stopped(held)
+
+    def _stopped(self, held: Held) -> None:
+        self._ledger.jobs.confirm_stopped(held.job.id)
+        self._hands.let_go(held)
+        if self._ledger.jobs.get(held.job.id).status.terminal:
+            self._leftovers.remove(held.job)
+
+    def _acquit(self, held: Held) -> None:
+        """A suspect got past where it was lost. If others must still prove that, it waits: its checkpoint is fresh."""
+        log.info("%s got past step %d", held.job.id, held.job.lost_at)
+        if not held.dropping and self._triage.must_make_way():
+            held.makes_way = True
+            self._drop(held)
 
     def _bury(self, death: ProcessDied) -> None:
-        log.error("the training process of %s died: %s", self._base_model, death)
+        log.error(
+            "the training process of %s died with %d jobs: %s",
+            self._worker_id,
+            len(self._hands),
+            death,
+        )
         self._metrics.deaths.inc()
         self._ready = self._running = False
+        self._inbox.clear()
+        self._triage.close()
         self._start_at = time.monotonic() + self._pause_s
         self._pause_s = min(_MAX_PAUSE_S, self._pause_s * 2 or 0.5)
-        self._give_back(
-            f"The training process died ({death}); continuing from the last checkpoint", lost=True
-        )
-
-    def _give_back(self, reason: str, *, lost: bool) -> None:
-        for held in list(self._held.values()):
-            try:
-                self._record(held)
-                self._ledger.jobs.requeue(held.job, reason=reason, lost=lost)
-            except LeaseLost:
-                self._ledger.jobs.confirm_stopped(held.job.id)
-            self._metrics.forget(held.job)
-        self._held.clear()
-
-
-def _ended(progress: Progress, result: TrainingResult) -> Progress:
-    """What the finished job shows: the losses of the version that is published, not of the last step."""
-    return replace(
-        progress,
-        percent=100.0,
-        valid_loss=result.valid_loss,
-        base_valid_loss=result.base_valid_loss,
-        eta_seconds=0.0,
-    )
+        reason = f"The training process died ({death}); continuing from the last checkpoint"
+        self._hands.give_back(list(self._hands), reason=reason, lost=True)

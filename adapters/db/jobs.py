@@ -1,10 +1,11 @@
-"""Statements about jobs: submit, claim, and the writes of the attempt that holds the lease.
+"""Statements about jobs: submit, look up, and the writes of the attempt that holds the lease.
 
 Every write of a worker names its attempt and touches a row only while the job is running under that attempt. A worker
 that was thought dead and comes back finds its number outdated and gets LeaseLost (fencing token, as in Kleppmann's
 "How to do distributed locking").
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Update, and_, case, func, insert, or_, select, update
@@ -17,6 +18,7 @@ from adapters.records import (
     EventKind,
     Job,
     JobError,
+    JobNote,
     JobStatus,
     NewEvent,
     NewJob,
@@ -97,47 +99,18 @@ def count_jobs(tx: Connection) -> dict[str, int]:
     return counts | {row[0]: row[1] for row in rows}
 
 
-def claim_job(
-    tx: Connection, *, worker: str, base_model: str, now: float, lease_seconds: float
-) -> Job | None:
-    """Take the oldest job that waits, or whose worker has gone silent, and become its next attempt.
-
-    One statement. On PostgreSQL concurrent claimers skip each other's rows; SQLite has one writer at a time.
-    """
-    waiting = and_(jobs.c.status == _QUEUED, jobs.c.not_before <= now)
-    abandoned = and_(jobs.c.status == _RUNNING, jobs.c.lease_expires_at < now)
-    candidate = (
-        select(jobs.c.id)
-        .where(jobs.c.base_model == base_model, or_(waiting, abandoned))
-        .order_by(jobs.c.created_at, jobs.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    row = tx.execute(
-        update(jobs)
-        .where(jobs.c.id == candidate)
-        .values(
-            status=_RUNNING,
-            phase=Phase.PREPARING.value,
-            attempt=jobs.c.attempt + 1,
-            losses=jobs.c.losses + case((jobs.c.status == _RUNNING, 1), else_=0),
-            worker=worker,
-            lease_expires_at=now + lease_seconds,
-            started_at=func.coalesce(jobs.c.started_at, now),
-        )
-        .returning(jobs)
-    ).first()
-    return to_job(row) if row is not None else None
-
-
 def _of_attempt(job_id: str, attempt: int) -> Update:
     return update(jobs).where(
         jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.status == _RUNNING
     )
 
 
-def _write(tx: Connection, job_id: str, attempt: int, **values: Any) -> Job:
+def write_as(tx: Connection, job_id: str, attempt: int, **values: Any) -> Job:
+    """Write as the attempt that holds the job.
+
+    Raises:
+        LeaseLost: it does not hold the job any more.
+    """
     row = tx.execute(_of_attempt(job_id, attempt).values(**values).returning(jobs)).first()
     if row is None:
         raise LeaseLost(f"Attempt {attempt} of {job_id} no longer holds the job.")
@@ -150,27 +123,34 @@ def renew_lease(tx: Connection, job_id: str, attempt: int, *, until: float) -> N
     Raises:
         LeaseLost: the job was cancelled, or belongs to a later attempt.
     """
-    _write(tx, job_id, attempt, lease_expires_at=until)
+    write_as(tx, job_id, attempt, lease_expires_at=until)
 
 
-def record_progress(
-    tx: Connection, job_id: str, attempt: int, *, phase: Phase, progress: Progress
-) -> None:
-    """Store how far the job is.
+def take_note(tx: Connection, note: JobNote, now: float) -> None:
+    """Store how far the job is, and what there is to tell. A checkpoint beyond where it was lost clears it.
 
     Raises:
-        LeaseLost: as above.
+        LeaseLost: as above. Nothing was written.
     """
-    _write(tx, job_id, attempt, phase=phase.value, progress=dump_progress(progress))
+    job = note.job
+    write_as(
+        tx,
+        job.id,
+        job.attempt,
+        phase=note.phase.value,
+        progress=dump_progress(note.progress),
+        losses=case((jobs.c.lost_at < (note.checkpoint or 0), 0), else_=jobs.c.losses),
+    )
+    append_events(tx, job.id, note.events, now)
 
 
-def forget_losses(tx: Connection, job_id: str, attempt: int) -> None:
-    """Note that the job got further since its process last died.
-
-    Raises:
-        LeaseLost: as above.
-    """
-    _write(tx, job_id, attempt, losses=0)
+def held_ids(tx: Connection, held: Sequence[Job]) -> set[str]:
+    """Those of the jobs that still run under the attempt that is given."""
+    query = select(jobs.c.id, jobs.c.attempt).where(
+        jobs.c.id.in_([job.id for job in held]), jobs.c.status == _RUNNING
+    )
+    running = {row.id: row.attempt for row in tx.execute(query)}
+    return {job.id for job in held if running.get(job.id) == job.attempt}
 
 
 def fail_job(tx: Connection, job_id: str, attempt: int, error: JobError, now: float) -> None:
@@ -179,7 +159,7 @@ def fail_job(tx: Connection, job_id: str, attempt: int, error: JobError, now: fl
     Raises:
         LeaseLost: as above.
     """
-    _write(
+    write_as(
         tx,
         job_id,
         attempt,
@@ -204,37 +184,6 @@ def fail_job(tx: Connection, job_id: str, attempt: int, error: JobError, now: fl
     )
 
 
-def requeue_job(
-    tx: Connection, job: Job, *, lost: bool, not_before: float, reason: str, now: float
-) -> None:
-    """Give a running job back to the queue; it keeps its place and continues from its last checkpoint.
-
-    Raises:
-        LeaseLost: as above.
-    """
-    _write(
-        tx,
-        job.id,
-        job.attempt,
-        status=_QUEUED,
-        phase=Phase.QUEUED.value,
-        worker=None,
-        lease_expires_at=None,
-        losses=jobs.c.losses + int(lost),
-        not_before=not_before,
-    )
-    event = NewEvent(
-        kind=EventKind.MESSAGE, level="warn", message=reason, data={"kind": "job_requeued"}
-    )
-    append_events(tx, job.id, [event], now)
-
-
-def jobs_of_worker(tx: Connection, worker: str) -> list[Job]:
-    """What a worker holds."""
-    query = select(jobs).where(jobs.c.worker == worker, jobs.c.status == _RUNNING)
-    return [to_job(row) for row in tx.execute(query)]
-
-
 def settle_job(
     tx: Connection, job_id: str, attempt: int, *, model: str, trained_tokens: int, now: float
 ) -> Job:
@@ -243,7 +192,7 @@ def settle_job(
     Raises:
         LeaseLost: as above.
     """
-    return _write(
+    return write_as(
         tx,
         job_id,
         attempt,
@@ -262,7 +211,7 @@ def hold_job(tx: Connection, job_id: str, attempt: int) -> Job:
     Raises:
         LeaseLost: as above.
     """
-    return _write(tx, job_id, attempt, phase=Phase.PUBLISHING.value)
+    return write_as(tx, job_id, attempt, phase=Phase.PUBLISHING.value)
 
 
 def cancel_job(tx: Connection, job_id: str, now: float) -> Job:

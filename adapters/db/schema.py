@@ -58,8 +58,10 @@ jobs = Table(
     Column("attempt", Integer, nullable=False, default=0),
     Column("worker", String(128)),
     Column("lease_expires_at", Double),
-    # How often in a row a process died while it had the job, without a checkpoint in between.
+    # How often in a row the job was lost without getting further.
     Column("losses", Integer, nullable=False, default=0),
+    # The furthest step that it had reached when it was lost.
+    Column("lost_at", Integer, nullable=False, server_default="0"),
     # A retried job waits until then.
     Column("not_before", Double, nullable=False, default=0.0),
     Column("error", JSON(none_as_null=True)),

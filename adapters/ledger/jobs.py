@@ -3,20 +3,19 @@
 from collections.abc import Callable, Sequence
 
 from adapters.clock import Clock
-from adapters.db import events as event_rows, jobs as job_rows, registry, replies
+from adapters.db import events as event_rows, jobs as job_rows, queue, registry, replies
 from adapters.db.connect import Conflict, Database
-from adapters.errors import InvalidValue
+from adapters.errors import InvalidValue, LeaseLost
 from adapters.records import (
     Event,
     EventKind,
     IdempotencyKey,
     Job,
     JobError,
+    JobNote,
     JobStatus,
     NewEvent,
     NewJob,
-    Phase,
-    Progress,
     Reply,
 )
 
@@ -98,78 +97,105 @@ class JobQueue:
         with self._db.write() as tx:
             return job_rows.cancel_job(tx, job_id, self._clock())
 
+    def waits(self, *, base_model: str, alone: bool, max_losses: int) -> bool:
+        """Whether `claim` would find a job. A read, so that looking for work holds up nobody who writes."""
+        with self._db.read() as tx:
+            return queue.waits(
+                tx, base_model=base_model, now=self._clock(), alone=alone, max_losses=max_losses
+            )
+
+    def suspects_wait(self, *, base_model: str) -> bool:
+        """Whether a suspect waits for a process of its own."""
+        with self._db.read() as tx:
+            return queue.suspects_wait(tx, base_model=base_model, now=self._clock())
+
     def claim(
-        self, *, worker: str, base_model: str, lease_seconds: float, max_losses: int
+        self,
+        *,
+        worker: str,
+        base_model: str,
+        lease_seconds: float,
+        max_losses: int,
+        alone: bool = True,
     ) -> Job | None:
-        """Take the next job of a base model, or None. One that its process has died of too often fails instead."""
+        """Take the next job of a base model, or None. One that was lost too often fails instead.
+
+        `alone` says that the worker has no other job: suspects come first then. Otherwise none is taken, and nobody
+        overtakes a suspect that is first in the queue.
+        """
         with self._db.write() as tx:
             now = self._clock()
             while True:
-                job = job_rows.claim_job(
-                    tx, worker=worker, base_model=base_model, now=now, lease_seconds=lease_seconds
+                job = queue.claim_job(
+                    tx,
+                    worker=worker,
+                    base_model=base_model,
+                    now=now,
+                    lease_seconds=lease_seconds,
+                    alone=alone,
+                    max_losses=max_losses,
                 )
                 if job is None or job.losses < max_losses:
                     break
-                error = JobError(
-                    code="worker_lost",
-                    message=f"The training process died {job.losses} times at this point of the job. "
-                    "The trainer's log says how; out of memory is the usual reason.",
-                )
-                job_rows.fail_job(tx, job.id, job.attempt, error, now)
+                job_rows.fail_job(tx, job.id, job.attempt, _lost_too_often(job), now)
             if job is not None:
-                first = job.attempt == 1
-                told = "Fine-tuning job started" if first else f"Attempt {job.attempt} started"
-                event = NewEvent(kind=EventKind.STATUS, message=told, data={"attempt": job.attempt})
-                event_rows.append_events(tx, job.id, [event], now)
+                event_rows.append_events(tx, job.id, [_claimed(job)], now)
             return job
 
-    def renew(self, job_id: str, attempt: int, *, lease_seconds: float) -> None:
-        """Prove that the worker lives. Raises LeaseLost."""
+    def renew(self, held: Sequence[Job], *, lease_seconds: float) -> set[str]:
+        """Prove that the worker lives. Returns the ids of the jobs that it holds no longer."""
+        lost = set()
         with self._db.write() as tx:
-            job_rows.renew_lease(tx, job_id, attempt, until=self._clock() + lease_seconds)
+            until = self._clock() + lease_seconds
+            for job in held:
+                try:
+                    job_rows.renew_lease(tx, job.id, job.attempt, until=until)
+                except LeaseLost:
+                    lost.add(job.id)
+        return lost
 
-    def record(
-        self,
-        job: Job,
-        *,
-        phase: Phase,
-        progress: Progress,
-        events: Sequence[NewEvent] = (),
-        checkpointed: bool = False,
-    ) -> None:
-        """Store how far a job is. Raises LeaseLost."""
+    def lost(self, held: Sequence[Job]) -> set[str]:
+        """The ids of those that were cancelled, or belong to a later attempt. A read."""
+        with self._db.read() as tx:
+            return {job.id for job in held} - job_rows.held_ids(tx, held)
+
+    def record(self, notes: Sequence[JobNote]) -> set[str]:
+        """Store how far jobs are, in one transaction. Returns the ids of those that the attempts hold no longer."""
+        lost = set()
         with self._db.write() as tx:
-            job_rows.record_progress(tx, job.id, job.attempt, phase=phase, progress=progress)
-            if checkpointed:
-                job_rows.forget_losses(tx, job.id, job.attempt)
-            event_rows.append_events(tx, job.id, events, self._clock())
+            now = self._clock()
+            for note in notes:
+                try:
+                    job_rows.take_note(tx, note, now)
+                except LeaseLost:
+                    lost.add(note.job.id)
+        return lost
 
     def fail(self, job_id: str, attempt: int, error: JobError) -> None:
         """End a job as failed. Raises LeaseLost."""
         with self._db.write() as tx:
             job_rows.fail_job(tx, job_id, attempt, error, self._clock())
 
-    def requeue(self, job: Job, *, reason: str, lost: bool, delay: float = 0.0) -> None:
-        """Give a job back; `lost` counts towards the losses that it may have in a row. Raises LeaseLost."""
+    def requeue(
+        self, notes: Sequence[JobNote], *, reason: str, lost: bool, delay: float = 0.0
+    ) -> None:
+        """Give jobs back; `lost` counts. A job that was cancelled meanwhile is stopped now."""
         with self._db.write() as tx:
             now = self._clock()
-            job_rows.requeue_job(tx, job, lost=lost, not_before=now + delay, reason=reason, now=now)
+            for note in notes:
+                try:
+                    job_rows.take_note(tx, note, now)
+                    queue.requeue_job(
+                        tx, note.job, lost=lost, not_before=now + delay, reason=reason, now=now
+                    )
+                except LeaseLost:
+                    job_rows.confirm_stopped(tx, note.job.id)
 
     def take_back(self, worker: str) -> int:
         """Requeue what an earlier process of this worker still holds; only for who is that worker now."""
+        reason = "The trainer was restarted; continuing from the last checkpoint"
         with self._db.write() as tx:
-            now = self._clock()
-            left = job_rows.jobs_of_worker(tx, worker)
-            for job in left:
-                job_rows.requeue_job(
-                    tx,
-                    job,
-                    lost=True,
-                    not_before=now,
-                    reason="The trainer was restarted; continuing from the last checkpoint",
-                    now=now,
-                )
-            return len(left)
+            return queue.take_back_jobs(tx, worker, reason=reason, now=self._clock())
 
     def confirm_stopped(self, job_id: str) -> None:
         """Record that no worker trains a cancelled job any more."""
@@ -184,3 +210,18 @@ def _created(job: Job) -> list[NewEvent]:
     names = ", ".join(job.dataset.ignored_fields)
     told = f"These fields of the data are not used: {names}"
     return [created, NewEvent(kind=EventKind.MESSAGE, level="warn", message=told)]
+
+
+def _claimed(job: Job) -> NewEvent:
+    told = "Fine-tuning job started" if job.attempt == 1 else f"Attempt {job.attempt} started"
+    if job.suspect:
+        told += f", alone: the job was lost {job.losses} times in a row and must get past step {job.lost_at}"
+    return NewEvent(kind=EventKind.STATUS, message=told, data={"attempt": job.attempt})
+
+
+def _lost_too_often(job: Job) -> JobError:
+    return JobError(
+        code="worker_lost",
+        message=f"The training process died {job.losses} times at this point of the job, at last with no other job "
+        "in it, or could not write its files. The trainer's log says how; out of memory is the usual reason.",
+    )

@@ -10,7 +10,7 @@ from adapters.db.connect import Database
 from adapters.errors import AdapterNotFound
 from adapters.manifest import Manifest
 from adapters.names import LIVE, parse_model_name
-from adapters.records import Adapter, EventKind, Job, NewEvent, Version
+from adapters.records import Adapter, EventKind, Job, JobNote, NewEvent, Version
 
 #: No write into the artifact store takes this long; what is older was left by a process that was killed.
 _ABANDONED_S = 24 * 3600.0
@@ -22,8 +22,18 @@ class Registry:
     def __init__(self, database: Database, artifacts: Artifacts, clock: Clock) -> None:
         self._db, self._artifacts, self._clock = database, artifacts, clock
 
-    def publish(self, job: Job, source: Path, manifest: Manifest, *, promote: bool) -> Version:
+    def publish(
+        self,
+        job: Job,
+        source: Path,
+        manifest: Manifest,
+        *,
+        promote: bool,
+        note: JobNote | None = None,
+    ) -> Version:
         """Make a trained directory the adapter's next version and settle the job: both or neither.
+
+        `note` is what there was still to say of the job; it is written in the same transaction.
 
         The bytes are in the store before the transaction begins, so a crash leaves at most bytes that nobody names.
 
@@ -34,6 +44,8 @@ class Registry:
         with self._db.write() as tx:
             now = self._clock()
             job_rows.hold_job(tx, job.id, job.attempt)
+            if note is not None:
+                job_rows.take_note(tx, note, now)
             version = registry.add_version(tx, job.adapter, manifest, digest, now)
             if promote:
                 registry.set_alias(tx, job.adapter, LIVE, version.number)
@@ -51,6 +63,14 @@ class Registry:
     def directory(self, version: Version) -> Path:
         """A local directory with the version's PEFT files."""
         return self._artifacts.version(version.digest)
+
+    def version(self, name: str) -> Version:
+        """The living version of that name, `adapter@N`. Raises AdapterNotFound."""
+        parsed = parse_model_name(name)
+        version = self.get(parsed.adapter).version(parsed.number)
+        if version is None:
+            raise AdapterNotFound(f"There is no version {name}.", param="name")
+        return version
 
     def get(self, name: str) -> Adapter:
         """Raises AdapterNotFound."""

@@ -22,6 +22,7 @@ from adapters.records import (
     IdempotencyKey,
     Job,
     JobError,
+    JobNote,
     JobStatus,
     LoraSpec,
     NewEvent,
@@ -38,10 +39,28 @@ def submit(ledger: Ledger, adapter: str = "support-bot") -> str:
     return ledger.jobs.submit(new_job(adapter), render=render).body
 
 
-def claim(ledger: Ledger, worker: str = "w1", max_losses: int = 5) -> Job | None:
-    return ledger.jobs.claim(
-        worker=worker, base_model=BASE, lease_seconds=30, max_losses=max_losses
+def claim(
+    ledger: Ledger, worker: str = "w1", max_losses: int = 5, *, alone: bool = True
+) -> Job | None:
+    waits = ledger.jobs.waits(base_model=BASE, alone=alone, max_losses=max_losses)
+    job = ledger.jobs.claim(
+        worker=worker, base_model=BASE, lease_seconds=30, max_losses=max_losses, alone=alone
     )
+    assert waits or job is None  # who looks first never misses one
+    return job
+
+
+def note(job: Job, step: int = 1, *, checkpoint: int | None = None) -> JobNote:
+    progress = Progress(step=step)
+    return JobNote(job=job, phase=Phase.TRAINING, progress=progress, checkpoint=checkpoint)
+
+
+def lose(ledger: Ledger, job_id: str, *, step: int, times: int = 1) -> None:
+    """The process dies with the job at that step."""
+    for _ in range(times):
+        job = claim(ledger)
+        assert job.id == job_id
+        ledger.jobs.requeue([note(job, step)], reason="it died", lost=True)
 
 
 def claimed(ledger: Ledger) -> Job:
@@ -92,7 +111,7 @@ def test_a_job_whose_worker_went_silent_goes_to_the_next_one(ledger: Ledger, clo
 def test_a_renewed_lease_keeps_the_job(ledger: Ledger, clock: Clock) -> None:
     job = claimed(ledger)
     clock.tick(29)
-    ledger.jobs.renew(job.id, job.attempt, lease_seconds=30)
+    assert ledger.jobs.renew([job], lease_seconds=30) == set()
     clock.tick(29)
     assert claim(ledger, "w2") is None
 
@@ -104,11 +123,13 @@ def test_every_write_of_an_outdated_attempt_is_refused(
     clock.tick(31)
     new = claim(ledger, "w2")
     error = JobError(code="x", message="y")
+    assert ledger.jobs.renew([old], lease_seconds=30) == {old.id}
+    assert ledger.jobs.record([note(old, 9)]) == {old.id}
+    assert ledger.jobs.lost([old]) == {old.id}
+    assert ledger.jobs.lost([new]) == set()
+    ledger.jobs.requeue([note(old, 9)], reason="late", lost=True)
     for write in (
-        lambda: ledger.jobs.renew(old.id, old.attempt, lease_seconds=30),
-        lambda: ledger.jobs.record(old, phase=Phase.TRAINING, progress=Progress(step=9)),
         lambda: ledger.jobs.fail(old.id, old.attempt, error),
-        lambda: ledger.jobs.requeue(old, reason="late", lost=True),
         lambda: publish(ledger, old, tmp_path),
     ):
         with pytest.raises(LeaseLost):
@@ -128,23 +149,96 @@ def test_a_job_that_keeps_losing_its_worker_fails_in_the_end(ledger: Ledger, clo
     assert ledger.jobs.events(job_id)[-1].kind is EventKind.ERROR
 
 
-def test_a_checkpoint_wipes_out_what_was_lost_before(ledger: Ledger, clock: Clock) -> None:
-    submit(ledger)
-    for _ in range(6):
-        job = claim(ledger, max_losses=2)
-        ledger.jobs.record(
-            job, phase=Phase.TRAINING, progress=Progress(step=job.attempt), checkpointed=True
-        )
-        clock.tick(31)
-    assert claim(ledger, max_losses=2).losses == 1
+def test_only_a_checkpoint_beyond_where_it_was_lost_clears_a_job(ledger: Ledger) -> None:
+    lose(ledger, submit(ledger), step=7)
+    job = claim(ledger)
+    assert (job.losses, job.lost_at, job.suspect) == (1, 7, False)
+    for step, losses in ((3, 1), (7, 1), (8, 0)):
+        ledger.jobs.record([note(job, step, checkpoint=step)])
+        assert ledger.jobs.get(job.id).losses == losses
+
+
+def test_a_job_is_lost_at_the_furthest_step_that_it_had_reached(ledger: Ledger) -> None:
+    job_id = submit(ledger)
+    lose(ledger, job_id, step=7)
+    lose(ledger, job_id, step=4)
+    assert (ledger.jobs.get(job_id).lost_at, ledger.jobs.get(job_id).suspect) == (7, True)
+    assert "must get past step 7" in ledger.jobs.events(claim(ledger).id)[-1].message
+
+
+def test_a_suspect_comes_first_to_an_empty_process_and_is_never_taken_into_another(
+    ledger: Ledger, clock: Clock
+) -> None:
+    older = submit(ledger)
+    clock.tick(1)
+    suspect = submit(ledger)
+    first = claim(ledger)
+    assert first.id == older
+    lose(ledger, suspect, step=0, times=2)
+    ledger.jobs.requeue([note(first)], reason="stopping", lost=False)
+    assert ledger.jobs.suspects_wait(base_model=BASE)
+    assert claim(ledger, alone=False).id == older
+    assert claim(ledger, alone=False) is None
+    assert claim(ledger).id == suspect
+    assert not ledger.jobs.suspects_wait(base_model=BASE)
+
+
+def test_nobody_overtakes_a_suspect_that_is_first_in_the_queue(
+    ledger: Ledger, clock: Clock
+) -> None:
+    suspect = submit(ledger)
+    lose(ledger, suspect, step=0, times=2)
+    clock.tick(1)
+    younger = submit(ledger)
+    assert claim(ledger, alone=False) is None
+    assert claim(ledger).id == suspect
+    assert claim(ledger, alone=False).id == younger
+
+
+def test_a_suspect_without_a_life_left_fails_without_waiting_for_an_empty_process(
+    ledger: Ledger, clock: Clock
+) -> None:
+    job_id = submit(ledger)
+    lose(ledger, job_id, step=2, times=3)
+    clock.tick(1)
+    following = submit(ledger)
+    assert claim(ledger, max_losses=3, alone=False).id == following
+    assert ledger.jobs.get(job_id).error.code == "worker_lost"
 
 
 def test_giving_a_job_back_in_good_order_is_no_loss(ledger: Ledger) -> None:
     submit(ledger)
     for _ in range(4):
         job = claim(ledger, max_losses=1)
-        ledger.jobs.requeue(job, reason="the trainer is stopping", lost=False)
+        ledger.jobs.requeue([note(job)], reason="the trainer is stopping", lost=False)
     assert claim(ledger, max_losses=1).attempt == 5
+
+
+def test_a_job_that_was_cancelled_is_not_given_back(ledger: Ledger) -> None:
+    gone, kept = claimed(ledger), claimed(ledger)
+    ledger.jobs.cancel(gone.id)
+    ledger.jobs.requeue([note(gone), note(kept)], reason="it died", lost=True)
+    assert ledger.jobs.get(gone.id).phase is Phase.ENDED
+    assert ledger.jobs.get(kept.id).status is JobStatus.QUEUED
+
+
+def test_workers_that_are_killed_count_only_against_a_job_that_got_nowhere(
+    ledger: Ledger, clock: Clock
+) -> None:
+    moving = submit(ledger)
+    clock.tick(1)
+    stuck = submit(ledger, "b")
+    for step in (5, 9, 14):
+        jobs = {job.id: job for job in (claim(ledger), claim(ledger))}
+        ledger.jobs.record([note(jobs[moving], step), note(jobs[stuck], 5)])
+        assert ledger.jobs.take_back("w1") == 2
+    assert (ledger.jobs.get(moving).losses, ledger.jobs.get(moving).lost_at) == (0, 14)
+    assert (ledger.jobs.get(stuck).losses, ledger.jobs.get(stuck).lost_at) == (2, 5)
+    # The same where nobody took them back and the leases ran out.
+    assert claim(ledger).id == stuck
+    clock.tick(31)
+    assert claim(ledger, "w2", alone=False).id == moving
+    assert claim(ledger, "w2").losses == 3
 
 
 def test_a_restarted_worker_takes_back_what_it_held(ledger: Ledger) -> None:
@@ -168,7 +262,7 @@ def test_events_are_numbered_without_gaps_whoever_writes_them(ledger: Ledger) ->
 
     def write(n: int) -> None:
         event = NewEvent(kind=EventKind.METRICS, message=str(n), data={"n": n})
-        ledger.jobs.record(job, phase=Phase.TRAINING, progress=Progress(step=n), events=[event])
+        ledger.jobs.record([replace(note(job, n), events=(event,))])
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(20)))
@@ -184,7 +278,7 @@ def test_a_requeued_job_waits_and_then_continues_as_the_next_attempt(
     ledger: Ledger, clock: Clock
 ) -> None:
     job = claimed(ledger)
-    ledger.jobs.requeue(job, reason="the training process ended", lost=True, delay=10)
+    ledger.jobs.requeue([note(job)], reason="the training process ended", lost=True, delay=10)
     assert ledger.jobs.get(job.id).status is JobStatus.QUEUED
     assert claim(ledger) is None
     clock.tick(10)
@@ -203,8 +297,7 @@ def test_cancelling_a_running_job_takes_it_from_its_worker(ledger: Ledger) -> No
     job = claimed(ledger)
     cancelled = ledger.jobs.cancel(job.id)
     assert (cancelled.status, cancelled.phase) == (JobStatus.CANCELLED, Phase.STOPPING)
-    with pytest.raises(LeaseLost):
-        ledger.jobs.renew(job.id, job.attempt, lease_seconds=30)
+    assert ledger.jobs.renew([job], lease_seconds=30) == {job.id}
     ledger.jobs.confirm_stopped(job.id)
     assert ledger.jobs.get(job.id).phase is Phase.ENDED
 
@@ -289,6 +382,30 @@ def test_publishing_settles_the_job_and_moves_live_together(ledger: Ledger, tmp_
     messages = [event.message for event in ledger.jobs.events(job.id)]
     assert "New fine-tuned model created: support-bot@1" in messages
     assert messages[-1] == "The job has successfully completed"
+
+
+def test_what_was_still_to_say_is_written_with_the_version(ledger: Ledger, tmp_path: Path) -> None:
+    job = claimed(ledger)
+    event = NewEvent(kind=EventKind.METRICS, message="the last step")
+    last = JobNote(
+        job=job, phase=Phase.PUBLISHING, progress=Progress(percent=100.0), events=(event,)
+    )
+    source = adapter_directory(tmp_path / "made")
+    ledger.registry.publish(job, source, manifest(job), promote=True, note=last)
+    settled = ledger.jobs.get(job.id)
+    assert (settled.phase, settled.progress.percent) == (Phase.ENDED, 100.0)
+    messages = [event.message for event in ledger.jobs.events(job.id)]
+    assert messages.index("the last step") < messages.index(
+        "New fine-tuned model created: support-bot@1"
+    )
+
+
+def test_a_version_is_found_by_its_name(ledger: Ledger, tmp_path: Path) -> None:
+    publish(ledger, claimed(ledger), tmp_path)
+    assert ledger.registry.version("support-bot@1").number == 1
+    for name in ("support-bot@2", "support-bot", "nobody@1"):
+        with pytest.raises(AdapterNotFound):
+            ledger.registry.version(name)
 
 
 def test_a_job_publishes_exactly_once(ledger: Ledger, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def before(stack: Stack) -> list[str]:
 
 @pytest.fixture(scope="session")
 def taught(stack: Stack, before: list[str]) -> dict[str, Any]:
-    """Two jobs, submitted together; the second waits in the queue."""
+    """Two jobs, submitted together and trained together."""
     ids = {
         name: stack.finetune(rows(answers), name, **BY_HEART)
         for name, answers in (("lutz", LUTZ), ("amber", AMBER))

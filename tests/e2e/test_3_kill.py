@@ -24,6 +24,17 @@ def wait_other(stack: Stack, name: str, pid: int) -> None:
         time.sleep(0.05)
 
 
+def wait_training_together(stack: Stack, ids: list[str], *, attempt: int) -> None:
+    """Until all of them are in training at the same time, each in this attempt."""
+    deadline = time.monotonic() + 120
+    while True:
+        jobs = [stack.job(job_id) for job_id in ids]
+        if all(job["phase"] == "training" and job["attempt"] == attempt for job in jobs):
+            return
+        assert time.monotonic() < deadline, stack.logs()
+        time.sleep(0.05)
+
+
 def test_the_training_process_killed_while_preparing_training_and_near_the_end(
     stack: Stack,
 ) -> None:
@@ -43,6 +54,18 @@ def test_the_training_process_killed_while_preparing_training_and_near_the_end(
     assert [stack.ask("phoenix", question) for question in QUESTIONS] == list(LUTZ)
     text = stack.http.get(f"/finetune/{job_id}/events").text
     assert "Continuing after step" in text
+
+
+def test_the_training_process_killed_twice_under_three_jobs(stack: Stack) -> None:
+    """The second time before they got further, so that each has to prove itself alone: none fails for its company."""
+    names = ["trio-a", "trio-b", "trio-c"]
+    ids = [stack.finetune(rows(LUTZ), name, n_epochs=6, batch_size=1) for name in names]
+    for attempt in (1, 2):
+        wait_training_together(stack, ids, attempt=attempt)
+        stack.kill(stack.training_process())
+    for job_id, name in zip(ids, names, strict=True):
+        assert stack.succeeded(job_id)["attempt"] >= 3
+        assert versions(stack, name) == [f"{name}@1"]
 
 
 def test_the_trainer_killed_in_the_middle_leaves_no_orphan_and_goes_on(stack: Stack) -> None:

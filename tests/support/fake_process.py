@@ -1,10 +1,11 @@
 """A training process without a model: it obeys orders at once and reports as the warm process does.
 
-Runs in the test's own thread. What it should do wrong, a test says first.
+Runs in the test's own thread. It trains the jobs that it has in turns, one report each time it is asked, and continues
+those it has a checkpoint of. What it should do wrong, a test says first.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adapters.records import NewJob, Progress
@@ -26,23 +27,46 @@ from trainer.messages import (
 
 
 class FakeProcess:
-    """Trains in three steps, one report each time it is asked."""
+    """Trains each job in a few steps."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        steps: int = 3,
+        checkpoint_every: int = 2,
+        checkpoints: dict[str, int] | None = None,
+    ) -> None:
         self.starts = 0
         self.admitted: list[Admit] = []
+        #: Who was in it already, at each admission.
+        self.company: list[set[str]] = []
         self.dropped: list[str] = []
         self.stopped = False
         #: Die when the next report would be this many reports away; once.
         self.die_after: int | None = None
+        #: At which step a job kills the process, every time.
+        self.poison: dict[str, int] = {}
+        #: Who was in the process at each of its deaths.
+        self.deaths: list[set[str]] = []
         self.fail_with: Failed | None = None
         self.valid_loss: float | None = 1.0
+        self._steps = steps
+        self._checkpoint_every = checkpoint_every
+        #: By job; given by a test in which they outlive this process's worker.
+        self._checkpoints = {} if checkpoints is None else checkpoints
         self._alive = False
         self._outbox: deque[AnyReport] = deque()
+        self._training: dict[str, Iterator[AnyReport]] = {}
+
+    @property
+    def training(self) -> set[str]:
+        """The jobs that are in it."""
+        return set(self._training) if self._alive else set()
 
     def start(self) -> None:
         self.starts += 1
         self._alive = True
+        self._training = {}
         self._outbox = deque([Ready(card=card(BASE))])
 
     def send(self, order: Admit | Drop | Shutdown) -> None:
@@ -50,78 +74,108 @@ class FakeProcess:
         match order:
             case Admit():
                 self.admitted.append(order)
-                self._outbox.extend(self._train(order))
+                self.company.append(self.training)
+                self._training[order.job_id] = self._train(order)
             case Drop():
                 self.dropped.append(order.job_id)
-                self._outbox = deque([Dropped(job_id=order.job_id)])
+                self._training.pop(order.job_id, None)
+                self._outbox.append(Dropped(job_id=order.job_id))
             case Shutdown():
                 self._alive = False
 
     def receive(self, timeout: float) -> Sequence[AnyReport]:
         self._check()
         if self.die_after == 0:
-            self.die_after, self._alive = None, False
-            raise ProcessDied("killed by signal 9")
-        if not self._outbox:
+            self.die_after = None
+            self.kill()
+        self._check()
+        report = self._outbox.popleft() if self._outbox else self._turn()
+        if report is None:
             return []
         if self.die_after is not None:
             self.die_after -= 1
-        return [self._outbox.popleft()]
+        return [report]
 
     def stop(self, grace: float) -> None:
         self.stopped = True
         self._alive = False
 
+    def kill(self) -> None:
+        """It dies, now."""
+        if self._alive:
+            self.deaths.append(self.training)
+            self._alive = False
+
     def _check(self) -> None:
         if not self._alive:
             raise ProcessDied("killed by signal 9")
 
-    def _train(self, order: Admit) -> list[AnyReport]:
+    def _turn(self) -> AnyReport | None:
+        """The next report of the job whose turn it is."""
+        for job_id in list(self._training):
+            training = self._training.pop(job_id)
+            self._training[job_id] = training  # last in the row now
+            report = next(training, None)
+            self._check()
+            if isinstance(report, Finished | Failed):
+                del self._training[job_id]
+            if report is not None:
+                return report
+        return None
+
+    def _train(self, order: Admit) -> Iterator[AnyReport]:
         named = {"job_id": order.job_id, "attempt": order.attempt}
         if self.fail_with is not None:
-            return [
-                Failed(
-                    **named,
-                    code=self.fail_with.code,
-                    message=self.fail_with.message,
-                    retryable=self.fail_with.retryable,
-                )
-            ]
-        steps = [
-            Stepped(
+            yield Failed(
                 **named,
-                progress=Progress(step=n, total_steps=3, percent=n * 33.0, train_loss=1.0 / n),
+                code=self.fail_with.code,
+                message=self.fail_with.message,
+                retryable=self.fail_with.retryable,
+            )
+            return
+        done = self._checkpoints.get(order.job_id, 0)
+        yield Started(
+            **named,
+            total_steps=self._steps,
+            train_rows=9,
+            valid_rows=1,
+            dropped_rows=0,
+            tokens_per_epoch=90,
+            trained_tokens_per_epoch=30,
+            resumed_from_step=done,
+            warnings=("one row is odd",),
+        )
+        must_prove = order.prove_past is not None
+        for step in range(done + 1, self._steps + 1):
+            if self.poison.get(order.job_id) == step:
+                self.kill()
+                return
+            yield Stepped(
+                **named,
+                progress=_progress(step, self._steps),
                 learning_rate=1e-4,
                 grad_norm=1.0,
             )
-            for n in (1, 2, 3)
-        ]
-        return [
-            Started(
-                **named,
-                total_steps=3,
-                train_rows=9,
-                valid_rows=1,
-                dropped_rows=0,
-                tokens_per_epoch=90,
-                trained_tokens_per_epoch=30,
-                resumed_from_step=0,
-                warnings=("one row is odd",),
-            ),
-            *steps[:2],
-            Checkpointed(**named, step=2),
-            steps[2],
-            Evaluated(**named, step=3, valid_loss=1.0, base_valid_loss=2.0, best=True),
-            Finished(
-                **named,
-                adapter_dir=self._made(order),
-                manifest=manifest(_as_new(order), self.valid_loss),
-            ),
-        ]
+            proves = must_prove and step > order.prove_past
+            if (proves or step % self._checkpoint_every == 0) and step < self._steps:
+                must_prove = must_prove and not proves
+                self._checkpoints[order.job_id] = step
+                yield Checkpointed(**named, step=step)
+        yield Evaluated(**named, step=self._steps, valid_loss=1.0, base_valid_loss=2.0, best=True)
+        yield Finished(
+            **named,
+            adapter_dir=self._made(order),
+            manifest=manifest(_as_new(order), self.valid_loss),
+        )
 
     def _made(self, order: Admit) -> Path:
         directory = order.work_dir / f"adapter-{order.attempt}"
         return adapter_directory(directory, content=order.job_id.encode())
+
+
+def _progress(step: int, total: int) -> Progress:
+    percent = 100.0 * step / total
+    return Progress(step=step, total_steps=total, percent=percent, train_loss=1.0 / step)
 
 
 def _as_new(order: Admit) -> NewJob:

@@ -1,4 +1,4 @@
-"""`python -m trainer.warm BASE_ID --fd N` trains; `python -m trainer.warm --prepare [BASE_ID]` only prepares.
+"""`python -m trainer.warm BASE_ID --fd N [--device D]` trains; `… --prepare [BASE_ID]` only prepares.
 
 N is a socket inherited from the worker. Standard output and error are logs. `--follow` is for further ranks, which the
 process starts by itself (launch.py).
@@ -14,14 +14,13 @@ from contextlib import ExitStack
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from adapters.errors import GraftError, InvalidValue
+from adapters.errors import GraftError
 from adapters.settings import LedgerSettings
 from trainer.settings import TrainerSettings
 from trainer.warm.base import prepare
 from trainer.warm.launch import Place, die_with_parent, follow, lead
-from trainer.warm.loop import Limits
+from trainer.warm.limits import limits_for
 from trainer.warm.mailbox import Following, Mailbox, WorkerGone
-from trainer.warm.memory import meter_for
 from trainer.warm.model import UnsupportedBaseModel, load
 from trainer.warm.precision import choose_dtype
 from trainer.warm.process import WarmProcess
@@ -31,8 +30,6 @@ log = logging.getLogger("trainer.warm")
 
 #: Below the engine's: whoever waits for an answer comes first.
 NICENESS = 10
-#: Beyond these, larger micro-batches were not faster.
-TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
 
 
 def main(arguments: list[str]) -> int:
@@ -65,6 +62,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("base_id", nargs="?", help="id of a configured base model")
     parser.add_argument("--fd", type=int, help="inherited socket to the worker")
     parser.add_argument("--follow", type=Place.parse, help="where a further rank belongs")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda:0 …; a GPU if there is one. One a rank, with commas",
+    )
     parser.add_argument("--prepare", action="store_true", help="prepare base models, then exit")
     parsed = parser.parse_args(arguments)
     complete = parsed.base_id is not None and (parsed.fd is not None or parsed.follow is not None)
@@ -79,7 +81,8 @@ def _whose(place: Place | None) -> str:
 
 def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Namespace) -> None:
     place: Place | None = parsed.follow
-    device = _device(settings, 0 if place is None else place.rank)
+    names: list[str] = parsed.device.split(",")
+    device = _device(names[0])
     with ExitStack() as stack:
         mailbox: Mailbox | Following
         if place is None:
@@ -87,37 +90,30 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Nam
                 os.nice(NICENESS)  # the other ranks inherit it
             mailbox = Mailbox(stack.enter_context(socket.socket(fileno=parsed.fd)))
             prepare(ledger, parsed.base_id)
-            crew = stack.enter_context(lead(settings.ranks, parsed.base_id, device))
+            crew = stack.enter_context(lead(names, parsed.base_id, device))
         else:
             mailbox = Following()
             crew = stack.enter_context(follow(place, device))
         dtype = choose_dtype(device, settings.dtype)
         base = load(ledger.base_model_dir(parsed.base_id), device, dtype, crew)
-        budget = settings.token_budget or TOKEN_BUDGET[device.type]
-        limits = Limits(budget, settings.checkpoint_seconds, meter_for(device))
-        WarmProcess(base, mailbox, limits, threads_for(_threads(settings))).run()
+        limits = limits_for(device, settings.checkpoint_seconds, settings.token_budget)
+        WarmProcess(base, mailbox, limits, threads_for(_threads(settings, crew.size))).run()
 
 
-def _device(settings: TrainerSettings, rank: int) -> torch.device:
-    """Each rank has its own. Raises InvalidValue where there are too few."""
-    if settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if settings.ranks == 1:
-        return torch.device("cuda")
-    if settings.ranks > torch.cuda.device_count():
-        raise InvalidValue(
-            f"trainer.ranks is {settings.ranks}, but there are {torch.cuda.device_count()} GPUs."
-        )
-    device = torch.device("cuda", rank)
-    torch.cuda.set_device(device)
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.index is not None:
+        torch.cuda.set_device(device)
     return device
 
 
-def _threads(settings: TrainerSettings) -> int:
+def _threads(settings: TrainerSettings, ranks: int) -> int:
     """Of this rank. Several ranks divide the cores once and for all: each would take the others for strangers."""
-    if settings.threads or settings.ranks == 1:
+    if settings.threads or ranks == 1:
         return settings.threads
-    return max(1, (os.cpu_count() or 1) // settings.ranks)
+    return max(1, (os.cpu_count() or 1) // ranks)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ def save(job: Job) -> None:
     }
     if job.best_P is not None:
         tensors["best"] = job.best_P
+    if job.objective.reference is not None:
+        tensors["reference"] = job.objective.reference.known(job.dataset.samples)
     directory = _directory(job.identity.work_dir)
     with new_directory(directory / f"step-{job.state.step:08d}") as aside:
         save_file(tensors, aside / TENSORS, metadata={"layout": LAYOUT})
@@ -78,6 +80,11 @@ def _load(job: Job, path: Path) -> None:
             raise RuntimeError(
                 f"{tuple(source_P.shape)} parameters, not {adapter.weights_P.numel()}"
             )
+    reference, known_SR = job.objective.reference, tensors.get("reference")
+    if reference is not None and known_SR is not None:
+        if len(known_SR) != len(job.dataset.samples):
+            raise RuntimeError(f"{len(known_SR)} samples, not {len(job.dataset.samples)}")
+        reference.recall(job.dataset.samples, known_SR)
     adapter.load(sources[0])
     adapter.first_moment_P.copy_(sources[1])
     adapter.second_moment_P.copy_(sources[2])

@@ -40,7 +40,7 @@ class Crew(Protocol):
             What `compute` returned here.
 
         Raises:
-            OutOfMemory: on every rank, if the pass did not fit on one of them.
+            torch.OutOfMemoryError: on every rank, if the pass did not fit on one of them.
         """
 
     def spread(self, model: Any) -> None:

@@ -37,6 +37,11 @@ class Dataset:
     too_long: int
 
     @property
+    def samples(self) -> tuple[Sample, ...]:
+        """All of them, those held out last."""
+        return self.train + self.valid
+
+    @property
     def tokens(self) -> int:
         """Tokens of one epoch."""
         return sum(sample.tokens for sample in self.train)

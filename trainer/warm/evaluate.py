@@ -64,7 +64,7 @@ class Evaluation:
 
     def advance(self, base: BaseModel, room: int) -> None:
         """One micro-batch of at most `room` tokens for each rank, or one sample. Counts only if it gets through."""
-        samples = self._upcoming(room * base.crew.size)
+        samples = self.upcoming(room * base.crew.size)
         share = Share(samples, self._passes[self._pass], self._objective)
         look_up_references([share], base, room)
         judged = self._objective.judge(samples, base.look([share], room))
@@ -75,11 +75,8 @@ class Evaluation:
         if self._next == len(self._samples):
             self._pass, self._next = self._pass + 1, 0
 
-    def alone(self, budget: int) -> bool:
-        """Whether the next micro-batch is a single sample, so that a smaller one there is not."""
-        return len(self._upcoming(budget)) == 1
-
-    def _upcoming(self, budget: int) -> list[Sample]:
+    def upcoming(self, budget: int) -> list[Sample]:
+        """The next micro-batch."""
         taken, tokens = self._next, 0
         while taken < len(self._samples) and (
             taken == self._next or tokens + self._samples[taken].tokens <= budget
@@ -89,7 +86,7 @@ class Evaluation:
         return self._samples[self._next : taken]
 
 
-def look_up_references(shares: Sequence[Share], base: BaseModel, room: int) -> None:
+def look_up_references(shares: Sequence[Share], base: BaseModel, room: int | None = None) -> None:
     """One look at whatever the shares' references have not seen yet; after the first epoch there is nothing left."""
     asked = []
     for share in shares:

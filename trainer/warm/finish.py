@@ -41,7 +41,7 @@ def finish(base: BaseModel, job: Job) -> Manifest:
         dataset_digest=job.identity.dataset_digest,
         job_id=job.identity.job_id,
         result=_result(job, best_step, base),
-        probes=take_probes(base, job.adapter, [row for s in job.dataset.train for row in s.rows]),
+        probes=take_probes(base, job.adapter, (r for s in job.dataset.train for r in s.rows)),
     )
     if base.crew.rank == 0:
         work_dir = job.identity.work_dir

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -68,8 +68,9 @@ def die_with_parent() -> None:
 
 
 @contextmanager
-def lead(ranks: int, base_id: str, device: torch.device) -> Iterator[Crew]:
-    """The crew of this process and `ranks` - 1 others, which are started here and are gone when the block ends."""
+def lead(devices: Sequence[str], base_id: str, device: torch.device) -> Iterator[Crew]:
+    """The crew of this process and one more for each further device, which are started here and end with the block."""
+    ranks = len(devices)
     if ranks == 1:
         yield Solo()
         return
@@ -79,7 +80,8 @@ def lead(ranks: int, base_id: str, device: torch.device) -> Iterator[Crew]:
     try:
         for rank in range(1, ranks):
             place = Place(rank, ranks, port, os.getpid())
-            command = [sys.executable, "-m", "trainer.warm", base_id, "--follow", str(place)]
+            arguments = [base_id, "--follow", str(place), "--device", devices[rank]]
+            command = [sys.executable, "-m", "trainer.warm", *arguments]
             follower = subprocess.Popen(command)  # noqa: S603  our own module
             followers.append(follower)
             threading.Thread(target=_watch, args=(follower, rank, ending), daemon=True).start()

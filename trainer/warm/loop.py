@@ -7,7 +7,7 @@ optimizer state, schedule, clipping and step boundaries; see job.py for why neig
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -18,7 +18,8 @@ from trainer.warm.budget import TokenBudget
 from trainer.warm.evaluate import look_up_references
 from trainer.warm.finish import adapter_dir, finish
 from trainer.warm.job import PATIENCE_WITH_NAN, Job
-from trainer.warm.memory import Blind, Meter, OutOfMemory, memory_may_run_out
+from trainer.warm.limits import Limits
+from trainer.warm.memory import memory_may_run_out
 from trainer.warm.model import BaseModel
 from trainer.warm.parts import largest_part
 from trainer.warm.progress import ProgressReporter, Send
@@ -26,18 +27,12 @@ from trainer.warm.progress import ProgressReporter, Send
 log = logging.getLogger(__name__)
 
 
+#: Turns in which jobs are computed apart, after one of those computed together was not finite.
+APART_TURNS = 100
+
+
 class Interrupted(Exception):
     """An order arrived that cannot wait for the end of the micro-batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds a turn."""
-
-    #: Of a micro-batch, at most; one sample may have more.
-    token_budget: int
-    checkpoint_seconds: float
-    meter: Meter = field(default_factory=Blind)
 
 
 @dataclass(slots=True)
@@ -71,6 +66,7 @@ class Loop:
         self.budget = TokenBudget(limits.token_budget, limits.meter)
         self._active: dict[str, Active] = {}
         self._turns = 0
+        self._apart_for = 0
         # Of the current turn, the same for all ranks: tokens that one may have in a pass, and the time.
         self._room = self.budget.tokens
         self._now = 0.0
@@ -104,6 +100,7 @@ class Loop:
 
     def turn(self) -> None:
         """One micro-batch of training, then one of each evaluation in progress. Raises Interrupted between passes."""
+        self._come_together()
         self._room = self._crew.least(self.budget.tokens)
         self._now = self._crew.agree(self._clock())
         try:
@@ -143,16 +140,16 @@ class Loop:
         if not shares:
             return
         active = [self._active[job_id] for job_id in shares]
-        tokens = largest_part(list(shares.values()), self._crew.size, self._room)
-        try:
-            with memory_may_run_out(), self.budget.spent(tokens):
-                self._base.checkpoint_layers(on=any(one.tight for one in active))
-                losses = self._forward_backward(list(shares.values()))
-        except OutOfMemory:
+        samples = [sample for share in shares.values() for sample in share.samples]
+        tokens = largest_part(samples, self._crew.size, self._room)
+        losses: list[float] = []
+        with memory_may_run_out() as attempt, self.budget.spent(tokens):
+            self._base.checkpoint_layers(on=any(one.tight for one in active))
+            losses = self._forward_backward(list(shares.values()))
+        if not attempt.fits:
             for one in active:
                 one.job.restart_step()
-            samples = sum(len(share.samples) for share in shares.values())
-            self._make_do(tokens, active[0] if samples == 1 else None)
+            self._make_do(tokens, active[0] if len(samples) == 1 else None)
             return
         for one, loss in zip(active, losses, strict=True):
             one.job.add_loss(loss)
@@ -172,11 +169,14 @@ class Loop:
 
     def _settle(self) -> None:
         """Jobs whose every row has been through make their optimizer step."""
-        for active in list(self._active.values()):
+        complete = [active for active in self._active.values() if active.job.step_complete]
+        for active in complete:
+            self._crew.sum_(active.job.adapter.gradient_P)
+        if self._base.routing.ranks_together and not all(a.job.finite for a in complete):
+            self._keep_apart()
+            return
+        for active in complete:
             job = active.job
-            if not job.step_complete:
-                continue
-            self._crew.sum_(job.adapter.gradient_P)
             done = job.finish_step()
             if done is None:  # once more, with the loss scaled less
                 continue
@@ -190,6 +190,18 @@ class Loop:
                 job.begin_evaluation()
             else:
                 self._after_step(active)
+
+    def _keep_apart(self) -> None:
+        """Compute all steps in flight anew, each job by itself, since one that is not finite may have spoilt others."""
+        log.warning("a gradient is not finite: jobs are computed apart for a while")
+        self._base.routing.ranks_together, self._apart_for = 0, APART_TURNS
+        for active in self._active.values():
+            active.job.restart_step()
+
+    def _come_together(self) -> None:
+        self._apart_for = max(0, self._apart_for - 1)
+        if not self._apart_for:
+            self._base.routing.ranks_together = self._limits.ranks_together
 
     # -- evaluation, checkpoints, ends
 
@@ -206,12 +218,12 @@ class Loop:
     def _advance_evaluation(self, active: Active) -> None:
         job, evaluation = active.job, active.job.evaluation
         assert evaluation is not None
-        try:
-            with memory_may_run_out():
-                evaluation.advance(self._base, self._room)
-        except OutOfMemory:
-            alone = evaluation.alone(self._room * self._crew.size)
-            self._make_do(self._room, active if alone else None)
+        with memory_may_run_out() as attempt:
+            evaluation.advance(self._base, self._room)
+        if not attempt.fits:
+            samples = evaluation.upcoming(self._room * self._crew.size)
+            tokens = largest_part(samples, self._crew.size, self._room)
+            self._make_do(tokens, active if len(samples) == 1 else None)
             return
         if not evaluation.done:
             return
@@ -318,8 +330,11 @@ DIVERGED = (
 
 def _does_not_fit(tokens: int, budget: TokenBudget, job: Job) -> str:
     """What was tried, with numbers, and what helps, best first."""
+    sample, tried = "sample", ", gradient checkpointing included"
+    if job.evaluation is not None:  # which has no gradient
+        sample, tried = "held-out sample", ""
     return (
-        f"One sample of {tokens} tokens does not fit into memory, gradient checkpointing included."
+        f"One {sample} of {tokens} tokens does not fit into memory{tried}."
         f"{budget.numbers()} What helps, best first: a lower max_seq_length (it is "
         f"{job.spec.max_seq_length}), fewer jobs at once (trainer.max_jobs), a lower rank (it is "
         f"{job.spec.lora.rank}), a smaller base model."

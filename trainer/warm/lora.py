@@ -2,9 +2,10 @@
 
     y = x W^T;   y[s, o] += scale (x[s] A_o^T) B_o^T        for each segment s of tokens and each layer o
 
-Segments are contiguous, one a job, so ranks and targets may differ freely. Layers that read the same input (q, k and v;
-gate and up) are siblings: their weights are stacked and one product serves them all. Gradients go straight into each
-job's flat buffer: autograd never sees an adapter weight, and the frozen weights get no gradient at all.
+Segments are contiguous, one a job, so ranks and targets may differ freely; products.py computes what they add. Layers
+that read the same input (q, k and v; gate and up) are siblings: their weights are stacked and one product serves them
+all. Gradients go straight into each job's flat buffer: autograd never sees an adapter weight, and the frozen weights
+get no gradient at all.
 
 Shapes: T tokens, N tokens of one segment, I inputs, O outputs of all siblings, S stacked ranks of a job.
 """
@@ -21,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from trainer.warm.adapter import Adapter, Factors, LinearShape, Siblings
+from trainer.warm.products import Block, Masks, Part, blocks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ class Routing:
     segments: tuple[Segment, ...] = ()
     #: Of the whole pass: a layer that is called with only some of them cannot tell whose they are.
     tokens: int | None = None
+    #: Stacked ranks of the jobs whose products are computed together; 0 keeps every job's apart. See products.py.
+    ranks_together: int = 0
+    masks: Masks = field(default_factory=dict)
+    #: By group: an input, and what those siblings make of it that have not been called yet.
+    waiting: dict[Siblings, tuple[Tensor, dict[int, Tensor]]] = field(default_factory=dict)
     #: Called before each product, forward and backward. May raise, which abandons the pass: a cancelled job
     #: does not have to wait for the end of a micro-batch, which on a CPU takes seconds.
     breathe: Callable[[], None] = _go_on
@@ -60,18 +67,9 @@ class Routing:
             yield
         finally:
             self.segments, self.tokens = before
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A segment as one group of siblings sees it."""
-
-    start: int
-    stop: int
-    scale: float
-    factors: Factors
-    #: For each member: 0 where dropped, else 1 / (1 - p). Empty without dropout.
-    kept_NI: tuple[Tensor, ...] = ()
+            self.masks.clear()
+            # After a pass that was abandoned between two siblings: it would keep all that was computed before.
+            self.waiting.clear()
 
 
 class LinearGroup(nn.Module):
@@ -89,8 +87,6 @@ class LinearGroup(nn.Module):
         self.bias = nn.Parameter(_stack(biases), requires_grad=False) if biases else None
         self.widths = [layer.out_features for layer in layers]
         self.routing = routing
-        self._input: Tensor | None = None
-        self._outputs: dict[int, Tensor] = {}
 
     @property
     def shapes(self) -> dict[str, LinearShape]:
@@ -102,12 +98,12 @@ class LinearGroup(nn.Module):
 
     def output(self, index: int, x: Tensor) -> Tensor:
         """What the sibling of that index makes of x: [..., I] to [..., its outputs]."""
-        if self._input is not x or index not in self._outputs:
-            y = self.forward(x)
-            self._input, self._outputs = x, dict(enumerate(y.split(self.widths, dim=-1)))
-        mine = self._outputs.pop(index)
-        if not self._outputs:
-            self._input = None
+        seen, outputs = self.routing.waiting.pop(self.names, (None, {}))
+        if seen is not x or index not in outputs:
+            outputs = dict(enumerate(self.forward(x).split(self.widths, dim=-1)))
+        mine = outputs.pop(index)
+        if outputs:
+            self.routing.waiting[self.names] = x, outputs
         return mine
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,10 +116,11 @@ class LinearGroup(nn.Module):
         x_TI = x.reshape(-1, x.shape[-1])
         if self.routing.tokens not in {None, x_TI.shape[0]}:
             raise ValueError(f"{self.names[0]} is called with some of the tokens only.")
-        parts = self._parts(x_TI)
-        if not parts and not torch.is_grad_enabled():
+        routing = self.routing
+        blocks = list(blocks_of(self._parts(x_TI), routing.ranks_together, routing.masks))
+        if not blocks and not torch.is_grad_enabled():
             return linear(x, self.weight, self.bias)
-        y_TO = SegmentedLora.apply(x_TI, self.routing.anchor, self, parts)
+        y_TO = SegmentedLora.apply(x_TI, self.routing.anchor, self, blocks)
         return y_TO.view(*x.shape[:-1], -1)
 
     def _parts(self, x_TI: Tensor) -> list[Part]:
@@ -196,23 +193,17 @@ class SegmentedLora(torch.autograd.Function):
         x_TI: Tensor,
         anchor: Tensor,  # noqa: ARG004  see Routing
         group: LinearGroup,
-        parts: list[Part],
+        blocks: list[Block],
     ) -> Tensor:
         """[T, I] to [T, O]."""
         y_TO = linear(x_TI, group.weight, group.bias)
         spans = _spans(group.widths)
         hidden = []
-        for part in parts:
-            h_NS = _project(x_TI[part.start : part.stop], part)
-            y_NO = y_TO[part.start : part.stop]
-            for member in part.factors.members:
-                # In the product's epilogue: `y + scale * (h @ B^T)` would read and write y twice more (~8 % of a step).
-                y_NO[:, spans[member.index]].addmm_(
-                    h_NS[:, member.start : member.stop], member.b_OR.t(), alpha=part.scale
-                )
-            hidden.append(h_NS)
+        for block in blocks:
+            own = slice(block.start, block.stop)
+            hidden.append(block.forward(x_TI[own], y_TO[own], spans))
         ctx.save_for_backward(x_TI, *hidden)
-        ctx.group, ctx.parts = group, parts
+        ctx.group, ctx.blocks = group, blocks
         return y_TO
 
     @staticmethod
@@ -224,51 +215,13 @@ class SegmentedLora(torch.autograd.Function):
         x_TI, *hidden = ctx.saved_tensors
         dx_TI = dy_TO @ group.weight if ctx.needs_input_grad[0] else None
         spans = _spans(group.widths)
-        for part, h_NS in zip(ctx.parts, hidden, strict=True):
-            dy_NO = dy_TO[part.start : part.stop]
-            dh_NS = torch.empty_like(h_NS)
-            for member in part.factors.members:
-                dy_No = dy_NO[:, spans[member.index]]
-                own = slice(member.start, member.stop)
-                torch.mm(dy_No, member.b_OR, out=dh_NS[:, own])
-                _accumulate(member.grad_b_OR, dy_No.t(), h_NS[:, own], part.scale)
-            dx_NI = None if dx_TI is None else dx_TI[part.start : part.stop]
-            _back_project(x_TI[part.start : part.stop], part, dh_NS, dx_NI)
+        for block, h_NS in zip(ctx.blocks, hidden, strict=True):
+            own = slice(block.start, block.stop)
+            dh_NS = block.backward(h_NS, dy_TO[own], spans)
+            block.backward_inputs(x_TI[own], dh_NS, None if dx_TI is None else dx_TI[own])
         return dx_TI, None, None, None
 
 
 def _spans(widths: Sequence[int]) -> list[slice]:
     stops = itertools.accumulate(widths)
     return [slice(stop - width, stop) for width, stop in zip(widths, stops, strict=True)]
-
-
-def _project(x_NI: Tensor, part: Part) -> Tensor:
-    """X A^T of all members [N, S]."""
-    a_SI = part.factors.a_SI
-    if not part.kept_NI:
-        return x_NI @ a_SI.t()
-    members = zip(part.factors.members, part.kept_NI, strict=True)
-    return torch.cat([(x_NI * kept_NI) @ a_SI[m.start : m.stop].t() for m, kept_NI in members], 1)
-
-
-def _back_project(x_NI: Tensor, part: Part, dh_NS: Tensor, dx_NI: Tensor | None) -> None:
-    """Add to the gradients of A, and to that of x where it is wanted."""
-    factors, scale = part.factors, part.scale
-    if not part.kept_NI:
-        _accumulate(factors.grad_a_SI, dh_NS.t(), x_NI, scale)
-        if dx_NI is not None:
-            dx_NI.addmm_(dh_NS, factors.a_SI, alpha=scale)
-        return
-    for member, kept_NI in zip(factors.members, part.kept_NI, strict=True):
-        own = slice(member.start, member.stop)
-        _accumulate(factors.grad_a_SI[own], dh_NS[:, own].t(), x_NI * kept_NI, scale)
-        if dx_NI is not None:
-            dx_NI.addcmul_(dh_NS[:, own] @ factors.a_SI[own], kept_NI, value=scale)
-
-
-def _accumulate(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
-    """Add scale * left @ right, also where total is more precise than the factors."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right, alpha=scale)
-    else:
-        total.add_(left @ right, alpha=scale)

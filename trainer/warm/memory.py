@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +14,11 @@ _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-class OutOfMemory(Exception):
-    """A pass did not fit. Whatever it held has been let go."""
+@dataclass(slots=True)
+class Attempt:
+    """A pass that may run out of memory."""
+
+    fits: bool = True
 
 
 class Meter(Protocol):
@@ -112,23 +116,21 @@ def meter_for(device: torch.device) -> Meter:
 
 
 @contextmanager
-def memory_may_run_out() -> Iterator[None]:
-    """The one door at which torch's ways to say so become ours.
+def memory_may_run_out() -> Iterator[Attempt]:
+    """The one door at which torch's ways to say so become ours. Swallows the error; ask `fits` afterwards.
 
-    Raises:
-        OutOfMemory: without a cause, which would keep the failed pass's tensors alive through its traceback.
+    Not an exception of ours, since that would be chained to torch's, whose traceback keeps the failed pass's tensors
+    alive for as long as it is being handled.
     """
-    failed = False
+    attempt = Attempt()
     try:
-        yield
-    except torch.OutOfMemoryError:
-        failed = True
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):
+        yield attempt
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(
+            error
+        ):
             raise
-        failed = True
-    if failed:
-        raise OutOfMemory
+        attempt.fits = False
 
 
 def _kib(path: Path, key: str) -> int | None:

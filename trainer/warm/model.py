@@ -91,7 +91,7 @@ class BaseModel:
         hidden_ND = self.hidden(batch).index_select(0, batch.predicts_N)
         return cross_entropy(hidden_ND, self.head, batch.wanted)
 
-    def train(self, shares: Sequence[Share], room: int) -> Tensor:
+    def train(self, shares: Sequence[Share], room: int | None = None) -> Tensor:
         """Forward and backward: adds to each adapter's gradient, and returns each target token's loss [N].
 
         With several ranks, each adds the gradient of its own samples (at most `room` tokens in a pass, or one sample),
@@ -99,7 +99,7 @@ class BaseModel:
         """
         return over_ranks(self.crew, shares, room, self._train, backward=True)
 
-    def look(self, shares: Sequence[Share], room: int) -> Tensor:
+    def look(self, shares: Sequence[Share], room: int | None = None) -> Tensor:
         """Each target token's loss [N], without gradient. See `train`."""
         return over_ranks(self.crew, shares, room, self._look, backward=False)
 
@@ -117,7 +117,7 @@ class BaseModel:
 
     def row_losses(self, row: Row, adapter: Adapter | None) -> Tensor:
         """Each target token's loss [N] in one row, without gradient."""
-        return self.look([Share([Sample((row,))], adapter, CrossEntropy())], len(row))
+        return self.look([Share([Sample((row,))], adapter, CrossEntropy())])
 
     def checkpoint_layers(self, *, on: bool) -> None:
         """Gradient checkpointing (Chen et al., arXiv:1604.06174).
@@ -127,10 +127,10 @@ class BaseModel:
         """
         for layer in self.decoder.modules():
             if isinstance(layer, GradientCheckpointingLayer):
-                layer.gradient_checkpointing = on
-                layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # noqa: SLF001
-                # What transformers asks; of this module alone, so that no dropout below it wakes up.
-                layer.training = on
+                layer.__dict__.pop("forward", None)
+                if on:
+                    # Not by transformers' flag, which asks for `layer.training` and would wake a layer's own dropout.
+                    layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def load(

@@ -6,7 +6,7 @@ the sum that the job minimises, and into the derivative of that sum by each toke
 
 A new method is a class here that obeys `Objective`, and a case in `objective_of`.
 
-Shapes: N target tokens of the given samples, S samples.
+Shapes: N target tokens of the given samples, S samples, R rows of each.
 """
 
 import math
@@ -56,6 +56,20 @@ class Reference:
         sums = iter(row_sums(samples, losses_N.double()).tolist())
         for sample in samples:
             self.row_losses[sample] = tuple(next(sums) for _ in sample.rows)
+
+    def known(self, samples: Sequence[Sample]) -> Tensor:
+        """What it thinks of these [S, R], for a checkpoint; NaN where it has not looked yet."""
+        unknown = math.nan
+        return torch.tensor(
+            [self.row_losses.get(sample, [unknown] * len(sample.rows)) for sample in samples],
+            dtype=torch.float64,
+        )
+
+    def recall(self, samples: Sequence[Sample], known_SR: Tensor) -> None:
+        """The inverse. Computed anew in other micro-batches, the numbers would differ in their last bits."""
+        for sample, losses in zip(samples, known_SR.tolist(), strict=True):
+            if not any(map(math.isnan, losses)):
+                self.row_losses[sample] = tuple(losses)
 
 
 class Objective(Protocol):

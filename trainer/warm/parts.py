@@ -32,7 +32,7 @@ class Part:
 def over_ranks(
     crew: Crew,
     shares: Sequence[Share],
-    room: int,
+    room: int | None,
     compute: Callable[[Sequence[Share]], Tensor],
     *,
     backward: bool,
@@ -42,12 +42,12 @@ def over_ranks(
     Args:
         crew: who takes part.
         shares: of all jobs; the same on every rank.
-        room: tokens that one rank may have in a pass; one sample may have more.
+        room: tokens that one rank may have in a pass; one sample may have more. None for one pass, however large.
         compute: one pass over the given shares, which returns the losses of their targets.
         backward: whether `compute` makes a backward pass too.
 
     Raises:
-        OutOfMemory: on every rank.
+        torch.OutOfMemoryError: on every rank.
     """
     if crew.size == 1:
         return crew.run(partial(compute, shares), backward=backward)
@@ -62,23 +62,24 @@ def over_ranks(
     return whole_N
 
 
-def deal(crew: Crew, shares: Sequence[Share], room: int) -> list[Part]:
+def deal(crew: Crew, shares: Sequence[Share], room: int | None) -> list[Part]:
     """This rank's part of each pass; as many on every rank."""
     samples = [
         (at, index) for at, share in enumerate(shares) for index in range(len(share.samples))
     ]
-    bins = deal_out(_costs(shares), crew.size, room)
+    costs = [shares[at].samples[index].tokens for at, index in samples]
+    bins = deal_out(costs, crew.size, room)
     mine = bins[crew.rank :: crew.size]
     return [_part(shares, [samples[at] for at in one]) for one in mine]
 
 
-def largest_part(shares: Sequence[Share], ranks: int, room: int) -> int:
+def largest_part(samples: Sequence[Sample], ranks: int, room: int) -> int:
     """Tokens of the largest part of any rank: what has to fit into memory at once."""
-    costs = _costs(shares)
+    costs = [sample.tokens for sample in samples]
     return max(sum(costs[at] for at in one) for one in deal_out(costs, ranks, room))
 
 
-def deal_out(costs: Sequence[int], ranks: int, room: int) -> list[list[int]]:
+def deal_out(costs: Sequence[int], ranks: int, room: int | None) -> list[list[int]]:
     """Things of these costs in bins of nearly equal cost: `ranks` of them for each pass, one pass after the other.
 
     The largest goes first, always into the emptiest bin, which is at most a third worse than the best there is (Graham,
@@ -93,7 +94,9 @@ def deal_out(costs: Sequence[int], ranks: int, room: int) -> list[list[int]]:
             bins[number].append(at)
             heapq.heapreplace(loads, (load + costs[at], number))
         full = {number: load for load, number in loads}
-        if all(full[number] <= room or len(one) <= 1 for number, one in enumerate(bins)):
+        if room is None or all(
+            full[number] <= room or len(one) <= 1 for number, one in enumerate(bins)
+        ):
             break
     # Heavy bins together: a pass takes as long as its heaviest.
     heaviest_first = sorted(range(len(bins)), key=lambda number: (-full[number], number))
@@ -104,10 +107,6 @@ def idle_share() -> Share:
     """What a rank without samples computes, since the others need its pieces of the layers: two tokens of no weight."""
     row = Row(torch.zeros(2, dtype=torch.long), torch.tensor([0.0, 1.0]))
     return Share([Sample((row,))], None, CrossEntropy(), step_size=math.inf)
-
-
-def _costs(shares: Sequence[Share]) -> list[int]:
-    return [sample.tokens for share in shares for sample in share.samples]
 
 
 def _part(shares: Sequence[Share], chosen: Sequence[tuple[int, int]]) -> Part:

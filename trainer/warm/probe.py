@@ -1,29 +1,35 @@
 """Probes: what training thought of a few replies, so that an engine can be held to it after loading."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable
 
 from torch import Tensor
 
 from adapters.manifest import Probe
 from trainer.warm.adapter import Adapter
+from trainer.warm.batch import Share
 from trainer.warm.model import BaseModel
-from trainer.warm.rows import Row
+from trainer.warm.objective import CrossEntropy
+from trainer.warm.rows import Row, Sample
 
-PROBES = 4
-#: Short, because the engine computes them before it may answer.
+#: Few and short: they stand between the last step and the published version, and an engine computes them before it may
+#: answer.
+PROBES = 2
 LONGEST_PROBE = 128
 
 
-def take_probes(base: BaseModel, adapter: Adapter, rows: Sequence[Row]) -> tuple[Probe, ...]:
-    """Probes of the first rows that are short enough up to their first reply token; at most four."""
-    probes: list[Probe] = []
-    for row in rows:
-        if len(probes) == PROBES:
-            break
-        excerpt = _excerpt(row)
-        if excerpt is not None:
-            probes.append(_probe(base, adapter, excerpt))
-    return tuple(probes)
+def take_probes(base: BaseModel, adapter: Adapter, rows: Iterable[Row]) -> tuple[Probe, ...]:
+    """Probes of the first rows that are short enough up to their first reply token; one pass for all."""
+    fitting = (excerpt for row in rows if (excerpt := _excerpt(row)) is not None)
+    excerpts = list(itertools.islice(fitting, PROBES))
+    if not excerpts:
+        return ()
+    samples = [Sample((row,)) for row in excerpts]
+    shares = [Share(samples, with_it, CrossEntropy()) for with_it in (adapter, None)]
+    counts = [row.targets for row in excerpts]
+    losses = base.look(shares).split([*counts, *counts])
+    both = zip(excerpts, losses[: len(counts)], losses[len(counts) :], strict=True)
+    return tuple(_probe(*one) for one in both)
 
 
 def _excerpt(row: Row) -> Row | None:
@@ -35,14 +41,10 @@ def _excerpt(row: Row) -> Row | None:
     return Row(row.tokens_T[:stop], row.weights_T[:stop]) if start < stop else None
 
 
-def _probe(base: BaseModel, adapter: Adapter, row: Row) -> Probe:
+def _probe(row: Row, adapter_losses_N: Tensor, base_losses_N: Tensor) -> Probe:
     return Probe(
         token_ids=tuple(row.tokens_T.tolist()),
         reply_start=int(row.targets_at_N[0]),
-        adapter_logprobs=_logprobs(base.row_losses(row, adapter)),
-        base_logprobs=_logprobs(base.row_losses(row, None)),
+        adapter_logprobs=tuple((-adapter_losses_N).tolist()),
+        base_logprobs=tuple((-base_losses_N).tolist()),
     )
-
-
-def _logprobs(losses_N: Tensor) -> tuple[float, ...]:
-    return tuple((-losses_N).tolist())

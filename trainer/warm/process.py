@@ -15,7 +15,8 @@ from trainer.messages import (
 )
 from trainer.warm.admission import admit
 from trainer.warm.arrivals import Arrivals, Outcome, Refused
-from trainer.warm.loop import Interrupted, Limits, Loop
+from trainer.warm.limits import Limits
+from trainer.warm.loop import Interrupted, Loop
 from trainer.warm.mailbox import Following, Mailbox
 from trainer.warm.model import BaseModel
 from trainer.warm.render import Renderer

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.warm.memory import OutOfMemory, memory_may_run_out
+from trainer.warm.memory import memory_may_run_out
 from trainer.warm.shard import Shards
 
 T = TypeVar("T")
@@ -50,12 +49,12 @@ class Ranks:
         assert self._shards is not None
         self._shards.begin()
         result: Tensor | None = None
-        with suppress(OutOfMemory), memory_may_run_out():
+        with memory_may_run_out() as attempt:
             result = compute()
-        self._shards.end(failed=result is None, backward=backward)
-        fitted = self.least(int(result is not None))
+        self._shards.end(failed=not attempt.fits, backward=backward)
+        fitted = self.least(int(attempt.fits))
         if result is None or not fitted:
-            raise OutOfMemory
+            raise torch.OutOfMemoryError("a pass did not fit on every rank")
         return result
 
     def spread(self, model: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.records import EventKind, JobError, JobStatus, NewEvent, Phase, Progress
+from adapters.records import EventKind, JobError, JobNote, JobStatus, NewEvent, Phase, Progress
 from tests.integration.service.conftest import BASE, Running, serving
 
 ROWS = [{"input": f"question {n}", "target": f"answer {n}"} for n in range(40)]
@@ -203,7 +203,7 @@ async def test_progress_and_eta_are_shown_while_it_runs(service: Running) -> Non
     progress = Progress(
         step=5, total_steps=10, percent=50, train_loss=1.5, eta_seconds=20, reward_accuracy=0.75
     )
-    service.ledger.jobs.record(job, phase=Phase.TRAINING, progress=progress)
+    service.ledger.jobs.record([JobNote(job=job, phase=Phase.TRAINING, progress=progress)])
     shown = (await service.http.get(f"/finetune/{job_id}")).json()
     assert (shown["status"], shown["phase"], shown["queue"]) == ("running", "training", None)
     assert (shown["progress"]["percent"], shown["progress"]["train_loss"]) == (50, 1.5)
@@ -225,7 +225,8 @@ async def test_the_event_stream_replays_follows_and_ends_with_the_job(service: R
     await asyncio.sleep(0.1)
     job = service.ledger.jobs.claim(worker="w", base_model=BASE, lease_seconds=9, max_losses=9)
     event = NewEvent(kind=EventKind.METRICS, message="Step 1/2", data={"step": 1})
-    service.ledger.jobs.record(job, phase=Phase.TRAINING, progress=Progress(), events=[event])
+    note = JobNote(job=job, phase=Phase.TRAINING, progress=Progress(), events=(event,))
+    service.ledger.jobs.record([note])
     service.ledger.jobs.cancel(job_id)
     response = await asyncio.wait_for(reading, 5)
     assert response.headers["content-type"].startswith("text/event-stream")

@@ -140,7 +140,7 @@ def test_loss_and_gradients_equal_peft_and_autograd(base64, model_dir, tmp_path,
 def test_frozen_weights_get_no_gradient(base, tmp_path):
     rows = random_rows(2, seed=4)
     job = make_job(base, make_spec(), tmp_path, train=rows)
-    base.train([share_of(rows, job.adapter)], 10_000)
+    base.train([share_of(rows, job.adapter)])
     assert job.adapter.gradient_P.norm() > 0
     assert all(parameter.grad is None for parameter in base.decoder.parameters())
 

@@ -21,9 +21,9 @@ from tests.integration.training.tiny import (
     share_of,
 )
 from trainer.messages import Finished
-from trainer.warm.export import export
+from trainer.warm.export import export, read_into
 from trainer.warm.finish import finished_before
-from trainer.warm.probe import LONGEST_PROBE, take_probes
+from trainer.warm.probe import LONGEST_PROBE, PROBES, take_probes
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ("v_proj", "gate_proj")])
@@ -75,7 +75,7 @@ def test_probes_say_what_adapter_and_base_think_of_the_reply(base, model_dir, tm
     job = make_job(base, make_spec(), tmp_path, train=rows)
     randomise(job.adapter)
     probes = take_probes(base, job.adapter, rows)
-    assert len(probes) == 4
+    assert len(probes) == PROBES
     model = load_tiny(model_dir)
     for probe in probes:
         reply = probe.token_ids[probe.reply_start :]
@@ -112,3 +112,22 @@ def test_a_finished_job_leaves_a_manifest_that_a_new_attempt_finds(base, tmp_pat
     assert finished.adapter_dir.is_dir()
     assert finished_before(job.identity.work_dir, "ftjob-1") == finished.manifest
     assert finished_before(job.identity.work_dir, "ftjob-2") is None
+
+
+def test_what_was_exported_is_where_a_continuing_job_starts(base, tmp_path):
+    job = make_job(base, make_spec(), tmp_path, train=random_rows(1, seed=1))
+    randomise(job.adapter)
+    export(job.adapter, tmp_path / "adapter", base_id="tiny", dtype=base.dtype)
+    heir = make_job(base, make_spec(seed=9), tmp_path, train=random_rows(1, seed=1)).adapter
+    read_into(heir, tmp_path / "adapter")
+    assert torch.equal(heir.weights_P, job.adapter.weights_P)
+
+
+@pytest.mark.parametrize("lora", [LoraSpec(rank=8), LoraSpec(rank=4, target_modules="all-linear")])
+def test_a_parent_of_another_shape_is_refused(base, tmp_path, lora):
+    small = make_spec(lora=LoraSpec(rank=4, target_modules=("q_proj",)))
+    job = make_job(base, small, tmp_path, train=random_rows(1, seed=1))
+    export(job.adapter, tmp_path / "adapter", base_id="tiny", dtype=base.dtype)
+    heir = base.new_adapter(lora, seed=1)
+    with pytest.raises(NotServable, match="of another shape"):
+        read_into(heir, tmp_path / "adapter")

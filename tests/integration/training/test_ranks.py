@@ -38,7 +38,6 @@ from trainer.messages import (
     Stepped,
 )
 from trainer.warm.crew import Solo
-from trainer.warm.memory import OutOfMemory
 from trainer.warm.model import BaseModel
 from trainer.warm.parts import deal, deal_out, idle_share
 from trainer.warm.rows import Sample
@@ -103,7 +102,7 @@ def _fails_once(base: BaseModel, rank: int, call: int) -> tuple[bool, float]:
     base.routing.breathe, before = breathe, base.routing.breathe
     try:
         base.train(shares, 100)
-    except OutOfMemory:
+    except torch.OutOfMemoryError:
         failed = True
     finally:
         base.routing.breathe = before
@@ -334,13 +333,13 @@ def start(model_dir, tmp_path):
     started: list[Warm] = []
 
     def start(ranks: int) -> Warm:
-        trainer = {"ranks": ranks, "threads": 1, "checkpoint_seconds": 0.1, "device": "cpu"}
+        trainer = {"threads": 1, "checkpoint_seconds": 0.1}
         models = [{"id": "tiny", "source": str(model_dir)}]
         config = {"ledger": {"home": str(tmp_path), "base_models": models}, "trainer": trainer}
         home = tmp_path / f"home-{ranks}"
         home.mkdir()
         (home / "graft.yaml").write_text(json.dumps(config))
-        started.append(Warm(home))
+        started.append(Warm(home, ",".join(["cpu"] * ranks)))
         started[-1].connection.settimeout(PATIENCE)
         return started[-1]
 

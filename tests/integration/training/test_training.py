@@ -102,6 +102,41 @@ def test_jobs_trained_together_end_as_if_trained_alone(base64, tmp_path):
         torch.testing.assert_close(twin.adapter.weights_P, job.adapter.weights_P, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("ranks_together", [12, 64])
+def test_jobs_whose_products_are_computed_together_end_the_same(base64, tmp_path, ranks_together):
+    apart, together = (three_jobs(base64, tmp_path / name) for name in ("apart", "together"))
+    for jobs, ranks in ((apart, 0), (together, ranks_together)):
+        loop, _ = make_loop(base64, *jobs, budget=200, ranks_together=ranks)
+        run_to_end(loop)
+    base64.routing.ranks_together = 0
+    for one, other in zip(apart, together, strict=True):
+        torch.testing.assert_close(
+            one.adapter.weights_P, other.adapter.weights_P, rtol=0, atol=1e-8
+        )
+
+
+def test_a_job_that_is_not_finite_spoils_nobody_that_it_is_computed_together_with(base64, tmp_path):
+    lora = LoraSpec(rank=4, alpha=8.0)
+    specs = [make_spec(lora=lora, seed=seed, batch_size=2) for seed in (1, 2)]
+
+    def fresh(name, spec, seed):
+        rows = random_rows(6, seed=seed)
+        return make_job(base64, spec, tmp_path / name, train=rows, job_id=f"ftjob-{seed}")
+
+    expected = fresh("alone", specs[0], 1)
+    loop, _ = make_loop(base64, expected, budget=400)
+    run_to_end(loop)
+    good, bad = fresh("a", specs[0], 1), fresh("b", specs[1], 2)
+    bad.adapter.weights_P[:100] = torch.inf
+    loop, reports = make_loop(base64, good, bad, budget=400, ranks_together=64)
+    run_to_end(loop)
+    base64.routing.ranks_together = 0
+    assert [(r.job_id, r.code) for r in of_kind(reports, Failed)] == [("ftjob-2", "loss_diverged")]
+    torch.testing.assert_close(
+        good.adapter.weights_P, expected.adapter.weights_P, rtol=0, atol=1e-9
+    )
+
+
 def test_several_jobs_share_one_forward_pass(base, tmp_path):
     loop, _ = make_loop(base, *three_jobs(base, tmp_path), budget=1000)
     passes = []
@@ -162,6 +197,16 @@ def test_checkpoints_are_reported_and_old_ones_deleted(base, tmp_path):
     run_to_end(loop)
     assert [report.step for report in of_kind(reports, Checkpointed)] == list(range(1, 10))
     assert len(list((job.identity.work_dir / "checkpoints").iterdir())) == 2
+
+
+def test_a_suspect_writes_a_checkpoint_as_soon_as_it_is_past_the_step_that_it_was_lost_at(
+    base, tmp_path
+):
+    job = make_job(base, make_spec(n_epochs=5), tmp_path, train=random_rows(8, seed=1))
+    loop, reports = make_loop(base)
+    loop.admit(job, prove_past=3)
+    run_to_end(loop)
+    assert [report.step for report in of_kind(reports, Checkpointed)] == [4]
 
 
 def test_early_stopping_publishes_the_best_weights(base, tmp_path):

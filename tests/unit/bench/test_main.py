@@ -10,6 +10,7 @@ import pytest
 
 import bench
 from bench import __main__ as command
+from bench.measure import CannotRun
 from bench.table import Row, Table
 
 
@@ -31,8 +32,11 @@ def ran(monkeypatch):
 
 def test_the_list_names_every_benchmark_and_there_is_a_module_for_each(capsys):
     assert command.main(["--list"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == ["resolve", "hop", "train_one", "train_many", "admit"]
+    lines = capsys.readouterr().out.splitlines()
+    listed = [line.split()[0] for line in lines]
+    assert listed == ["resolve", "hop", "admit", "train", "train_e2e", "train_gpu"]
+    long = [line.split()[0] for line in lines if line.endswith("(on request)")]
+    assert long == ["train_e2e", "train_gpu"]
     here = Path(bench.__file__).parent
     for name in listed:
         assert "\ndef run(settings: Settings) -> Table:" in (here / f"{name}.py").read_text()
@@ -52,6 +56,26 @@ def test_a_given_home_is_kept(ran, tmp_path):
     command.main(["fake", "--home", str(tmp_path)])
     assert ran[0].home == tmp_path
     assert tmp_path.exists()
+
+
+def test_what_is_asked_for_reaches_the_benchmark(ran, tmp_path):
+    more = ["--threads", "3", "--peers", "peft,trl", "--workloads", "tiny8", "--shape", "tiny"]
+    command.main(["fake", *more, "--rivals", str(tmp_path)])
+    assert ran[0].threads == 3
+    assert ran[0].peers == ("peft", "trl")
+    assert ran[0].workloads == ("tiny8",)
+    assert ran[0].shape == "tiny"
+    assert ran[0].rivals == tmp_path
+
+
+def test_what_is_missing_is_said_in_a_sentence_not_a_traceback(monkeypatch, capsys):
+    def run(settings):
+        raise CannotRun("trl is not there: run `make bench-rivals` first.")
+
+    monkeypatch.setitem(sys.modules, "bench.fake", SimpleNamespace(run=run))
+    monkeypatch.setattr(command, "BENCHMARKS", {"fake": "cannot run"})
+    assert command.main(["--rounds", "1"]) == 1
+    assert "fake: trl is not there: run `make bench-rivals` first." in capsys.readouterr().err
 
 
 def test_json_is_all_there_is_on_standard_output(ran, capsys):

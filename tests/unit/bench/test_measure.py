@@ -2,7 +2,16 @@
 
 import pytest
 
-from bench.measure import Settings, Spread, interleave, percentile, seconds, speedups, spread
+from bench.measure import (
+    Settings,
+    Spread,
+    interleave,
+    percentile,
+    seconds,
+    speedups,
+    spread,
+    take_turns,
+)
 
 
 def recorder(log, name, values):
@@ -29,6 +38,14 @@ def test_warm_pairs_are_run_and_thrown_away():
     pairs = interleave(2, recorder(log, "a", "xyz"), recorder(log, "b", "XYZ"))
     assert log == ["a", "b"] * 3
     assert pairs == [("y", "Y"), ("z", "Z")]
+
+
+def test_any_number_of_contestants_take_turns_in_the_same_order_every_round():
+    log = []
+    acts = {name: recorder(log, name, [1, 2, 3]) for name in ("ours", "peft", "trl")}
+    turns = take_turns(2, acts, warm=1)
+    assert log == ["ours", "peft", "trl"] * 3
+    assert turns == [{"ours": n, "peft": n, "trl": n} for n in (2, 3)]
 
 
 def test_a_measurement_that_fails_ends_the_benchmark():

@@ -1,75 +1,18 @@
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from adapters.ledger import Ledger, open_ledger
-from adapters.records import Job, JobStatus, Phase
-from adapters.settings import LedgerSettings
+from adapters.errors import Unavailable
+from adapters.ledger import Ledger
+from adapters.records import JobStatus, Phase
 from tests.support.fake_process import FakeProcess
 from tests.support.samples import BASE, new_job, render
-from trainer import worker as worker_module
+from tests.unit.trainer.workshop import finish, make_worker, submit, work_until
+from trainer.child import AnyReport
 from trainer.messages import Failed
-from trainer.metrics import Metrics
-from trainer.settings import TrainerSettings
 from trainer.worker import Worker
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = open_ledger(LedgerSettings(home=tmp_path))
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
-def process() -> FakeProcess:
-    return FakeProcess()
-
-
-@pytest.fixture
-def worker(
-    ledger: Ledger, process: FakeProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Worker:
-    for duty in ("_RECORD_S", "_LOOK_S", "_RETRY_S"):
-        monkeypatch.setattr(worker_module, duty, 0.0)
-    return Worker(
-        ledger=ledger,
-        process=process,
-        settings=TrainerSettings(poll_seconds=0.001, max_losses=3),
-        base_model=BASE,
-        worker_id="w",
-        work_dir=tmp_path / "work",
-        metrics=Metrics(),
-    )
-
-
-def submit(ledger: Ledger, tmp_path: Path, **spec: object) -> str:
-    data = tmp_path / "data.jsonl"
-    data.write_text("{}")
-    file = ledger.files.add(data, filename="data.jsonl", purpose="fine-tune")
-    new = new_job()
-    job = replace(new, training_file=file.id, spec=replace(new.spec, **spec))
-    ledger.jobs.submit(job, render=render)
-    return job.id
-
-
-def work_until(worker: Worker, done: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if done():
-            return
-        worker.turn()
-    raise AssertionError("it never came to that")
-
-
-def ended(ledger: Ledger, job_id: str) -> Callable[[], bool]:
-    return lambda: ledger.jobs.get(job_id).phase is Phase.ENDED
-
-
-def finish(worker: Worker, ledger: Ledger, job_id: str) -> Job:
-    work_until(worker, ended(ledger, job_id))
-    return ledger.jobs.get(job_id)
 
 
 def test_a_job_is_trained_published_and_settled(
@@ -91,14 +34,56 @@ def test_a_job_is_trained_published_and_settled(
     assert said[-1] == "The job has successfully completed"
 
 
-def test_jobs_follow_each_other_without_a_new_process(
+def test_jobs_that_come_together_train_together_oldest_first(
     worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
 ) -> None:
-    ids = [submit(ledger, tmp_path) for _ in range(3)]
-    for job_id in ids:
-        finish(worker, ledger, job_id)
-    assert process.starts == 1
+    ids = [submit(ledger, tmp_path) for _ in range(8)]
+    work_until(worker, lambda: len(process.admitted) == 8)
     assert [order.job_id for order in process.admitted] == ids
+    assert all(ledger.jobs.get(job_id).status is JobStatus.RUNNING for job_id in ids)
+    finish(worker, ledger, *ids)
+    assert process.starts == 1
+    assert len(ledger.registry.get("support-bot").versions) == 8
+
+
+def test_claims_follow_each_other_without_waiting_and_an_idle_worker_waits(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    process = Patient()
+    worker = make_worker(ledger, process, tmp_path, poll_seconds=0.05)
+    for _ in range(4):
+        worker.turn()
+    assert process.waits[-1] == pytest.approx(0.05, abs=0.01)
+    for _ in range(8):
+        submit(ledger, tmp_path)
+    while not process.admitted:
+        time.sleep(0.01)
+        worker.turn()
+    process.waits.clear()
+    for _ in range(7):
+        worker.turn()
+    assert (len(process.admitted), process.waits) == (8, [0.0] * 7)
+    work_until(worker, lambda: not process.training)
+    for _ in range(3):
+        worker.turn()
+    assert process.waits[-1] > 0.0
+
+
+def test_no_more_jobs_are_taken_than_the_process_may_have(
+    ledger: Ledger, process: FakeProcess, tmp_path: Path, prompt: None
+) -> None:
+    worker = make_worker(ledger, process, tmp_path, max_jobs=2)
+    ids = [submit(ledger, tmp_path) for _ in range(5)]
+    most = 0
+
+    def all_done() -> bool:
+        nonlocal most
+        most = max(most, len(process.training))
+        return all(ledger.jobs.get(job_id).phase is Phase.ENDED for job_id in ids)
+
+    work_until(worker, all_done)
+    assert most == 2
+    assert ledger.jobs.count()["succeeded"] == 5
 
 
 @pytest.mark.parametrize("reports", range(1, 8))
@@ -113,22 +98,6 @@ def test_a_process_that_dies_at_any_point_costs_nothing_but_time(
     assert len(ledger.registry.get("support-bot").versions) == 1
 
 
-def test_a_job_that_always_kills_its_process_fails_alone(
-    worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
-) -> None:
-    bad, good = submit(ledger, tmp_path), submit(ledger, tmp_path)
-
-    def kill_the_bad_one() -> bool:
-        if process.admitted and process.admitted[-1].job_id == bad and process.die_after is None:
-            process.die_after = 1  # once it has said that it is ready
-        return ledger.jobs.get(bad).phase is Phase.ENDED
-
-    work_until(worker, kill_the_bad_one)
-    assert ledger.jobs.get(bad).error.code == "worker_lost"
-    process.die_after = None
-    assert finish(worker, ledger, good).status is JobStatus.SUCCEEDED
-
-
 def test_a_cancelled_job_is_dropped_from_the_process(
     worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
 ) -> None:
@@ -140,6 +109,71 @@ def test_a_cancelled_job_is_dropped_from_the_process(
     assert ledger.registry.list() == []
     following = finish(worker, ledger, submit(ledger, tmp_path))
     assert following.status is JobStatus.SUCCEEDED
+
+
+def test_cancelling_one_of_several_leaves_the_others_alone(
+    worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
+) -> None:
+    ids = [submit(ledger, tmp_path) for _ in range(3)]
+    work_until(worker, lambda: len(process.training) == 3)
+    ledger.jobs.cancel(ids[1])
+    finish(worker, ledger, *ids)
+    assert process.dropped == [ids[1]]
+    statuses = [ledger.jobs.get(job_id).status.value for job_id in ids]
+    assert statuses == ["succeeded", "cancelled", "succeeded"]
+
+
+def test_a_job_starts_from_its_parent(
+    worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
+) -> None:
+    finish(worker, ledger, submit(ledger, tmp_path))
+    finish(worker, ledger, submit(ledger, tmp_path, parent="support-bot@1"))
+    parent = ledger.registry.version("support-bot@1")
+    assert process.admitted[-1].parent == ledger.registry.directory(parent)
+    assert process.admitted[0].parent is None
+
+
+def test_a_job_whose_parent_is_gone_fails_and_its_neighbour_does_not(
+    worker: Worker, ledger: Ledger, tmp_path: Path
+) -> None:
+    orphan = submit(ledger, tmp_path, parent="support-bot@7")
+    job = finish(worker, ledger, submit(ledger, tmp_path), orphan)
+    assert job.error.code == "adapter_not_found"
+    assert ledger.jobs.count()["succeeded"] == 1
+
+
+def test_a_report_that_the_ledger_could_not_take_is_told_again(
+    worker: Worker, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(ledger, tmp_path)
+    publish, refused = ledger.registry.publish, []
+
+    def busy(*args: object, **named: object) -> object:
+        if not refused:
+            refused.append(True)
+            raise Unavailable("locked", retry_after=1)
+        return publish(*args, **named)
+
+    monkeypatch.setattr(type(ledger.registry), "publish", lambda _, *a, **n: busy(*a, **n))
+    assert finish(worker, ledger, job_id).attempt == 1
+    assert refused
+
+
+def test_a_ledger_that_does_not_answer_fails_no_job(
+    ledger: Ledger, process: FakeProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(ledger, process, tmp_path, lease_seconds=1.01)
+    job_id = submit(ledger, tmp_path)
+    with monkeypatch.context() as patched:
+
+        def busy(*_: object) -> Path:
+            raise Unavailable("locked", retry_after=1)
+
+        patched.setattr(type(ledger.files), "path", busy)
+        work_until(worker, lambda: ledger.jobs.get(job_id).status is JobStatus.RUNNING)
+    assert process.admitted == []
+    time.sleep(1.1)
+    assert finish(worker, ledger, job_id).status is JobStatus.SUCCEEDED
 
 
 def test_a_job_that_cannot_go_on_fails_with_the_process_s_words(
@@ -193,10 +227,10 @@ def test_the_gate_lets_live_move_only_to_what_beats_the_base(
 def test_a_worker_that_is_told_to_stop_gives_its_job_back(
     worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
 ) -> None:
-    job_id = submit(ledger, tmp_path)
-    worker.run(lambda: bool(process.admitted))
-    job = ledger.jobs.get(job_id)
-    assert (job.status, job.losses, process.stopped) == (JobStatus.QUEUED, 0, True)
+    ids = [submit(ledger, tmp_path) for _ in range(3)]
+    worker.run(lambda: len(process.training) == 3)
+    for job in map(ledger.jobs.get, ids):
+        assert (job.status, job.losses, process.stopped) == (JobStatus.QUEUED, 0, True)
 
 
 def test_a_worker_that_was_killed_takes_its_job_back_at_once(
@@ -206,3 +240,31 @@ def test_a_worker_that_was_killed_takes_its_job_back_at_once(
     ledger.jobs.claim(worker="w", base_model=BASE, lease_seconds=600, max_losses=3)
     worker.run(lambda: ledger.jobs.get(job_id).status is JobStatus.SUCCEEDED)
     assert ledger.jobs.get(job_id).attempt == 2
+
+
+def test_a_trainer_that_is_killed_twice_makes_no_suspects_of_jobs_that_move(
+    ledger: Ledger, tmp_path: Path, prompt: None
+) -> None:
+    ids = [submit(ledger, tmp_path) for _ in range(3)]
+    for step in (2, 4):
+        process = FakeProcess(steps=6)
+        killed = make_worker(ledger, process, tmp_path)
+        ledger.jobs.take_back("w")
+        far = lambda: all(ledger.jobs.get(i).progress.step >= step for i in ids)  # noqa: B023, E731
+        work_until(killed, far)
+    jobs = [ledger.jobs.get(job_id) for job_id in ids]
+    assert [job.status for job in jobs] == [JobStatus.RUNNING] * 3
+    ledger.jobs.take_back("w")
+    assert [ledger.jobs.get(job_id).losses for job_id in ids] == [0, 0, 0]
+
+
+class Patient(FakeProcess):
+    """Notes how long the worker would wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def receive(self, timeout: float) -> Sequence[AnyReport]:
+        self.waits.append(timeout)
+        return super().receive(timeout)

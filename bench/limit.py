@@ -1,0 +1,61 @@
+"""What this machine's matrix products allow: those of a training step through the frozen weights, and nothing else.
+
+For each adapted layer the product forward and the one that carries the gradient back, with as many rows as there are
+tokens in a step of all jobs together; for the head the same with the target tokens only. That is the least that anyone
+can compute: nothing of LoRA's own products, attention, norms, loss or optimizer is in it, and all weights of the model
+are gone through in turn, since they have to come from memory.
+"""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bench.workloads import UNTIMED_STEPS
+
+
+class MatrixProducts:
+    """Of one model: its layers' weights and its head's."""
+
+    def __init__(self, layers: Sequence[Tensor], head: Tensor) -> None:
+        self._layers = [layer.detach() for layer in layers]
+        self._head = head.detach()
+
+    def flop(self, tokens: int, targets: int) -> float:
+        """Of one step: 4 for each weight and token, a multiplication and an addition forward and back."""
+        body = sum(layer.numel() for layer in self._layers)
+        return 4.0 * (body * tokens + self._head.numel() * targets)
+
+    def seconds(self, tokens: int, targets: int, steps: int) -> float:
+        """How long the products of so many steps take, after one that is not timed."""
+        for _ in range(UNTIMED_STEPS):
+            self._step(tokens, targets)
+        self._wait()
+        began = time.perf_counter()
+        for _ in range(steps):
+            self._step(tokens, targets)
+        self._wait()
+        return time.perf_counter() - began
+
+    def _step(self, tokens: int, targets: int) -> None:
+        inputs = self._like_inputs(tokens)
+        with torch.no_grad():
+            for layer in self._layers:
+                outputs = torch.mm(inputs[layer.shape[1]], layer.t())
+                torch.mm(outputs, layer)
+            hidden = inputs[self._head.shape[1]][:targets]
+            torch.mm(torch.mm(hidden, self._head.t()), self._head)
+
+    def _like_inputs(self, tokens: int) -> dict[int, Tensor]:
+        """Something of the right width for every layer; its values do not matter."""
+        first = self._head
+        widths = {layer.shape[1] for layer in [*self._layers, first]}
+        return {
+            width: torch.full((tokens, width), 1e-3, dtype=first.dtype, device=first.device)
+            for width in widths
+        }
+
+    def _wait(self) -> None:
+        if self._head.device.type == "cuda":
+            torch.cuda.synchronize()

@@ -1,0 +1,1 @@
+"""The trainers we are measured against, each in a process of its own environment (`make bench-rivals`)."""

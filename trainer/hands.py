@@ -1,0 +1,151 @@
+"""The jobs that a worker has in hand, and what it says of them to the ledger: one transaction for all."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from adapters.ledger import Ledger
+from adapters.manifest import TrainingResult
+from adapters.records import Job, JobNote, NewEvent, Phase, Progress
+from trainer import told
+from trainer.messages import Checkpointed, Evaluated, Started, Stepped
+from trainer.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Held:
+    """A job in hand: what is known of it and not yet written down."""
+
+    job: Job
+    progress: Progress
+    #: False for a suspect that has no checkpoint yet beyond where it was lost.
+    proven: bool
+    phase: Phase = Phase.PREPARING
+    unsaid: list[NewEvent] = field(default_factory=list)
+    step: Stepped | None = None
+    checkpoint: int | None = None
+    #: The process has been told to drop it.
+    dropping: bool = False
+    #: It is dropped for another job's sake, and goes on later.
+    makes_way: bool = False
+
+    def hear(self, report: Started | Stepped | Evaluated | Checkpointed) -> None:
+        """Take in what the process says."""
+        match report:
+            case Started():
+                self.phase = Phase.TRAINING
+                self.progress = replace(self.progress, total_steps=report.total_steps)
+                self.unsaid += told.started(report)
+            case Stepped():
+                self.phase, self.progress, self.step = Phase.TRAINING, report.progress, report
+            case Evaluated():
+                self.unsaid.append(told.evaluated(report, self.progress.total_steps))
+            case Checkpointed():
+                self.checkpoint = report.step
+                self.proven = self.proven or report.step > self.job.lost_at
+                self.unsaid.append(told.checkpointed(report))
+
+    def end(self, result: TrainingResult) -> None:
+        """Training is over. What the job shows are the losses of what is published, not of the last step."""
+        self.phase = Phase.PUBLISHING
+        self.progress = replace(
+            self.progress,
+            percent=100.0,
+            valid_loss=result.valid_loss,
+            base_valid_loss=result.base_valid_loss,
+            eta_seconds=0.0,
+        )
+
+    @property
+    def news(self) -> bool:
+        """Whether there is anything to write down."""
+        return self.step is not None or bool(self.unsaid)
+
+    def note(self) -> JobNote:
+        """What is not written down yet."""
+        steps = [told.stepped(self.step)] if self.step else []
+        return JobNote(
+            job=self.job,
+            phase=self.phase,
+            progress=self.progress,
+            events=(*self.unsaid, *steps),
+            checkpoint=self.checkpoint,
+        )
+
+    def written(self) -> None:
+        """All of it is written down now."""
+        self.unsaid, self.step, self.checkpoint = [], None, None
+
+
+class Hands:
+    """The jobs in hand, by id."""
+
+    def __init__(self, ledger: Ledger, metrics: Metrics) -> None:
+        self._ledger = ledger
+        self._metrics = metrics
+        self._held: dict[str, Held] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
+    def get(self, job_id: str) -> Held | None:
+        """The job, if it is in hand."""
+        return self._held.get(job_id)
+
+    @property
+    def proving(self) -> bool:
+        """Whether a suspect is in hand that has not got past where it was lost, or has and makes way for another."""
+        return any(not held.proven or held.makes_way for held in self)
+
+    def take(self, job: Job) -> Held:
+        """Hold a job that was claimed."""
+        held = Held(job, job.progress, proven=not job.suspect)
+        self._held[job.id] = held
+        return held
+
+    def let_go(self, held: Held) -> None:
+        """Hold it no longer."""
+        self._held.pop(held.job.id, None)
+        self._metrics.forget(held.job)
+
+    # ---- to the ledger; each returns the jobs that turned out to be ours no longer
+
+    def record(self) -> list[Held]:
+        """Write down what is new."""
+        told_of = [held for held in self if held.news]
+        if not told_of:
+            return []
+        lost = self._ledger.jobs.record([held.note() for held in told_of])
+        for held in told_of:
+            self._metrics.note(held.job, held.progress)
+            held.written()
+        return self._named(lost)
+
+    def renew(self, *, lease_seconds: float) -> list[Held]:
+        """Renew the leases."""
+        if not self._held:
+            return []
+        return self._named(self._ledger.jobs.renew(self._jobs(), lease_seconds=lease_seconds))
+
+    def lost(self) -> list[Held]:
+        """Look whether they are still ours. A read."""
+        return self._named(self._ledger.jobs.lost(self._jobs())) if self._held else []
+
+    def give_back(
+        self, given: Sequence[Held], *, reason: str, lost: bool, delay: float = 0.0
+    ) -> None:
+        """Back to the queue with them, together with what was still to be said."""
+        if not given:
+            return
+        notes = [held.note() for held in given]
+        self._ledger.jobs.requeue(notes, reason=reason, lost=lost, delay=delay)
+        for held in given:
+            self.let_go(held)
+
+    def _jobs(self) -> list[Job]:
+        return [held.job for held in self]
+
+    def _named(self, ids: set[str]) -> list[Held]:
+        return [held for held in self if held.job.id in ids]

@@ -1,0 +1,35 @@
+"""What nobody needs any more: files of deleted versions, work folders of jobs that have ended."""
+
+import logging
+import shutil
+from pathlib import Path
+
+from adapters.ledger import Ledger
+from adapters.records import Job
+from trainer.hands import Hands
+
+log = logging.getLogger(__name__)
+
+
+class Leftovers:
+    """Removes them."""
+
+    def __init__(self, ledger: Ledger, work_dir: Path, *, purge_after: float) -> None:
+        self._ledger = ledger
+        self._work_dir = work_dir
+        self._purge_after = purge_after
+
+    def remove(self, job: Job) -> None:
+        """The work folder of a job that has ended."""
+        shutil.rmtree(self._work_dir / job.id, ignore_errors=True)
+
+    def purge(self, hands: Hands) -> None:
+        """All of them: also of jobs that ended while no process had them, cancelled in the queue or lost too often."""
+        purged = self._ledger.registry.purge(older_than=self._purge_after)
+        if purged:
+            log.info("removed the files of %d deleted versions", purged)
+        for folder in self._work_dir.glob("ftjob-*"):
+            if hands.get(folder.name) is None:
+                job = self._ledger.jobs.get(folder.name)
+                if job.status.terminal:
+                    self.remove(job)

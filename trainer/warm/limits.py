@@ -1,0 +1,34 @@
+"""What bounds a turn, and what is right for each kind of device."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from trainer.warm.memory import Blind, Meter, meter_for
+
+#: Of a micro-batch, in tokens. Beyond these, larger ones were not faster.
+TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
+#: One job's products at a time on a CPU; on a GPU as many as make a matrix of the width that it is good at.
+RANKS_TOGETHER = {"cpu": 0, "cuda": 128}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a turn."""
+
+    #: Of a micro-batch, at most; one sample may have more.
+    token_budget: int
+    checkpoint_seconds: float
+    meter: Meter = field(default_factory=Blind)
+    #: See `Routing`.
+    ranks_together: int = 0
+
+
+def limits_for(device: torch.device, checkpoint_seconds: float, token_budget: int = 0) -> Limits:
+    """Those of a device. A budget of 0 means its own."""
+    return Limits(
+        token_budget or TOKEN_BUDGET[device.type],
+        checkpoint_seconds,
+        meter_for(device),
+        RANKS_TOGETHER[device.type],
+    )
