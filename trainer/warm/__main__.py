@@ -97,7 +97,8 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Nam
         dtype = choose_dtype(device, settings.dtype)
         base = load(ledger.base_model_dir(parsed.base_id), device, dtype, crew)
         limits = limits_for(device, settings.checkpoint_seconds, settings.token_budget)
-        WarmProcess(base, mailbox, limits, threads_for(_threads(settings, crew.size))).run()
+        threads = threads_for(_threads(settings, crew.size), torch.set_num_threads)
+        WarmProcess(base, mailbox, limits, threads).run()
 
 
 def _device(name: str) -> torch.device:

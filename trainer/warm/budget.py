@@ -8,7 +8,7 @@ budget; many that did raise it again.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trainer.warm.memory import GIB, Meter
+from trainer.warm.meters import GIB, Meter
 
 SMALLEST = 16
 #: Of the first pass, where memory can be measured.
@@ -31,8 +31,8 @@ class TokenBudget:
         self._meter = meter
         self._ceiling = float(most)
         self._good = 0
-        #: Bytes that a token of a pass takes.
-        self.bytes_per_token: float | None = None
+        #: Bytes that a token of a pass takes; 0 while nobody knows.
+        self.bytes_per_token = 0.0
         self.tokens = most if meter.free() is None else min(FIRST, most)
 
     @contextmanager
@@ -41,9 +41,10 @@ class TokenBudget:
         self._meter.begin()
         yield
         took = self._meter.took()
+        # Also in passes that tell nothing: a budget below TELLING could not rise again otherwise.
+        self.bytes_per_token *= FADE
         if took and tokens >= TELLING:
-            faded = (self.bytes_per_token or 0.0) * FADE
-            self.bytes_per_token = max(took / tokens, faded)
+            self.bytes_per_token = max(took / tokens, self.bytes_per_token)
         self._good += 1
         if self._good >= PATIENCE and self._ceiling < self._most:
             self._ceiling, self._good = min(self._ceiling * 1.25, self._most), 0

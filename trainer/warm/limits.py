@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from trainer.warm.memory import Blind, Meter, meter_for
+from trainer.warm.memory import meter_for
+from trainer.warm.meters import Blind, Meter
 
 #: Of a micro-batch, in tokens. Beyond these, larger ones were not faster.
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}

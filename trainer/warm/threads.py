@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 #: Seconds between two looks.
 INTERVAL = 0.25
 #: Of one core, used by others: more than this is work, less is housekeeping.
@@ -21,14 +19,14 @@ QUIET_LOOKS = 3
 
 
 class Threads:
-    """Watches the machine's use and sets torch's threads.
+    """Watches the machine's use and says how many threads to use.
 
     Args:
         least: threads while others work.
         most: threads while nobody does.
         others: CPU seconds that everybody else on the machine has used so far; None where nobody knows.
-        clock: in seconds.
         use: told how many threads to use.
+        clock: in seconds.
     """
 
     def __init__(
@@ -37,8 +35,8 @@ class Threads:
         most: int,
         *,
         others: Callable[[], float | None],
+        use: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
-        use: Callable[[int], None] = torch.set_num_threads,
     ) -> None:
         self._least, self._most = least, most
         self._others, self._clock, self._use = others, clock, use
@@ -65,11 +63,11 @@ class Threads:
             self._use(count)
 
 
-def threads_for(fixed: int) -> Threads:
+def threads_for(fixed: int, use: Callable[[int], None]) -> Threads:
     """For this machine; `fixed` above 0 means so many, always (results are then the same bit for bit)."""
     cores = os.cpu_count() or 1
     least, most = (fixed, fixed) if fixed else (max(1, cores // 2), cores)
-    return Threads(least, most, others=others_cpu_seconds)
+    return Threads(least, most, others=others_cpu_seconds, use=use)
 
 
 def others_cpu_seconds() -> float | None:

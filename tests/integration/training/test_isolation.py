@@ -90,7 +90,11 @@ def visits(draw: st.DrawFn, *, dropout: tuple[float, ...] = (0.0, 0.2)) -> Visit
     )
 
 
-mixes = st.tuples(st.lists(visits(), min_size=2, max_size=5), st.sampled_from([40, 128, 300, 4000]))
+mixes = st.tuples(
+    st.lists(visits(), min_size=2, max_size=5),
+    st.sampled_from([40, 128, 300, 4000]),
+    st.sampled_from([0, 0, 100, 1000]),
+)
 few = settings(
     max_examples=12,
     derandomize=True,

@@ -19,8 +19,10 @@ from tests.integration.training.tiny import (
     share_of,
 )
 from trainer.messages import Failed, Finished
-from trainer.warm.loop import Limits, Loop
-from trainer.warm.memory import Blind, memory_may_run_out
+from trainer.warm.limits import Limits
+from trainer.warm.loop import Loop
+from trainer.warm.memory import memory_may_run_out
+from trainer.warm.meters import Blind
 
 
 @pytest.fixture(scope="module")
