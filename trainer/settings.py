@@ -5,11 +5,12 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 from itertools import takewhile
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from adapters.errors import InvalidValue
 from adapters.settings import Section
 
 _DEVICE = re.compile(r"cpu|cuda:\d+")
@@ -30,6 +31,8 @@ class TrainerSettings(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     #: How training holds the base model's linear layers; nf4 is QLoRA. What is served is never quantised by this.
     quantization: Literal["none", "nf4"] = "none"
+    #: How many of these one process spans: each holds a part of the base model, all train every job.
+    ranks: int = Field(1, ge=1)
     #: CPU threads of one training process; 0 means all cores while nobody else wants them, and half of them otherwise.
     threads: int = Field(0, ge=0)
     #: Upper bound on the tokens of one micro-batch; 0 means 1024 on a CPU and 32768 on a GPU.
@@ -50,6 +53,14 @@ class TrainerSettings(Section):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(0, ge=0, le=65535)
 
+    @model_validator(mode="after")
+    def _whole_when_quantised(self) -> Self:
+        if self.quantization != "none" and self.ranks > 1:
+            raise ValueError(
+                "quantization and several ranks do not go together: set one of them back"
+            )
+        return self
+
     @field_validator("devices")
     @classmethod
     def _usable(cls, devices: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -64,10 +75,26 @@ class TrainerSettings(Section):
 
     @property
     def device_names(self) -> tuple[str, ...]:
-        """The devices, by torch's names."""
-        if isinstance(self.devices, tuple):
-            return self.devices
-        return tuple(f"cuda:{number}" for number in range(visible_gpus())) or ("cpu",)
+        """One for each training process of a base model: a device by torch's name, or `ranks` of them, with commas.
+
+        Raises:
+            InvalidValue: there are fewer than one process wants, or of two kinds.
+        """
+        devices = self.devices if isinstance(self.devices, tuple) else _every_gpu() or ("cpu",)
+        if devices == ("cpu",):
+            devices *= self.ranks
+        kinds = {device.partition(":")[0] for device in devices}
+        if len(devices) < self.ranks or (self.ranks > 1 and len(kinds) > 1):
+            known = ", ".join(devices)
+            raise InvalidValue(
+                f"trainer.ranks is {self.ranks}: too few devices, or unlike ones: {known}."
+            )
+        starts = range(0, len(devices) - self.ranks + 1, self.ranks)
+        return tuple(",".join(devices[at : at + self.ranks]) for at in starts)
+
+
+def _every_gpu() -> tuple[str, ...]:
+    return tuple(f"cuda:{number}" for number in range(visible_gpus()))
 
 
 def visible_gpus(dev: Path = Path("/dev")) -> int:

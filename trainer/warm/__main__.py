@@ -1,15 +1,15 @@
 """`python -m trainer.warm BASE_ID --fd N [--device D]` trains; `… --prepare [BASE_ID]` only prepares.
 
-N is a socket inherited from the worker. Standard output and error are logs.
+N is a socket inherited from the worker. Standard output and error are logs. `--follow` is for further ranks, which the
+process starts by itself (launch.py).
 """
 
 import argparse
-import ctypes
 import logging
 import os
-import signal
 import socket
 import sys
+from contextlib import ExitStack
 
 import torch
 from transformers.utils.logging import disable_progress_bar
@@ -19,8 +19,9 @@ from adapters.settings import LedgerSettings
 from trainer.settings import TrainerSettings
 from trainer.warm.base import prepare
 from trainer.warm.heap import keep_freed_memory
+from trainer.warm.launch import Place, die_with_parent, follow, lead
 from trainer.warm.limits import limits_for
-from trainer.warm.mailbox import Mailbox, WorkerGone
+from trainer.warm.mailbox import Following, Mailbox, WorkerGone
 from trainer.warm.model import UnsupportedBaseModel, load
 from trainer.warm.precision import choose_dtype
 from trainer.warm.process import WarmProcess
@@ -30,15 +31,14 @@ log = logging.getLogger("trainer.warm")
 
 #: Below the engine's: whoever waits for an answer comes first.
 NICENESS = 10
-#: From <linux/prctl.h>.
-PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
     """The exit status."""
     parsed = _parse(arguments)
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.INFO,
+        format=f"%(asctime)s %(levelname)s {_whose(parsed.follow)}%(name)s: %(message)s",
     )
     disable_progress_bar()
     ledger, settings = LedgerSettings(), TrainerSettings()
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
             for model_id in [parsed.base_id] if parsed.base_id else ledger.base_model_ids:
                 print(prepare(ledger, model_id))
             return 0
-        _die_with_worker()
+        die_with_parent()
         _run(ledger, settings, parsed)
     except WorkerGone as gone:
         log.warning("stopping: %s", gone)
@@ -62,27 +62,47 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.warm", description=__doc__)
     parser.add_argument("base_id", nargs="?", help="id of a configured base model")
     parser.add_argument("--fd", type=int, help="inherited socket to the worker")
-    parser.add_argument("--device", default="auto", help="cpu, cuda:0 …; a GPU if there is one")
+    parser.add_argument("--follow", type=Place.parse, help="where a further rank belongs")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda:0 …; a GPU if there is one. One a rank, with commas",
+    )
     parser.add_argument("--prepare", action="store_true", help="prepare base models, then exit")
     parsed = parser.parse_args(arguments)
-    if not parsed.prepare and (parsed.base_id is None or parsed.fd is None):
+    complete = parsed.base_id is not None and (parsed.fd is not None or parsed.follow is not None)
+    if not parsed.prepare and not complete:
         parser.error("give BASE_ID and --fd, or --prepare")
     return parsed
 
 
+def _whose(place: Place | None) -> str:
+    return "" if place is None else f"rank {place.rank} "
+
+
 def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Namespace) -> None:
-    device, model_id = _device(parsed.device), parsed.base_id
+    place: Place | None = parsed.follow
+    names: list[str] = parsed.device.split(",")
+    device = _device(names[0])
     if device.type == "cpu":
-        os.nice(NICENESS)
         keep_freed_memory()
-    with socket.socket(fileno=parsed.fd) as connection:
-        prepare(ledger, model_id)
+    with ExitStack() as stack:
+        mailbox: Mailbox | Following
+        if place is None:
+            if device.type == "cpu":
+                os.nice(NICENESS)  # the other ranks inherit it
+            mailbox = Mailbox(stack.enter_context(socket.socket(fileno=parsed.fd)))
+            prepare(ledger, parsed.base_id)
+            crew = stack.enter_context(lead(names, parsed.base_id, device))
+        else:
+            mailbox = Following()
+            crew = stack.enter_context(follow(place, device))
         dtype = choose_dtype(device, settings.dtype)
-        base = load(ledger.base_model_dir(model_id), device, dtype, settings.quantization)
+        directory = ledger.base_model_dir(parsed.base_id)
+        base = load(directory, device, dtype, settings.quantization, crew)
         limits = limits_for(device, settings.checkpoint_seconds, settings.token_budget)
-        WarmProcess(
-            base, Mailbox(connection), limits, threads_for(settings.threads, torch.set_num_threads)
-        ).run()
+        threads = threads_for(_threads(settings, crew.size), torch.set_num_threads)
+        WarmProcess(base, mailbox, limits, threads).run()
 
 
 def _device(name: str) -> torch.device:
@@ -94,10 +114,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _die_with_worker() -> None:
-    """Have the kernel kill us when the worker dies, however busy we are. Linux only; elsewhere the socket tells."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _threads(settings: TrainerSettings, ranks: int) -> int:
+    """Of this rank. Several ranks divide the cores once and for all: each would take the others for strangers."""
+    if settings.threads or ranks == 1:
+        return settings.threads
+    return max(1, (os.cpu_count() or 1) // ranks)
 
 
 if __name__ == "__main__":

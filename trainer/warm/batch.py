@@ -57,7 +57,6 @@ class Share:
 class MicroBatch:
     """What one pass through the base model computes, on its device."""
 
-    shares: tuple[Share, ...]
     tokens_T: Tensor
     positions_T: Tensor
     packing: Packing
@@ -65,10 +64,6 @@ class MicroBatch:
     #: Positions whose next token is a target.
     predicts_N: Tensor
     wanted: Wanted
-
-    def by_share(self, losses_N: Tensor) -> tuple[Tensor, ...]:
-        """The losses of each share's targets."""
-        return losses_N.split([share.targets for share in self.shares])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +83,11 @@ class _Placed:
     def flat(self, at_N: Tensor) -> Tensor:
         """Where the row's positions lie."""
         return torch.where(at_N < self.shared, at_N + self.stem, at_N - self.shared + self.start)
+
+
+def by_share(shares: Sequence[Share], losses_N: Tensor) -> tuple[Tensor, ...]:
+    """The losses of each share's targets."""
+    return losses_N.split([share.targets for share in shares])
 
 
 def assemble(shares: Sequence[Share], device: torch.device, dtype: torch.dtype) -> MicroBatch:
@@ -118,7 +118,6 @@ def assemble(shares: Sequence[Share], device: torch.device, dtype: torch.dtype) 
         if share.adapter is not None:
             segments.append(Segment(start, end, share.adapter, tuple(_seeded(share, own))))
     return MicroBatch(
-        shares=tuple(shares),
         tokens_T=torch.cat(tokens).to(device),
         positions_T=torch.cat(positions).to(device),
         packing=Packing.of(sorted(pieces, key=lambda piece: piece.start), device),

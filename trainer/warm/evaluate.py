@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import torch
-
 from trainer.warm.adapter import Adapter
-from trainer.warm.batch import Share
+from trainer.warm.batch import Share, by_share
 from trainer.warm.model import BaseModel
 from trainer.warm.objective import Objective
 from trainer.warm.rows import Sample
@@ -81,13 +79,13 @@ class Evaluation:
         """Comparisons in which the preferred reply is ahead of the reference's view; None where nothing is compared."""
         return None if self._objective.reference is None else self._ahead / len(self._samples)
 
-    def advance(self, base: BaseModel, budget: int) -> None:
-        """One micro-batch of at most `budget` tokens, or one sample. Counts only if it gets through."""
-        samples, now = self.upcoming(budget), self._passes[self._pass]
+    def advance(self, base: BaseModel, room: int) -> None:
+        """One micro-batch of at most `room` tokens for each rank, or one sample. Counts only if it gets through."""
+        samples, now = self.upcoming(room * base.crew.size), self._passes[self._pass]
         share = Share(samples, now.adapter, self._objective)
         with base.as_served() if now.served else nullcontext():
-            look_up_references([share], base)
-            judged = self._objective.judge(samples, base.look([share]))
+            look_up_references([share], base, room)
+            judged = self._objective.judge(samples, base.look([share], room))
         total, ahead = float(judged.total), int(judged.ahead)
         now.total += total
         self._ahead += ahead
@@ -106,18 +104,17 @@ class Evaluation:
         return self._samples[self._next : taken]
 
 
-def look_up_references(shares: Sequence[Share], base: BaseModel) -> None:
-    """One pass for whatever the shares' references have not seen yet; after the first epoch there is nothing left."""
+def look_up_references(shares: Sequence[Share], base: BaseModel, room: int | None = None) -> None:
+    """One look at whatever the shares' references have not seen yet; after the first epoch there is nothing left."""
     asked = []
     for share in shares:
         reference = share.objective.reference
         if reference is not None and (missing := reference.missing(share.samples)):
             asked.append((reference, Share(missing, reference.adapter, share.objective)))
     if asked:
-        batch = base.assemble([share for _, share in asked])
-        with torch.no_grad():
-            losses_N = base.losses(batch)[1]
-        for (reference, share), losses in zip(asked, batch.by_share(losses_N), strict=True):
+        losses_N = base.look([share for _, share in asked], room)
+        parts = by_share([share for _, share in asked], losses_N)
+        for (reference, share), losses in zip(asked, parts, strict=True):
             reference.note(share.samples, losses)
 
 

@@ -28,7 +28,7 @@ def adapter_dir(work_dir: Path) -> Path:
 
 
 def finish(base: BaseModel, job: Job) -> Manifest:
-    """Export the job's best weights; the job is over afterwards. Raises OSError."""
+    """Export the job's best weights; the job is over afterwards. Raises OSError, where it leads."""
     best_step = job.take_best()
     rows = (row for sample in job.dataset.train for row in sample.rows)
     with base.as_served():  # an engine will be held to them
@@ -46,9 +46,10 @@ def finish(base: BaseModel, job: Job) -> Manifest:
         result=_result(job, best_step, base),
         probes=probes,
     )
-    work_dir = job.identity.work_dir
-    export(job.adapter, adapter_dir(work_dir), base_id=base.card.id, dtype=base.dtype)
-    write_text(work_dir / FINISHED, dump_manifest(manifest))
+    if base.crew.rank == 0:
+        work_dir = job.identity.work_dir
+        export(job.adapter, adapter_dir(work_dir), base_id=base.card.id, dtype=base.dtype)
+        write_text(work_dir / FINISHED, dump_manifest(manifest))
     return manifest
 
 

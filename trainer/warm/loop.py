@@ -13,7 +13,7 @@ import torch
 
 from trainer.messages import Checkpointed, Evaluated, Failed, Finished
 from trainer.warm import checkpoint
-from trainer.warm.batch import Share
+from trainer.warm.batch import Share, by_share
 from trainer.warm.budget import TokenBudget
 from trainer.warm.evaluate import look_up_references
 from trainer.warm.failures import DIVERGED, NOT_A_NUMBER, does_not_fit
@@ -22,6 +22,7 @@ from trainer.warm.job import Job
 from trainer.warm.limits import Limits
 from trainer.warm.memory import memory_may_run_out
 from trainer.warm.model import BaseModel
+from trainer.warm.parts import largest_part
 from trainer.warm.progress import ProgressReporter, Send
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Loop:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._base = base
+        self._crew = base.crew
         self._send = send
         self._limits = limits
         self._clock = clock
@@ -66,6 +68,9 @@ class Loop:
         self._active: dict[str, Active] = {}
         self._turns = 0
         self._apart_for = 0
+        # Of the current turn, the same for all ranks: tokens that one may have in a pass, and the time.
+        self._room = self.budget.tokens
+        self._now = 0.0
 
     @property
     def idle(self) -> bool:
@@ -82,7 +87,8 @@ class Loop:
         if self._base.dtype is torch.float16:
             job.state.scale.begin()
         reporter = ProgressReporter(self._send, self._clock)
-        self._active[job.identity.job_id] = Active(job, reporter, self._clock(), prove_past)
+        now = self._crew.agree(self._clock())
+        self._active[job.identity.job_id] = Active(job, reporter, now, prove_past)
 
     def drop(self, job_id: str) -> bool:
         """Forget a job. Returns whether it was here."""
@@ -96,6 +102,8 @@ class Loop:
     def turn(self) -> None:
         """One micro-batch of training, then one of each evaluation in progress. Raises Interrupted between passes."""
         self._come_together()
+        self._room = self._crew.least(self.budget.tokens)
+        self._now = self._crew.agree(self._clock())
         try:
             shares = self._collect()
             self._compute(shares)
@@ -109,7 +117,7 @@ class Loop:
     # -- the three verbs
 
     def _collect(self) -> dict[str, Share]:
-        """Samples of every job that is in the middle of training, up to the token budget; at least one.
+        """Samples of every job that is in the middle of training, up to the token budget of all ranks; at least one.
 
         Jobs take turns at being first, and each may take an equal part of what is left, so that nobody starves; what a
         small job leaves goes to those after it.
@@ -117,7 +125,7 @@ class Loop:
         training = [a.job for a in self._active.values() if _wants_rows(a.job)]
         self._turns += 1
         at = self._turns % max(1, len(training))
-        left = self.budget.tokens
+        left = self._room * self._crew.size
         shares: dict[str, Share] = {}
         for waiting, job in zip(
             range(len(training), 0, -1), training[at:] + training[:at], strict=True
@@ -133,7 +141,8 @@ class Loop:
         if not shares:
             return
         active = [self._active[job_id] for job_id in shares]
-        tokens = sum(share.tokens for share in shares.values())
+        samples = [sample for share in shares.values() for sample in share.samples]
+        tokens = largest_part(samples, self._crew.size, self._room)
         losses: list[float] = []
         with memory_may_run_out() as attempt, self.budget.spent(tokens):
             self._base.checkpoint_layers(on=any(one.tight for one in active))
@@ -141,17 +150,15 @@ class Loop:
         if not attempt.fits:
             for one in active:
                 one.job.restart_step()
-            samples = sum(len(share.samples) for share in shares.values())
-            self._make_do(tokens, active[0] if samples == 1 else None)
+            self._make_do(tokens, active[0] if len(samples) == 1 else None)
             return
         for one, loss in zip(active, losses, strict=True):
             one.job.add_loss(loss)
 
     def _forward_backward(self, shares: list[Share]) -> list[float]:
         """The sum of the losses of each share's samples."""
-        look_up_references(shares, self._base)
-        batch = self._base.assemble(shares)
-        parts = batch.by_share(self._base.train(batch))
+        look_up_references(shares, self._base, self._room)
+        parts = by_share(shares, self._base.train(shares, self._room))
         totals = [
             share.objective.judge(share.samples, losses_N).total
             for share, losses_N in zip(shares, parts, strict=True)
@@ -164,6 +171,8 @@ class Loop:
     def _settle(self) -> None:
         """Jobs whose every row has been through make their optimizer step."""
         complete = [active for active in self._active.values() if active.job.step_complete]
+        for active in complete:
+            self._crew.sum_(active.job.adapter.gradient_P)
         if self._base.routing.ranks_together and not all(a.job.finite for a in complete):
             self._keep_apart()
             return
@@ -211,10 +220,10 @@ class Loop:
         job, evaluation = active.job, active.job.evaluation
         assert evaluation is not None
         with memory_may_run_out() as attempt:
-            evaluation.advance(self._base, self.budget.tokens)
+            evaluation.advance(self._base, self._room)
         if not attempt.fits:
-            samples = evaluation.upcoming(self.budget.tokens)
-            tokens = sum(sample.tokens for sample in samples)
+            samples = evaluation.upcoming(self._room * self._crew.size)
+            tokens = largest_part(samples, self._crew.size, self._room)
             self._make_do(tokens, active if len(samples) == 1 else None)
             return
         if not evaluation.done:
@@ -248,12 +257,13 @@ class Loop:
         proven = active.prove_past is not None and active.job.state.step > active.prove_past
         if proven:
             active.prove_past = None
-        return proven or self._clock() - active.checkpointed_at >= self._limits.checkpoint_seconds
+        return proven or self._now - active.checkpointed_at >= self._limits.checkpoint_seconds
 
     def _checkpoint(self, active: Active) -> None:
         active.progress.flush()
-        checkpoint.save(active.job)
-        active.checkpointed_at = self._clock()
+        if self._crew.rank == 0:
+            checkpoint.save(active.job)
+        active.checkpointed_at = self._now
         identity = active.job.identity
         step = active.job.state.step
         self._send(Checkpointed(job_id=identity.job_id, attempt=identity.attempt, step=step))
@@ -293,14 +303,18 @@ class Loop:
         )
 
     def _guarded(self, active: Active, act: Callable[[Active], None]) -> None:
-        """A full disk is one job's trouble, not everyone's."""
+        """A full disk is one job's trouble, not everyone's; but all ranks have to know of it."""
+        trouble: str | None = None
         try:
             act(active)
         except OSError as error:
             if isinstance(error, ConnectionError):  # the worker is gone
                 raise
             log.exception("%s cannot write its files", active.job.identity.job_id)
-            self._fail(active, "storage_error", f"Files cannot be written: {error}", retryable=True)
+            trouble = f"Files cannot be written: {error}"
+        trouble = self._crew.agree(trouble)
+        if trouble is not None:
+            self._fail(active, "storage_error", trouble, retryable=True)
 
     def _fail(self, active: Active, code: str, message: str, *, retryable: bool = False) -> None:
         identity = active.job.identity

@@ -30,13 +30,13 @@ class Mailbox:
         self._buffer = b""
         self._orders: deque[Admit | Drop | Shutdown] = deque()
 
-    def fill(self, *, wait: bool = False) -> None:
-        """Read what has arrived; with `wait`, until at least one order has.
+    def fill(self, *, wait: float = 0.0) -> None:
+        """Read what has arrived; where nothing has, wait so many seconds for an order.
 
         Raises:
             WorkerGone: end of file.
         """
-        while self._readable(wait=wait and not self._orders):
+        while self._readable(0.0 if self._orders else wait):
             try:
                 received = self._connection.recv(RECEIVE_BYTES)
             except ConnectionError as error:
@@ -62,6 +62,22 @@ class Mailbox:
         except ConnectionError as error:
             raise WorkerGone(str(error)) from error
 
-    def _readable(self, *, wait: bool) -> bool:
-        readable, _, _ = select.select([self._connection], [], [], None if wait else 0)
+    def _readable(self, wait: float) -> bool:
+        readable, _, _ = select.select([self._connection], [], [], wait)
         return bool(readable)
+
+
+class Following:
+    """The mailbox of a rank that does not lead: the leader reads and answers."""
+
+    #: See Mailbox.
+    urgent = False
+
+    def fill(self, *, wait: float = 0.0) -> None:
+        """See Mailbox."""
+
+    def next(self) -> None:
+        """See Mailbox."""
+
+    def send(self, report: JobReport | Ready | Dropped) -> None:
+        """See Mailbox."""

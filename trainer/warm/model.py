@@ -6,7 +6,7 @@ Shapes: T tokens, N target positions, D hidden size, V vocabulary.
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from adapters.records import LoraSpec
 from trainer.warm.adapter import Adapter, LinearShape, Siblings, choose_layers
 from trainer.warm.attention import PACKED, register
 from trainer.warm.batch import MicroBatch, Share, assemble
+from trainer.warm.crew import Crew, Solo
 from trainer.warm.frozen import AsTheyAre, Keeper, Quantization, keeper_for
 from trainer.warm.lora import LinearGroup, LoraLinear, Routing
 from trainer.warm.loss import Head, cross_entropy
 from trainer.warm.objective import CrossEntropy
+from trainer.warm.parts import over_ranks
 from trainer.warm.rows import Row, Sample
 from trainer.warm.siblings import find_siblings
 
@@ -53,6 +55,8 @@ class BaseModel:
     dtype: torch.dtype
     #: Of the linear layers' weights.
     keeper: Keeper
+    #: The processes that hold it together.
+    crew: Crew
 
     @property
     def quantization(self) -> str | None:
@@ -100,16 +104,27 @@ class BaseModel:
         hidden_ND = self.hidden(batch).index_select(0, batch.predicts_N)
         return cross_entropy(hidden_ND, self.head, batch.wanted)
 
-    def train(self, batch: MicroBatch) -> Tensor:
-        """Forward and backward: adds to each adapter's gradient, and returns each target token's loss [N]."""
+    def train(self, shares: Sequence[Share], room: int | None = None) -> Tensor:
+        """Forward and backward: adds to each adapter's gradient, and returns each target token's loss [N].
+
+        With several ranks, each adds the gradient of its own samples (at most `room` tokens in a pass, or one sample),
+        and all know all losses.
+        """
+        return over_ranks(self.crew, shares, room, self._train, backward=True)
+
+    def look(self, shares: Sequence[Share], room: int | None = None) -> Tensor:
+        """Each target token's loss [N], without gradient. See `train`."""
+        return over_ranks(self.crew, shares, room, self._look, backward=False)
+
+    def _train(self, shares: Sequence[Share]) -> Tensor:
+        batch = self.assemble(shares)
         # Around both, since checkpointed layers are computed again in the backward pass.
         with self.routing.to(batch.segments, batch.tokens_T.numel()):
             total, losses_N = self.losses(batch)
             total.backward()
         return losses_N
 
-    def look(self, shares: Sequence[Share]) -> Tensor:
-        """Each target token's loss [N], without gradient."""
+    def _look(self, shares: Sequence[Share]) -> Tensor:
         with torch.no_grad():
             return self.losses(self.assemble(shares))[1]
 
@@ -136,6 +151,7 @@ def load(
     device: torch.device,
     dtype: torch.dtype,
     quantization: Quantization = "none",
+    crew: Crew | None = None,
 ) -> BaseModel:
     """Load a prepared base model and prove that the packed computation equals its own.
 
@@ -147,29 +163,38 @@ def load(
     if card is None:
         raise UnsupportedBaseModel(f"{directory} has no base model card: prepare it first.")
     keeper = keeper_for(quantization, directory, device, dtype)
+    alone = crew is None or crew.size == 1
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
-    if keeper.quantization is None:  # else it may be larger than the device: moved group by group
+    if keeper.quantization is None and alone:  # else it may be larger than the device
         model = model.to(device)
-    return adopt(model, AutoTokenizer.from_pretrained(directory), card, keeper, device)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    held = Held(keeper, crew or Solo(), device if alone else None)
+    return adopt(model, tokenizer, card, held)
 
 
-def adopt(
-    model: Any,
-    tokenizer: Any,
-    card: BaseModelCard,
-    keeper: Keeper | None = None,
-    device: torch.device | None = None,
-) -> BaseModel:
-    """Take over a transformers model: freeze it, replace its linear layers, switch its attention.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How a base model is to be held in memory."""
+
+    #: How to hold the weights of its linear layers.
+    keeper: Keeper = field(default_factory=AsTheyAre)
+    #: Who holds it.
+    crew: Crew = field(default_factory=Solo)
+    #: Where all of it is to lie in the end; None leaves it where it is, or to the crew.
+    device: torch.device | None = None
+
+
+def adopt(model: Any, tokenizer: Any, card: BaseModelCard, held: Held | None = None) -> BaseModel:
+    """Take over a transformers model: freeze it, replace its linear layers, switch its attention, spread it.
 
     Args:
         model: lies where its own logits can be computed.
         tokenizer: its tokenizer.
         card: of the model.
-        keeper: how to hold the weights of its linear layers; as they are, unless said otherwise.
-        device: where all of it is to lie in the end; where it is, unless said otherwise.
+        held: as it is, by this process alone, unless said otherwise.
     """
-    keeper = keeper or AsTheyAre()
+    held = held or Held()
+    keeper, crew, device = held.keeper, held.crew, held.device
     register()
     model.requires_grad_(requires_grad=False)
     routing = Routing()
@@ -181,6 +206,7 @@ def adopt(
     linears = _replace_linears(model, layers, siblings, routing, keeper)
     model.to(device or model.device)
     model.set_attn_implementation(PACKED)
+    crew.spread(model)
     base = BaseModel(
         card=card,
         tokenizer=tokenizer,
@@ -193,10 +219,11 @@ def adopt(
         device=model.device,
         dtype=model.dtype,
         keeper=keeper,
+        crew=crew,
     )
     with (
         base.as_served()
-    ):  # quantising changes logits; the computation has to be right all the same
+    ):  # quantised logits are others; the computation has to be right all the same
         _prove(base, native_logits_TV)
     return base
 

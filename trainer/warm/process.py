@@ -1,34 +1,45 @@
 """The warm process: reads orders, trains, reports, until it is told to stop or the worker dies."""
 
 import logging
-import time
 
-from adapters.errors import GraftError
-from trainer.messages import Admit, Drop, Dropped, Failed, Finished, Ready, Shutdown
-from trainer.warm.admission import Admission, Admitted, admit
+from trainer.messages import (
+    Admit,
+    Drop,
+    Dropped,
+    Failed,
+    Finished,
+    Ready,
+    Shutdown,
+    decode_order,
+    encode_order,
+)
+from trainer.warm.admission import admit
+from trainer.warm.arrivals import Arrivals, Outcome, Refused
 from trainer.warm.limits import Limits
 from trainer.warm.loop import Interrupted, Loop
-from trainer.warm.mailbox import Mailbox
+from trainer.warm.mailbox import Following, Mailbox
 from trainer.warm.model import BaseModel
 from trainer.warm.render import Renderer
 from trainer.warm.threads import Threads
 
 log = logging.getLogger(__name__)
 
-#: How long tokenising may keep a training micro-batch waiting.
-ADMISSION_SECONDS = 0.5
+#: How long an idle process waits for an order before the ranks meet again, so that none gives up on the others.
+IDLE_SECONDS = 30.0
 
 
 class WarmProcess:
     """One base model and the jobs that train on it."""
 
-    def __init__(self, base: BaseModel, mailbox: Mailbox, limits: Limits, threads: Threads) -> None:
+    def __init__(
+        self, base: BaseModel, mailbox: Mailbox | Following, limits: Limits, threads: Threads
+    ) -> None:
         self._base = base
         self._mailbox = mailbox
         self._threads = threads
         self._renderer = Renderer(base)
         self._loop = Loop(base, mailbox.send, limits)
-        self._admissions: dict[str, tuple[Admit, Admission]] = {}
+        self._arrivals = Arrivals(base.crew)
         base.routing.breathe = self._breathe
 
     def run(self) -> None:
@@ -39,7 +50,8 @@ class WarmProcess:
         """
         self._mailbox.send(Ready(card=self._base.card))
         while self._obey_orders():
-            self._advance_admissions()
+            for order, outcome in self._arrivals.advance():
+                self._welcome(order, outcome)
             try:
                 self._loop.turn()
             except Interrupted:
@@ -49,18 +61,19 @@ class WarmProcess:
     def _breathe(self) -> None:
         """Called in the middle of a pass, some hundred times; costs a system call."""
         self._threads.look()
+        if self._base.crew.size > 1:  # the other ranks would wait for the rest of the pass
+            return
         self._mailbox.fill()
         if self._mailbox.urgent:
             raise Interrupted
 
     def _obey_orders(self) -> bool:
         """Whether to go on."""
-        self._mailbox.fill(wait=self._loop.idle and not self._admissions)
-        while (order := self._mailbox.next()) is not None:
+        for order in self._orders():
             match order:
                 case Admit():
                     self._forget(order.job_id)
-                    self._admissions[order.job_id] = order, admit(order, self._base, self._renderer)
+                    self._arrivals.add(order, admit(order, self._base, self._renderer))
                 case Drop():
                     self._forget(order.job_id)
                     self._mailbox.send(Dropped(job_id=order.job_id))
@@ -68,52 +81,33 @@ class WarmProcess:
                     return False
         return True
 
+    def _orders(self) -> list[Admit | Drop | Shutdown]:
+        """What the leader has been told since the last turn."""
+        waiting = self._loop.idle and not self._arrivals
+        self._mailbox.fill(wait=IDLE_SECONDS if waiting else 0.0)
+        lines = []
+        while (order := self._mailbox.next()) is not None:
+            lines.append(encode_order(order).decode())
+        return [decode_order(line.encode()) for line in self._base.crew.agree(lines)]
+
     def _forget(self, job_id: str) -> None:
-        self._admissions.pop(job_id, None)
+        self._arrivals.forget(job_id)
         self._loop.drop(job_id)
 
-    def _advance_admissions(self) -> None:
-        deadline = time.monotonic() + ADMISSION_SECONDS
-        for job_id, (order, admission) in list(self._admissions.items()):
-            if self._advance(order, admission, deadline):
-                del self._admissions[job_id]
-
-    def _advance(self, order: Admit, admission: Admission, deadline: float) -> bool:
-        """Whether the admission is over, well or not."""
-        try:
-            while time.monotonic() < deadline:
-                next(admission)
-        except StopIteration as ended:
-            self._welcome(order, ended.value)
-            return True
-        except GraftError as error:
-            self._refuse(order, error.code, error.message)
-            return True
-        except OSError as error:
-            self._refuse(
-                order, "storage_error", f"The data cannot be read: {error}", retryable=True
-            )
-            return True
-        except Exception as error:  # one job's data must not take its neighbours down
-            log.exception("%s could not be prepared", order.job_id)
-            self._refuse(order, "internal_error", f"Preparing the data failed: {error!r}")
-            return True
-        return False
-
-    def _welcome(self, order: Admit, outcome: Admitted | Finished) -> None:
-        if isinstance(outcome, Finished):
-            self._mailbox.send(outcome)
-        else:
-            self._mailbox.send(outcome.started)
-            self._loop.admit(outcome.job, order.prove_past)
-
-    def _refuse(self, order: Admit, code: str, message: str, *, retryable: bool = False) -> None:
-        self._mailbox.send(
-            Failed(
-                job_id=order.job_id,
-                attempt=order.attempt,
-                code=code,
-                message=message,
-                retryable=retryable,
-            )
-        )
+    def _welcome(self, order: Admit, outcome: Outcome) -> None:
+        match outcome:
+            case Finished():
+                self._mailbox.send(outcome)
+            case Refused():
+                self._mailbox.send(
+                    Failed(
+                        job_id=order.job_id,
+                        attempt=order.attempt,
+                        code=outcome.code,
+                        message=outcome.message,
+                        retryable=outcome.retryable,
+                    )
+                )
+            case _:
+                self._mailbox.send(outcome.started)
+                self._loop.admit(outcome.job, order.prove_past)

@@ -26,7 +26,7 @@ from trainer.warm.attention import (
     packed_attention,
     pieces_of,
 )
-from trainer.warm.batch import assemble
+from trainer.warm.batch import assemble, by_share
 from trainer.warm.frozen import AsTheyAre
 from trainer.warm.lora import LinearGroup, Routing, Segment
 from trainer.warm.loss import Head, Wanted, cross_entropy
@@ -141,7 +141,7 @@ def test_loss_and_gradients_equal_peft_and_autograd(base64, model_dir, tmp_path,
 def test_frozen_weights_get_no_gradient(base, tmp_path):
     rows = random_rows(2, seed=4)
     job = make_job(base, make_spec(), tmp_path, train=rows)
-    base.train(base.assemble([share_of(rows, job.adapter)]))
+    base.train([share_of(rows, job.adapter)])
     assert job.adapter.gradient_P.norm() > 0
     assert all(parameter.grad is None for parameter in base.decoder.parameters())
 
@@ -230,7 +230,7 @@ def test_a_batch_counts_targets_of_each_share_and_predicts_from_the_token_before
     shares = [share_of(rows[:1], step_size=2.0), share_of(rows[1:], step_size=4.0)]
     batch = assemble(shares, torch.device("cpu"), torch.float32)
     targets_N, weights_N = batch.wanted.targets_N, batch.wanted.weights_N
-    parts = batch.by_share(weights_N)
+    parts = by_share(shares, weights_N)
     assert [len(part) for part in parts] == [rows[0].targets, rows[1].targets + rows[2].targets]
     assert batch.tokens_T[batch.predicts_N + 1].tolist() == targets_N.tolist()
     assert [part.unique().tolist() for part in parts] == [[0.5], [0.25]]

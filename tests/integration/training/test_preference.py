@@ -82,7 +82,7 @@ def test_loss_gradients_and_accuracy_are_those_of_plain_autograd(
 
     share = Share(samples, job.adapter, job.objective, step_size=len(samples))
     look_up_references([share], base64)
-    losses_N = base64.train(base64.assemble([share]))
+    losses_N = base64.train([share])
     judged = job.objective.judge(samples, losses_N)
 
     assert float(judged.total) / 5 == pytest.approx(float(expected.detach()), rel=1e-12)
@@ -109,7 +109,7 @@ def test_one_pass_serves_preferences_and_supervised_jobs(base64, tmp_path):
 
     def gradients_of(batches):
         for batch in batches:
-            base64.train(base64.assemble(batch))
+            base64.train(batch)
         found = [job.adapter.gradient_P.clone() for job in (follows, prefers)]
         for job in (follows, prefers):
             job.adapter.gradient_P.zero_()

@@ -33,7 +33,7 @@ PATIENCE = 60.0
 class Warm:
     """The worker's side of a warm process."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, device: str = "cpu") -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE)
         self.process = subprocess.Popen(
@@ -43,7 +43,7 @@ class Warm:
                 f"GRAFT_CONFIG={home / 'graft.yaml'}",
                 "OMP_NUM_THREADS=1",
                 *(sys.executable, "-m", "trainer.warm", "tiny", "--fd", str(theirs.fileno())),
-                *("--device", "cpu"),
+                *("--device", device),
             ],
             pass_fds=[theirs.fileno()],
         )

@@ -30,7 +30,7 @@ from trainer.messages import Checkpointed, Evaluated, Failed, Finished
 from trainer.warm import checkpoint
 from trainer.warm.frozen import BLOCK, InNf4
 from trainer.warm.lora import LinearGroup
-from trainer.warm.model import BaseModel, UnsupportedBaseModel, adopt, load
+from trainer.warm.model import BaseModel, Held, UnsupportedBaseModel, adopt, load
 from trainer.warm.probe import PROBES
 from trainer.warm.rows import Sample
 
@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 def quantise(directory: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
     plain = make_base(directory)
     keeper = InNf4(directory, CPU, dtype)
-    return adopt(load_tiny(directory, dtype), plain.tokenizer, plain.card, keeper)
+    return adopt(load_tiny(directory, dtype), plain.tokenizer, plain.card, Held(keeper))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_gradients_are_those_of_lora_on_the_dequantised_weights(nf4, model_dir):
     for base in (nf4, plain):
         adapter = base.new_adapter(LoraSpec(rank=4, alpha=8.0), seed=1)
         randomise(adapter)
-        losses_N = base.train(base.assemble([share_of(rows, adapter, step_size=100.0)]))
+        losses_N = base.train([share_of(rows, adapter, step_size=100.0)])
         found[base.quantization] = losses_N, gradients(adapter)
     torch.testing.assert_close(found["nf4"][0], found[None][0], rtol=0, atol=1e-6)
     for name, both in found[None][1].items():
@@ -372,7 +372,7 @@ def test_the_proof_is_made_with_the_weights_that_are_served(model_dir, monkeypat
         lambda names: honest(names) if next(calls) < keeping else honest(names).flip(0),
     )
     with pytest.raises(UnsupportedBaseModel, match="other logits"):
-        adopt(load_tiny(model_dir), plain.tokenizer, plain.card, keeper)
+        adopt(load_tiny(model_dir), plain.tokenizer, plain.card, Held(keeper))
 
 
 def test_weights_that_the_files_hold_otherwise_are_refused(model_dir):
@@ -380,7 +380,7 @@ def test_weights_that_the_files_hold_otherwise_are_refused(model_dir):
     with torch.no_grad():
         model.get_submodule("model.layers.1.mlp.down_proj").weight[0, 0] += 1e-3
     with pytest.raises(InvalidValue, match=r"layers\.1\.mlp\.down_proj under that name"):
-        adopt(model, plain.tokenizer, plain.card, InNf4(model_dir, CPU, torch.float32))
+        adopt(model, plain.tokenizer, plain.card, Held(InNf4(model_dir, CPU, torch.float32)))
 
 
 def test_without_bitsandbytes_the_error_says_what_to_install(model_dir, monkeypatch):

@@ -14,11 +14,12 @@ from adapters.manifest import BaseModelCard
 from adapters.records import EarlyStopping, LoraSpec, OptimizerSpec, TrainingSpec
 from trainer.warm.adapter import Adapter
 from trainer.warm.batch import Share
+from trainer.warm.crew import Crew, Solo
 from trainer.warm.data import Dataset
 from trainer.warm.job import Identity, Job
 from trainer.warm.limits import Limits
 from trainer.warm.loop import Loop
-from trainer.warm.model import BaseModel, adopt
+from trainer.warm.model import BaseModel, Held, adopt
 from trainer.warm.objective import CrossEntropy, objective_of
 from trainer.warm.rows import Row, Sample
 
@@ -92,7 +93,9 @@ def precise(model: Any) -> Any:
     return model.double()
 
 
-def make_base(directory: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
+def make_base(
+    directory: Path, dtype: torch.dtype = torch.float32, crew: Crew | None = None
+) -> BaseModel:
     card = BaseModelCard(
         id="tiny",
         digest="d",
@@ -111,7 +114,7 @@ def make_base(directory: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
         ),
     )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
-    return adopt(load_tiny(directory, dtype), tokenizer, card)
+    return adopt(load_tiny(directory, dtype), tokenizer, card, Held(crew=crew or Solo()))
 
 
 def random_rows(count: int, *, seed: int, shortest: int = 6, longest: int = 40) -> tuple[Row, ...]:

@@ -56,6 +56,19 @@ def test_devices_can_be_named_also_in_the_environment(monkeypatch: pytest.Monkey
     assert TrainerSettings().devices == "auto"
 
 
+def test_a_process_of_several_ranks_gets_as_many_devices() -> None:
+    five = [f"cuda:{number}" for number in range(5)]
+    names = TrainerSettings(devices=five, ranks=2).device_names
+    assert names == ("cuda:0,cuda:1", "cuda:2,cuda:3")
+    assert TrainerSettings(devices=["cpu"], ranks=2).device_names == ("cpu,cpu",)
+
+
+@pytest.mark.parametrize("devices", [["cuda:0"], ["cuda:0", "cpu"]])
+def test_too_few_or_unlike_devices_for_the_ranks_are_refused(devices: list[str]) -> None:
+    with pytest.raises(InvalidValue, match=r"trainer\.ranks is 2"):
+        _ = TrainerSettings(devices=devices, ranks=2).device_names
+
+
 @pytest.mark.parametrize("devices", [[], ["cpu", "cpu"], ["gpu"], ["cuda"], ["cuda:0:1"], "cpu"])
 def test_what_is_no_list_of_devices_is_refused(devices: object) -> None:
     with pytest.raises(InvalidValue, match="devices"):
@@ -66,3 +79,8 @@ def test_what_is_no_list_of_devices_is_refused(devices: object) -> None:
 def test_bounds_are_kept(value: dict[str, int]) -> None:
     with pytest.raises(InvalidValue):
         TrainerSettings(**value)
+
+
+def test_a_quantised_base_is_not_spread_over_several_devices() -> None:
+    with pytest.raises(InvalidValue, match="quantization and several ranks"):
+        TrainerSettings(quantization="nf4", ranks=2)
