@@ -163,9 +163,8 @@ class Loop:
             share.objective.judge(share.samples, losses_N).total
             for share, losses_N in zip(shares, parts, strict=True)
         ]
-        sums: list[float] = torch.stack(
-            totals
-        ).tolist()  # one wait for the device, not one for each job
+        # One wait for the device, not one for each job.
+        sums: list[float] = torch.stack(totals).tolist()
         return sums
 
     def _settle(self) -> None:
