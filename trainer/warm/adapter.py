@@ -35,8 +35,9 @@ class Member:
     #: Its rows of the stacked A.
     start: int
     stop: int
-    #: In the base model's dtype.
+    #: In the base model's dtype; and the same transposed, since making a view takes as long as a small product.
     b_OR: Tensor
+    b_RO: Tensor
     #: In the master dtype; the backward pass adds to it.
     grad_b_OR: Tensor
 
@@ -46,6 +47,7 @@ class Factors:
     """What the adapter does to some siblings: y_m += scale * (x A_m^T) B_m^T."""
 
     a_SI: Tensor
+    a_IS: Tensor
     grad_a_SI: Tensor
     members: tuple[Member, ...]
 
@@ -125,8 +127,10 @@ class Adapter:
             inputs = self.shapes[mine[0]][1]
             stacked = slice(start, start + len(mine) * rank * inputs)
             start = stacked.stop
+            a_SI = self._working_P[stacked].view(-1, inputs)
             factors[group] = Factors(
-                self._working_P[stacked].view(-1, inputs),
+                a_SI,
+                a_SI.t(),
                 self.gradient_P[stacked].view(-1, inputs),
                 tuple(
                     Member(
@@ -135,6 +139,7 @@ class Adapter:
                         start=at * rank,
                         stop=(at + 1) * rank,
                         b_OR=working[name][1],
+                        b_RO=working[name][1].t(),
                         grad_b_OR=gradient[name][1],
                     )
                     for at, name in enumerate(mine)

@@ -6,8 +6,8 @@ silently attend across each other. So the model is only ever called with `use_ca
 
 A row may begin with a stem that it shares with others (batch.py): then its own tokens are a piece that sees the stem.
 
-Shapes: T tokens of all pieces, K keys that they see, S pieces of a group, M its longest, H query heads, G key-value
-heads, D head size.
+Shapes: T tokens of all pieces, K keys that they see, S pieces of a group, N its tokens, M its longest, H query heads,
+G key-value heads, D head size.
 """
 
 import itertools
@@ -23,8 +23,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 PACKED = "graft_packed"
 
-#: Padding worth less than this many tokens costs less than one more SDPA call.
-CHEAP_PADDING = 1024
+#: One more SDPA call costs as much as so many pairs of query and key (bench/LOG.md).
+PAIRS_OF_A_CALL = 1300
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +45,21 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class PaddedGroup:
-    """Pieces of similar length, with the same stem if any, that share one padded SDPA call."""
+    """Adjacent pieces of similar length, with the same stem if any, that share one padded SDPA call."""
 
     pieces: int
+    #: Tokens of all pieces, and of the longest.
+    tokens: int
     longest: int
     stem: int
     shared: int
-    #: Where the group's tokens lie in the flat sequence, and in the padded [pieces * longest] one.
-    flat_at_N: Tensor
+    #: Where the group's tokens lie in the padded [pieces * longest] sequence.
     padded_at_N: Tensor
 
     @property
     def dense(self) -> bool:
         """Whether padding is nil, so that reshaping is enough."""
-        return self.padded_at_N.numel() == self.pieces * self.longest
+        return self.tokens == self.pieces * self.longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,8 @@ class Packing:
     """Who sees whom in one micro-batch, on the device that computes it."""
 
     pieces: tuple[Piece, ...]
+    #: In the order of the flat sequence, which is their concatenation.
     groups: tuple[PaddedGroup, ...]
-    #: Where each flat token lies in the concatenation of the groups.
-    order_T: Tensor
     #: int32 [pieces + 1], as flash attention wants them: of the queries, and of the keys in `keys_at_K`.
     boundaries: Tensor
     key_boundaries: Tensor
@@ -79,7 +79,6 @@ class Packing:
     def of(cls, pieces: Sequence[Piece], device: torch.device) -> Self:
         """Lay out pieces that follow each other without a gap."""
         groups = tuple(_lay_out(members, device) for members in group_by_length(pieces))
-        order_T = torch.argsort(torch.cat([group.flat_at_N for group in groups]))
         seen = [piece.shared + piece.length for piece in pieces]
         keys_at_K = None
         if any(piece.shared for piece in pieces):
@@ -92,7 +91,6 @@ class Packing:
         return cls(
             tuple(pieces),
             groups,
-            order_T,
             _boundaries([piece.length for piece in pieces], device),
             _boundaries(seen, device),
             keys_at_K,
@@ -110,30 +108,38 @@ def _boundaries(lengths: Sequence[int], device: torch.device) -> Tensor:
 
 
 def group_by_length(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Pieces of one stem together, so that padding at most doubles a group; in descending length."""
+    """Adjacent pieces together where padding them costs less than a call of their own."""
     groups: list[list[Piece]] = []
-    padding = 0
-    for piece in sorted(pieces, key=lambda piece: (piece.shared and piece.stem + 1, -piece.length)):
-        first = groups[-1][0] if groups else None
-        if first is not None and (first.stem, first.shared) == (piece.stem, piece.shared):
-            padding += first.length - piece.length
-            if 2 * piece.length >= first.length or padding <= CHEAP_PADDING:
-                groups[-1].append(piece)
-                continue
-        groups.append([piece])
-        padding = 0
+    for piece in pieces:
+        if groups and _belongs(piece, groups[-1]):
+            groups[-1].append(piece)
+        else:
+            groups.append([piece])
     return groups
 
 
+def _belongs(piece: Piece, group: Sequence[Piece]) -> bool:
+    first = group[0]
+    if (first.stem, first.shared) != (piece.stem, piece.shared):
+        return False
+    longest = max(one.length for one in group)
+    apart = len(group) * _pairs(longest, first.shared) + _pairs(piece.length, first.shared)
+    together = (len(group) + 1) * _pairs(max(longest, piece.length), first.shared)
+    return together - apart <= PAIRS_OF_A_CALL
+
+
+def _pairs(length: int, shared: int) -> int:
+    return length * (shared + length)
+
+
 def _lay_out(members: list[Piece], device: torch.device) -> PaddedGroup:
-    members = sorted(members, key=lambda piece: piece.start)
     longest = max(piece.length for piece in members)
-    flat = [torch.arange(piece.start, piece.stop, device=device) for piece in members]
     padded = [
         torch.arange(piece.length, device=device) + at * longest for at, piece in enumerate(members)
     ]
+    padded_at_N = torch.cat(padded)
     stem, shared = members[0].stem, members[0].shared
-    return PaddedGroup(len(members), longest, stem, shared, torch.cat(flat), torch.cat(padded))
+    return PaddedGroup(len(members), len(padded_at_N), longest, stem, shared, padded_at_N)
 
 
 def packed_attention(
@@ -201,33 +207,43 @@ def _varlen_attention(
 def _padded_attention(
     qkv: tuple[Tensor, Tensor, Tensor], packing: Packing, scale: float | None, window: int | None
 ) -> Tensor:
-    """SDPA, one call for each group of similar lengths; everything outside attention stays flat. [T, H, D]."""
-    outputs = [_attend(group, qkv, scale, window) for group in packing.groups]
-    if len(outputs) == 1:
-        return outputs[0]
-    return torch.cat(outputs).index_select(0, packing.order_T)
+    """SDPA, one call for each group; everything outside attention stays flat. [T, H, D]."""
+    # Split and not sliced: the gradient of a slice is a whole sequence of zeros with the slice in it.
+    sizes = [group.tokens for group in packing.groups]
+    parts = zip(packing.groups, *(t.split(sizes) for t in qkv), strict=True)
+    outputs = [
+        _attend(group, own, qkv[1:], _Kind(scale, _visible(group, window, qkv[0].device)))
+        for group, *own in parts
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How a group attends."""
+
+    scale: float | None
+    #: [M, shared + M] where plain causal attention is not all there is to it.
+    visible: Tensor | None
 
 
 def _attend(
-    group: PaddedGroup,
-    qkv: tuple[Tensor, Tensor, Tensor],
-    scale: float | None,
-    window: int | None,
+    group: PaddedGroup, own: Sequence[Tensor], flat_kv: Sequence[Tensor], kind: _Kind
 ) -> Tensor:
-    query, key, value = (_pad(t, group) for t in qkv)
+    """`own`: the group's query, key and value; `flat_kv`: everybody's, for the stem."""
+    query, key, value = (_pad(t, group) for t in own)
     if group.shared:
         key, value = (
             torch.cat([_stem(flat, group), t], dim=2)
-            for flat, t in zip(qkv[1:], (key, value), strict=True)
+            for flat, t in zip(flat_kv, (key, value), strict=True)
         )
-    visible = _visible(group, window, query.device)
     out_SHMD = scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=visible,
-        is_causal=visible is None,
-        scale=scale,
+        attn_mask=kind.visible,
+        is_causal=kind.visible is None,
+        scale=kind.scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
     out = out_SHMD.transpose(1, 2).flatten(0, 1)
@@ -251,16 +267,13 @@ def _stem(flat_TGD: Tensor, group: PaddedGroup) -> Tensor:
     return stem_PGD.transpose(0, 1).expand(group.pieces, -1, -1, -1)
 
 
-def _pad(flat_THD: Tensor, group: PaddedGroup) -> Tensor:
-    """[T, H, D] to [S, H, M, D]. Padding lies after each piece, where causal attention never looks."""
-    heads, size = flat_THD.shape[1:]
-    mine = flat_THD
-    if group.flat_at_N.numel() != flat_THD.shape[0]:
-        mine = flat_THD.index_select(0, group.flat_at_N)
+def _pad(own_NHD: Tensor, group: PaddedGroup) -> Tensor:
+    """[N, H, D] to [S, H, M, D]. Padding lies after each piece, where causal attention never looks."""
+    heads, size = own_NHD.shape[1:]
     if not group.dense:
-        empty = mine.new_zeros(group.pieces * group.longest, heads, size)
-        mine = empty.index_copy(0, group.padded_at_N, mine)
-    return mine.view(group.pieces, group.longest, heads, size).transpose(1, 2)
+        empty = own_NHD.new_zeros(group.pieces * group.longest, heads, size)
+        own_NHD = empty.index_copy(0, group.padded_at_N, own_NHD)
+    return own_NHD.view(group.pieces, group.longest, heads, size).transpose(1, 2)
 
 
 def register() -> None:

@@ -90,6 +90,7 @@ class LinearGroup(nn.Module):
         biases = [layer.bias for layer in layers if layer.bias is not None]
         self.bias = nn.Parameter(stack(biases), requires_grad=False) if biases else None
         self.widths = [layer.out_features for layer in layers]
+        self.spans = _spans(self.widths)
         self.routing = routing
 
     @property
@@ -197,7 +198,7 @@ class SegmentedLora(torch.autograd.Function):
     ) -> Tensor:
         """[T, I] to [T, O]."""
         y_TO = linear(x_TI, group.frozen.dense(), group.bias)
-        spans = _spans(group.widths)
+        spans = group.spans
         hidden = []
         for block in blocks:
             own = slice(block.start, block.stop)
@@ -214,7 +215,7 @@ class SegmentedLora(torch.autograd.Function):
         group.routing.breathe()
         x_TI, *hidden = ctx.saved_tensors
         dx_TI = dy_TO @ group.frozen.dense() if ctx.needs_input_grad[0] else None
-        spans = _spans(group.widths)
+        spans = group.spans
         for block, h_NS in zip(ctx.blocks, hidden, strict=True):
             own = slice(block.start, block.stop)
             dh_NS = block.backward(h_NS, dy_TO[own], spans)

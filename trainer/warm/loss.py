@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import log_softmax
 
 #: Logits held at once: 32 MB in float32.
 CHUNK_LOGITS = 2**23
@@ -88,11 +89,11 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         for chunk in _chunks(0, len(losses_N), head):
             targets_C = wanted.targets_N[chunk]
             logits_CV = head.logits(hidden_ND[chunk])
-            normaliser_C = logits_CV.logsumexp(-1)
-            losses_N[chunk] = _losses(logits_CV, normaliser_C, targets_C)
+            logprobs_CV = log_softmax(logits_CV, -1)
+            losses_N[chunk] = _losses(logprobs_CV, targets_C)
             if dhidden_ND is not None:
-                weighted = targets_C, weights_N[chunk]
-                dhidden_ND[chunk] = _gradient(head, logits_CV, normaliser_C, weighted)
+                gradient_CD = _gradient(head, logits_CV, logprobs_CV, targets_C)
+                dhidden_ND[chunk] = gradient_CD * weights_N[chunk, None].to(gradient_CD.dtype)
         ctx.save_for_backward(dhidden_ND)
         ctx.mark_non_differentiable(losses_N)
         return (losses_N * weights_N).sum(), losses_N
@@ -113,8 +114,8 @@ def _all_weights(hidden_ND: Tensor, head: Head, wanted: Wanted) -> Tensor:
     for part in wanted.late:
         losses = []
         for chunk in _chunks(part.start, part.stop, head):
-            logits_CV = head.logits(hidden_ND[chunk])
-            losses.append(_losses(logits_CV, logits_CV.logsumexp(-1), wanted.targets_N[chunk]))
+            logprobs_CV = log_softmax(head.logits(hidden_ND[chunk]), -1)
+            losses.append(_losses(logprobs_CV, wanted.targets_N[chunk]))
         weights_N[part.start : part.stop] = part.weigh(torch.cat(losses))
     return weights_N
 
@@ -125,16 +126,16 @@ def _chunks(start: int, stop: int, head: Head) -> Iterator[slice]:
         yield slice(at, min(at + size, stop))
 
 
-def _losses(logits_CV: Tensor, normaliser_C: Tensor, targets_C: Tensor) -> Tensor:
-    return normaliser_C - logits_CV.gather(-1, targets_C[:, None]).squeeze(-1)
+def _losses(logprobs_CV: Tensor, targets_C: Tensor) -> Tensor:
+    return -logprobs_CV.gather(-1, targets_C[:, None]).squeeze(-1)
 
 
-def _gradient(
-    head: Head, logits_CV: Tensor, normaliser_C: Tensor, wanted: tuple[Tensor, Tensor]
-) -> Tensor:
-    """(softmax - one-hot) * weight, through the head. Overwrites `logits_CV`."""
-    targets_C, weights_C = wanted
+def _gradient(head: Head, logits_CV: Tensor, logprobs_CV: Tensor, targets_C: Tensor) -> Tensor:
+    """Softmax - one-hot, through the head [C, D]. Overwrites `logprobs_CV`.
+
+    The targets' weights come afterwards: on C x D numbers instead of C x V.
+    """
     slope_CV = None if head.softcap is None else 1 - (logits_CV / head.softcap).square()
-    dlogits_CV = logits_CV.sub_(normaliser_C[:, None]).exp_()
+    dlogits_CV = logprobs_CV.exp_()
     dlogits_CV[torch.arange(len(targets_C), device=targets_C.device), targets_C] -= 1
-    return head.backward(dlogits_CV.mul_(weights_C[:, None]), slope_CV)
+    return head.backward(dlogits_CV, slope_CV)

@@ -20,8 +20,11 @@ def gradient_norm(adapter: Adapter) -> float:
 
     Summed in pieces: one float32 sum over millions of squares is off by 1e-4, a sum of sums by 1e-7.
     """
-    pieces = [torch.linalg.vector_norm(piece) for piece in adapter.gradient_P.split(PIECE)]
-    return float(torch.linalg.vector_norm(torch.stack(pieces)))
+    gradient_P = adapter.gradient_P
+    whole = gradient_P.numel() // PIECE * PIECE
+    pieces = torch.linalg.vector_norm(gradient_P[:whole].view(-1, PIECE), dim=1)
+    rest = torch.linalg.vector_norm(gradient_P[whole:])
+    return float(torch.linalg.vector_norm(torch.cat([pieces, rest[None]])))
 
 
 def clip(adapter: Adapter, norm: float, longest: float) -> None:

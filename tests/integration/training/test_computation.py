@@ -20,7 +20,6 @@ from tests.integration.training.tiny import (
 )
 from trainer.warm.adapter import Adapter
 from trainer.warm.attention import (
-    CHEAP_PADDING,
     Packing,
     group_by_length,
     packed_attention,
@@ -45,29 +44,28 @@ def test_packed_rows_give_the_logits_of_separate_sequences(base64, model_dir):
     torch.testing.assert_close(logits_of(base64, rows), separate_TV, rtol=0, atol=1e-9)
 
 
-def test_very_uneven_rows_are_padded_in_groups_and_still_equal(base64, model_dir, monkeypatch):
-    monkeypatch.setattr("trainer.warm.attention.CHEAP_PADDING", 8)
+def test_uneven_rows_are_padded_in_groups_and_still_equal(base64, model_dir):
     rows = (
         *random_rows(3, seed=1, shortest=4, longest=8),
         *random_rows(2, seed=2, shortest=60, longest=80),
+        *random_rows(2, seed=3, shortest=9, longest=12),
     )
-    rows = (rows[3], rows[0], rows[4], rows[1], rows[2])
     packing = Packing.of(pieces_of([len(row) for row in rows]), torch.device("cpu"))
-    assert len(packing.groups) > 1
+    assert 1 < len(packing.groups) < len(rows)
     model = load_tiny(model_dir, torch.float64)
     separate_TV = torch.cat([model(row.tokens_T[None], use_cache=False).logits[0] for row in rows])
     torch.testing.assert_close(logits_of(base64, rows), separate_TV, rtol=0, atol=1e-9)
 
 
-def test_grouping_keeps_padding_cheap_or_below_half():
-    lengths = [2000, 1900, 30, 20, 25, 900]
-    pieces = pieces_of(lengths)
-    groups = group_by_length(pieces)
-    assert sorted(piece.start for group in groups for piece in group) == [p.start for p in pieces]
-    for group in groups:
-        longest = max(piece.length for piece in group)
-        padding = sum(longest - piece.length for piece in group)
-        assert padding <= CHEAP_PADDING or 2 * min(piece.length for piece in group) >= longest
+def test_adjacent_rows_share_a_call_where_padding_costs_less_than_another():
+    lengths = [2000, 1999, 900, 30, 20, 25, 30, 30]
+    groups = group_by_length(pieces_of(lengths))
+    assert [[piece.length for piece in group] for group in groups] == [
+        [2000],
+        [1999],
+        [900],
+        [30, 20, 25, 30, 30],
+    ]
 
 
 def test_rows_attend_across_each_other_with_a_cache_which_is_why_there_is_none(model_dir):
