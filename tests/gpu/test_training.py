@@ -120,10 +120,10 @@ def test_products_computed_together_are_those_computed_apart(
             )
             for rank in (4, 8, 16)
         ]
-        loop, _ = make_loop(base, *jobs, budget=4096, ranks_together=together)
+        loop, _ = make_loop(base, *jobs, budget=4096, batched_tokens=together)
         run_to_end(loop)
         ends.append([job.train_loss for job in jobs])
-    base.routing.ranks_together = 0
+    base.routing.batched_tokens = 0
     assert ends[1] == pytest.approx(ends[0], rel=1e-4 if dtype is torch.float32 else 5e-2)
 
 

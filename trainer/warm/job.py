@@ -149,11 +149,6 @@ class Job:
         """Whether every sample of the step has been through."""
         return self._in_flight and not self._waiting
 
-    @property
-    def finite(self) -> bool:
-        """Whether loss and gradient of the complete step are numbers."""
-        return math.isfinite(self._step_loss) and math.isfinite(gradient_norm(self.adapter))
-
     def restart_step(self) -> None:
         """Forget what the interrupted step has accumulated; it is computed anew, to the same result."""
         self.adapter.gradient_P.zero_()

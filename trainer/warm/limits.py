@@ -9,8 +9,8 @@ from trainer.warm.meters import Blind, Meter
 
 #: Of a micro-batch, in tokens. Beyond these, larger ones were not faster.
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
-#: One job's products at a time on a CPU; on a GPU as many as make a matrix of the width that it is good at.
-RANKS_TOGETHER = {"cpu": 0, "cuda": 128}
+#: Of a job in a pass, so that its products are batched with others'. On a CPU that was not faster (bench/LOG.md).
+BATCHED_TOKENS = {"cpu": 0, "cuda": 1024}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Limits:
     checkpoint_seconds: float
     meter: Meter = field(default_factory=Blind)
     #: See `Routing`.
-    ranks_together: int = 0
+    batched_tokens: int = 0
 
 
 def limits_for(device: torch.device, checkpoint_seconds: float, token_budget: int = 0) -> Limits:
@@ -31,5 +31,5 @@ def limits_for(device: torch.device, checkpoint_seconds: float, token_budget: in
         token_budget or TOKEN_BUDGET[device.type],
         checkpoint_seconds,
         meter_for(device),
-        RANKS_TOGETHER[device.type],
+        BATCHED_TOKENS[device.type],
     )

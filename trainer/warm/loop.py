@@ -28,10 +28,6 @@ from trainer.warm.progress import ProgressReporter, Send
 log = logging.getLogger(__name__)
 
 
-#: Turns in which jobs are computed apart, after one of those computed together was not finite.
-APART_TURNS = 100
-
-
 class Interrupted(Exception):
     """An order arrived that cannot wait for the end of the micro-batch."""
 
@@ -67,7 +63,6 @@ class Loop:
         self.budget = TokenBudget(limits.token_budget, limits.meter)
         self._active: dict[str, Active] = {}
         self._turns = 0
-        self._apart_for = 0
         # Of the current turn, the same for all ranks: tokens that one may have in a pass, and the time.
         self._room = self.budget.tokens
         self._now = 0.0
@@ -101,7 +96,7 @@ class Loop:
 
     def turn(self) -> None:
         """One micro-batch of training, then one of each evaluation in progress. Raises Interrupted between passes."""
-        self._come_together()
+        self._base.routing.batched_tokens = self._limits.batched_tokens
         self._room = self._crew.least(self.budget.tokens)
         self._now = self._crew.agree(self._clock())
         try:
@@ -172,9 +167,6 @@ class Loop:
         complete = [active for active in self._active.values() if active.job.step_complete]
         for active in complete:
             self._crew.sum_(active.job.adapter.gradient_P)
-        if self._base.routing.ranks_together and not all(a.job.finite for a in complete):
-            self._keep_apart()
-            return
         for active in complete:
             job = active.job
             done = job.finish_step()
@@ -190,18 +182,6 @@ class Loop:
                 job.begin_evaluation()
             else:
                 self._after_step(active)
-
-    def _keep_apart(self) -> None:
-        """Compute all steps in flight anew, each job by itself, since one that is not finite may have spoilt others."""
-        log.warning("a gradient is not finite: jobs are computed apart for a while")
-        self._base.routing.ranks_together, self._apart_for = 0, APART_TURNS
-        for active in self._active.values():
-            active.job.restart_step()
-
-    def _come_together(self) -> None:
-        self._apart_for = max(0, self._apart_for - 1)
-        if not self._apart_for:
-            self._base.routing.ranks_together = self._limits.ranks_together
 
     # -- evaluation, checkpoints, ends
 

@@ -23,7 +23,7 @@ from torch.nn.functional import linear
 
 from trainer.warm.adapter import Adapter, Factors, LinearShape, Siblings
 from trainer.warm.frozen import Keeper, stack
-from trainer.warm.products import Block, Masks, Part, blocks_of
+from trainer.warm.products import Block, Layouts, Part, blocks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Routing:
     segments: tuple[Segment, ...] = ()
     #: Of the whole pass: a layer that is called with only some of them cannot tell whose they are.
     tokens: int | None = None
-    #: Stacked ranks of the jobs whose products are computed together; 0 keeps every job's apart. See products.py.
-    ranks_together: int = 0
-    masks: Masks = field(default_factory=dict)
+    #: Jobs with up to so many tokens in a pass have their products batched; see products.py.
+    batched_tokens: int = 0
+    layouts: Layouts = field(default_factory=dict)
     #: By group: an input, and what those siblings make of it that have not been called yet.
     waiting: dict[Siblings, tuple[Tensor, dict[int, Tensor]]] = field(default_factory=dict)
     #: Called before each product, forward and backward. May raise, which abandons the pass: a cancelled job
@@ -68,7 +68,7 @@ class Routing:
             yield
         finally:
             self.segments, self.tokens = before
-            self.masks.clear()
+            self.layouts.clear()
             # After a pass that was abandoned between two siblings: it would keep all that was computed before.
             self.waiting.clear()
 
@@ -122,7 +122,7 @@ class LinearGroup(nn.Module):
         if self.routing.tokens not in {None, x_TI.shape[0]}:
             raise ValueError(f"{self.names[0]} is called with some of the tokens only.")
         routing = self.routing
-        blocks = list(blocks_of(self._parts(x_TI), routing.ranks_together, routing.masks))
+        blocks = list(blocks_of(self._parts(x_TI), routing.batched_tokens, routing.layouts))
         if not blocks and not torch.is_grad_enabled():
             return linear(x, self.frozen.dense(), self.bias)
         y_TO = SegmentedLora.apply(x_TI, self.routing.anchor, self, blocks)

@@ -1,14 +1,13 @@
 """The low-rank products of the jobs in a pass, for one group of sibling layers.
 
-A block is a stretch of tokens whose products are computed together. With one job to a block, its products are exactly
-its own. With many, their factors are stacked and a mask keeps every token to its own job: more arithmetic, by the
-number of jobs, in a number of operations that does not grow with them. On a CPU arithmetic is dear and blocks have one
-job. On a GPU small jobs would spend their time in launches, some ten for each job and group.
+One job's products are a handful of small operations, of which starting takes longer than computing: ten for each job,
+group and direction. So jobs of one shape with few tokens can be batched: their factors are stacked, their tokens padded
+to the longest, and one batched product serves them all. What is one job's stays a batch element of its own, so that not
+even NaN gets from one to another. Stacking copies the factors: on a CPU that costs what it saves (bench/LOG.md), and
+every job is by itself there.
 
-The mask multiplies by zero what is not one's own, which holds for finite numbers only: see `Loop` for what happens when
-a job diverges.
-
-Shapes: N tokens of a block, I inputs, O outputs of all siblings, o of one, S stacked ranks, R one job's.
+Shapes: K jobs, N tokens of one (in a batch: of the longest), I inputs, O outputs of all siblings, o of one, S stacked
+ranks of a job, R one rank.
 """
 
 import itertools
@@ -19,7 +18,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from trainer.warm.adapter import Factors, Member
+from trainer.warm.adapter import Factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,48 +33,60 @@ class Part:
     kept_NI: tuple[Tensor, ...] = ()
 
     @property
-    def ranks(self) -> int:
-        """Of all members."""
-        return self.factors.a_SI.shape[0]
+    def length(self) -> int:
+        """In tokens."""
+        return self.stop - self.start
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for parts that can be batched."""
+        members = [(member.index, member.stop) for member in self.factors.members]
+        return self.scale, *members
 
 
 class Block(Protocol):
-    """Products of the tokens `start:stop`."""
+    """Products of some of the tokens `start:stop`; `x`, `y` and the like are those of all of them."""
 
     start: int
     stop: int
 
     def forward(self, x_NI: Tensor, y_NO: Tensor, spans: Sequence[slice]) -> Tensor:
-        """Add to y; `spans` are the siblings' columns. Returns what backward needs [N, S]."""
+        """Add to y; `spans` are the siblings' columns. Returns x A^T, for backward."""
 
-    def backward(self, h_NS: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
-        """Add to the gradients of B. Returns the gradient of x A^T [N, S]."""
+    def backward(self, h: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
+        """Add to the gradients of B. Returns the gradient of x A^T."""
 
-    def backward_inputs(self, x_NI: Tensor, dh_NS: Tensor, dx_NI: Tensor | None) -> None:
+    def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
         """Add to the gradients of A, and to that of x where it is wanted."""
 
 
-#: Made once for each layout of columns in a pass: most layers of a model share it.
-Masks: TypeAlias = dict[tuple[tuple[int, int, float, int], ...], Tensor]
+#: Where a batch's tokens lie, by the starts and stops of its parts: the same in all layers of a pass.
+Layouts: TypeAlias = dict[tuple[tuple[int, int], ...], "Layout"]
+#: A batch may be padded to so many times its tokens.
+MOST_PADDING = 1.5
 
 
-def blocks_of(parts: Sequence[Part], ranks_together: int, masks: Masks) -> Iterator[Block]:
-    """Parts in blocks of up to so many stacked ranks; a part that is larger, or has dropout, is a block of its own."""
-    gathered: list[Part] = []
-    ranks = 0
+def blocks_of(parts: Sequence[Part], most_tokens: int, layouts: Layouts) -> Iterator[Block]:
+    """Parts of up to so many tokens in batches of one shape; each other part by itself."""
+    small = [part for part in parts if part.length <= most_tokens and not part.kept_NI]
+    yield from (OneJob(part) for part in parts if part.length > most_tokens or part.kept_NI)
+    small.sort(key=lambda part: (repr(part.shape), -part.length))
+    for _, alike in itertools.groupby(small, key=lambda part: part.shape):
+        for batch in _of_similar_length(list(alike)):
+            yield OneJob(batch[0]) if len(batch) == 1 else ManyJobs(batch, layouts)
+
+
+def _of_similar_length(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """`parts` come longest first."""
+    batch: list[Part] = []
+    tokens = 0
     for part in parts:
-        fits = not part.kept_NI and ranks + part.ranks <= ranks_together
-        if gathered and not fits:
-            yield _block(gathered, masks)
-            gathered, ranks = [], 0
-        gathered.append(part)
-        ranks += part.ranks if not part.kept_NI else ranks_together
-    if gathered:
-        yield _block(gathered, masks)
-
-
-def _block(parts: list[Part], masks: Masks) -> Block:
-    return OneJob(parts[0]) if len(parts) == 1 else ManyJobs(parts, masks)
+        if batch and batch[0].length * (len(batch) + 1) > MOST_PADDING * (tokens + part.length):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(part)
+        tokens += part.length
+    yield batch
 
 
 class OneJob:
@@ -98,8 +109,9 @@ class OneJob:
             y_NO[:, spans[member.index]].addmm_(h_NR, member.b_RO, alpha=scale)
         return h_NS
 
-    def backward(self, h_NS: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
-        """See Block."""
+    def backward(self, h: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
+        """See Block. Takes and returns [N, S]."""
+        h_NS = h
         members, scale = self._part.factors.members, self._part.scale
         if len(spans) == 1:
             _accumulate(members[0].grad_b_OR, dy_NO.t(), h_NS, scale)
@@ -111,8 +123,9 @@ class OneJob:
             _accumulate(member.grad_b_OR, dy_No.t(), h_NS[:, own], scale)
         return dh_NS
 
-    def backward_inputs(self, x_NI: Tensor, dh_NS: Tensor, dx_NI: Tensor | None) -> None:
+    def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
         """See Block."""
+        dh_NS = dh
         factors, scale = self._part.factors, self._part.scale
         if not self._part.kept_NI:
             _accumulate(factors.grad_a_SI, dh_NS.t(), x_NI, scale)
@@ -134,75 +147,106 @@ class OneJob:
         return torch.cat([(x_NI * kept) @ a_IS[:, m.start : m.stop] for m, kept in members], 1)
 
 
-class ManyJobs:
-    """Several jobs' products at once: columns ordered by sibling, then by job."""
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Tokens of several jobs, flat from `start` on and as a batch [K, N]."""
 
-    def __init__(self, parts: Sequence[Part], masks: Masks) -> None:
-        self.start, self.stop = parts[0].start, parts[-1].stop
-        columns = [(member, part) for part in parts for member in part.factors.members]
-        columns.sort(key=lambda column: column[0].index)  # stable: jobs stay in order
-        self._members = [member for member, _ in columns]
-        self._grads_a = [part.factors.grad_a_SI[m.start : m.stop] for m, part in columns]
-        self._widths = [member.stop - member.start for member in self._members]
-        self._a_SI = torch.cat([part.factors.a_SI[m.start : m.stop] for m, part in columns])
-        self._b = {
-            index: (stretch, torch.cat([member.b_OR for member in members], dim=1))
-            for index, stretch, members in self._by_sibling()
-        }
-        layout = tuple((part.start, part.stop, part.scale, m.stop - m.start) for m, part in columns)
-        if layout not in masks:
-            masks[layout] = _mask([(part, m.stop - m.start) for m, part in columns], self._a_SI)
-        self._mask_NS = masks[layout]
+    start: int
+    stop: int
+    jobs: int
+    longest: int
+    #: Where the jobs' tokens lie in the flat sequence and in the batch; None where both are the same.
+    flat_at_T: Tensor | None
+    batch_at_T: Tensor | None
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], device: torch.device) -> "Layout":
+        """Of these parts, in this order."""
+        start, stop = min(part.start for part in parts), max(part.stop for part in parts)
+        longest = max(part.length for part in parts)
+        flat = [torch.arange(part.start - start, part.stop - start) for part in parts]
+        batch = [torch.arange(part.length) + at * longest for at, part in enumerate(parts)]
+        flat_at_T, batch_at_T = torch.cat(flat), torch.cat(batch)
+        every_T = torch.arange(len(parts) * longest)
+        if torch.equal(flat_at_T, every_T) and torch.equal(batch_at_T, every_T):
+            return cls(start, stop, len(parts), longest, None, None)
+        indices = flat_at_T.to(device), batch_at_T.to(device)
+        return cls(start, stop, len(parts), longest, *indices)
+
+    def gather(self, flat: Tensor) -> Tensor:
+        """[flat tokens, W] to [K, N, W], zero where there is no token."""
+        if self.flat_at_T is not None and self.batch_at_T is not None:
+            empty = flat.new_zeros(self.jobs * self.longest, flat.shape[1])
+            flat = empty.index_copy_(0, self.batch_at_T, flat.index_select(0, self.flat_at_T))
+        return flat.unflatten(0, (self.jobs, self.longest))
+
+    def add(self, flat: Tensor, batch: Tensor, scale: float) -> None:
+        """Add scale * batch [K, N, W] to the flat tokens [.., W]."""
+        if self.flat_at_T is None or self.batch_at_T is None:
+            flat.unflatten(0, (self.jobs, self.longest)).add_(batch, alpha=scale)
+        else:
+            own = batch.flatten(0, 1).index_select(0, self.batch_at_T)
+            flat.index_add_(0, self.flat_at_T, own, alpha=scale)
+
+
+class ManyJobs:
+    """The products of jobs of one shape, batched."""
+
+    def __init__(self, parts: Sequence[Part], layouts: Layouts) -> None:
+        first = parts[0].factors
+        spans = tuple((part.start, part.stop) for part in parts)
+        if spans not in layouts:
+            layouts[spans] = Layout.of(parts, first.a_SI.device)
+        self._layout = layouts[spans]
+        self.start, self.stop = self._layout.start, self._layout.stop
+        self._scale = parts[0].scale
+        self._grads_a = [part.factors.grad_a_SI for part in parts]
+        self._a_KSI = torch.stack([part.factors.a_SI for part in parts])
+        self._members = [
+            _Batched(
+                member.index,
+                slice(member.start, member.stop),
+                torch.stack([part.factors.members[at].b_OR for part in parts]),
+                [part.factors.members[at].grad_b_OR for part in parts],
+            )
+            for at, member in enumerate(first.members)
+        ]
 
     def forward(self, x_NI: Tensor, y_NO: Tensor, spans: Sequence[slice]) -> Tensor:
-        """See Block. The mask carries the scales."""
-        h_NS = (x_NI @ self._a_SI.t()).mul_(self._mask_NS)
-        for index, (own, b_oS) in self._b.items():
-            y_NO[:, spans[index]].addmm_(h_NS[:, own], b_oS.t())
-        return h_NS
+        """See Block. Returns [K, N, S]."""
+        h_KNS = torch.bmm(self._layout.gather(x_NI), self._a_KSI.transpose(1, 2))
+        for member in self._members:
+            out_KNo = torch.bmm(h_KNS[:, :, member.own], member.b_KoR.transpose(1, 2))
+            self._layout.add(y_NO[:, spans[member.index]], out_KNo, self._scale)
+        return h_KNS
 
-    def backward(self, h_NS: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
-        """See Block."""
-        dh_NS = torch.empty_like(h_NS)
-        grads: list[Tensor] = []
-        for index, (own, b_oS) in self._b.items():
-            dy_No = dy_NO[:, spans[index]]
-            torch.mm(dy_No, b_oS, out=dh_NS[:, own])
-            grads.append(dy_No.t() @ h_NS[:, own])
-        shares = [
-            share
-            for grad_oS, (_, _, members) in zip(grads, self._by_sibling(), strict=True)
-            for share in grad_oS.split([m.stop - m.start for m in members], dim=1)
-        ]
-        _add_each([member.grad_b_OR for member in self._members], shares)
-        return dh_NS.mul_(self._mask_NS)
+    def backward(self, h: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
+        """See Block. Takes and returns [K, N, S]."""
+        parts = []
+        for member in self._members:
+            dy_KNo = self._layout.gather(dy_NO[:, spans[member.index]])
+            parts.append(torch.bmm(dy_KNo, member.b_KoR))
+            grad_KoR = torch.bmm(dy_KNo.transpose(1, 2), h[:, :, member.own])
+            _add_each(member.grads_b, grad_KoR, self._scale)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
-    def backward_inputs(self, x_NI: Tensor, dh_NS: Tensor, dx_NI: Tensor | None) -> None:
+    def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
         """See Block."""
-        _add_each(self._grads_a, (dh_NS.t() @ x_NI).split(self._widths))
+        grad_KSI = torch.bmm(dh.transpose(1, 2), self._layout.gather(x_NI))
+        _add_each(self._grads_a, grad_KSI, self._scale)
         if dx_NI is not None:
-            dx_NI.addmm_(dh_NS, self._a_SI)
-
-    def _by_sibling(self) -> Iterator[tuple[int, slice, list[Member]]]:
-        """Index of a sibling, its columns, and its members of all jobs."""
-        start = 0
-        for index, group in itertools.groupby(self._members, key=lambda member: member.index):
-            members = list(group)
-            stop = start + sum(member.stop - member.start for member in members)
-            yield index, slice(start, stop), members
-            start = stop
+            self._layout.add(dx_NI, torch.bmm(dh, self._a_KSI), self._scale)
 
 
-def _mask(columns: Sequence[tuple[Part, int]], like: Tensor) -> Tensor:
-    """The job's scale where token and column are of one job, else 0 [N, S]. `columns`: their owner and how many."""
-    start = min(part.start for part, _ in columns)
-    stop = max(part.stop for part, _ in columns)
-    mask_NS = torch.zeros(stop - start, sum(width for _, width in columns), dtype=torch.float64)
-    at = 0
-    for part, width in columns:
-        mask_NS[part.start - start : part.stop - start, at : at + width] = part.scale
-        at += width
-    return mask_NS.to(like)
+@dataclass(frozen=True, slots=True)
+class _Batched:
+    """B of one sibling, of all jobs."""
+
+    index: int
+    #: Its rows of the stacked A.
+    own: slice
+    b_KoR: Tensor
+    grads_b: list[Tensor]
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
@@ -213,5 +257,7 @@ def _accumulate(total: Tensor, left: Tensor, right: Tensor, scale: float) -> Non
         total.add_(left @ right, alpha=scale)
 
 
-def _add_each(totals: Sequence[Tensor], shares: Sequence[Tensor]) -> None:
-    torch._foreach_add_(list(totals), [s.to(t.dtype) for s, t in zip(shares, totals, strict=True)])
+def _add_each(totals: Sequence[Tensor], batch: Tensor, scale: float) -> None:
+    """Add scale times each element of the batch to a tensor of its own."""
+    shares = batch.to(totals[0].dtype).unbind(0)
+    torch._foreach_add_(list(totals), list(shares), alpha=scale)

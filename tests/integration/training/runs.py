@@ -58,10 +58,10 @@ class Stay:
 
 
 def run_together(
-    base: BaseModel, stays: Sequence[Stay], *, budget: int, ranks_together: int = 0
+    base: BaseModel, stays: Sequence[Stay], *, budget: int, batched_tokens: int = 0
 ) -> tuple[dict[str, Trace], list[Any]]:
     """Jobs that come and go; one trace each, and all reports."""
-    loop, reports = make_loop(base, budget=budget, ranks_together=ranks_together)
+    loop, reports = make_loop(base, budget=budget, batched_tokens=batched_tokens)
     traces = {stay.job.identity.job_id: Trace.of(stay.job) for stay in stays}
     turn = 0
     while not loop.idle or any(stay.joins >= turn for stay in stays):
@@ -72,7 +72,7 @@ def run_together(
                 loop.drop(stay.job.identity.job_id)
         loop.turn()
         turn += 1
-    base.routing.ranks_together = 0
+    base.routing.batched_tokens = 0
     return traces, reports
 
 

@@ -114,13 +114,13 @@ def new_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @few
 @given(mix=mixes)
 def test_in_float64_every_step_of_every_job_is_that_of_its_run_alone(base64, new_dir, mix):
-    chosen, budget, ranks_together = mix
+    chosen, budget, batched_tokens = mix
     together, apart = next(new_dir), next(new_dir)
     stays = [
         Stay(visit.job(base64, together, f"job-{at}"), visit.joins, visit.leaves)
         for at, visit in enumerate(chosen)
     ]
-    traces, _ = run_together(base64, stays, budget=budget, ranks_together=ranks_together)
+    traces, _ = run_together(base64, stays, budget=budget, batched_tokens=batched_tokens)
     for at, visit in enumerate(chosen):
         alone = run_alone(base64, visit.job(base64, apart, f"job-{at}"))
         mixed = traces[f"job-{at}"]
@@ -226,14 +226,14 @@ def infinite_weights(hidden, segment):
 
 
 @pytest.mark.parametrize("fault", [nan, infinite_weights])
-@pytest.mark.parametrize(("budget", "ranks_together"), [(90, 0), (1000, 0), (1000, 500)])
+@pytest.mark.parametrize(("budget", "batched_tokens"), [(90, 0), (1000, 0), (1000, 500)])
 def test_a_neighbour_whose_numbers_are_not_finite_changes_nothing(
-    base64, tmp_path, fault, budget, ranks_together
+    base64, tmp_path, fault, budget, batched_tokens
 ):
     jobs = three(base64, tmp_path / "together")
     with broken(base64, jobs[2], fault):
         traces, reports = run_together(
-            base64, [Stay(job) for job in jobs], budget=budget, ranks_together=ranks_together
+            base64, [Stay(job) for job in jobs], budget=budget, batched_tokens=batched_tokens
         )
     (failed,) = of_kind(reports, Failed)
     assert (failed.job_id, failed.code) == ("ill", "loss_diverged")

@@ -102,13 +102,13 @@ def test_jobs_trained_together_end_as_if_trained_alone(base64, tmp_path):
         torch.testing.assert_close(twin.adapter.weights_P, job.adapter.weights_P, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("ranks_together", [12, 64])
-def test_jobs_whose_products_are_computed_together_end_the_same(base64, tmp_path, ranks_together):
+@pytest.mark.parametrize("batched_tokens", [12, 64])
+def test_jobs_whose_products_are_computed_together_end_the_same(base64, tmp_path, batched_tokens):
     apart, together = (three_jobs(base64, tmp_path / name) for name in ("apart", "together"))
-    for jobs, ranks in ((apart, 0), (together, ranks_together)):
-        loop, _ = make_loop(base64, *jobs, budget=200, ranks_together=ranks)
+    for jobs, ranks in ((apart, 0), (together, batched_tokens)):
+        loop, _ = make_loop(base64, *jobs, budget=200, batched_tokens=ranks)
         run_to_end(loop)
-    base64.routing.ranks_together = 0
+    base64.routing.batched_tokens = 0
     for one, other in zip(apart, together, strict=True):
         torch.testing.assert_close(
             one.adapter.weights_P, other.adapter.weights_P, rtol=0, atol=1e-8
@@ -128,9 +128,9 @@ def test_a_job_that_is_not_finite_spoils_nobody_that_it_is_computed_together_wit
     run_to_end(loop)
     good, bad = fresh("a", specs[0], 1), fresh("b", specs[1], 2)
     bad.adapter.weights_P[:100] = torch.inf
-    loop, reports = make_loop(base64, good, bad, budget=400, ranks_together=64)
+    loop, reports = make_loop(base64, good, bad, budget=400, batched_tokens=64)
     run_to_end(loop)
-    base64.routing.ranks_together = 0
+    base64.routing.batched_tokens = 0
     assert [(r.job_id, r.code) for r in of_kind(reports, Failed)] == [("ftjob-2", "loss_diverged")]
     torch.testing.assert_close(
         good.adapter.weights_P, expected.adapter.weights_P, rtol=0, atol=1e-9
