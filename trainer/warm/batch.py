@@ -98,10 +98,11 @@ def assemble(shares: Sequence[Share], device: torch.device, dtype: torch.dtype) 
     placed: list[_Placed] = []
     segments: list[Segment] = []
     end = 0
+    known = [share.objective.weights(share.samples) for share in shares]
     for share in shares:
         start, own = end, []
-        for group in _stem_groups(share):
-            stem, shared = end, common_prefix(group) if len(group) > 1 else 0
+        for shared, group in _stem_groups(share):
+            stem = end
             if shared:
                 tokens.append(group[0].tokens_T[:shared])
                 positions.append(torch.arange(shared))
@@ -125,25 +126,29 @@ def assemble(shares: Sequence[Share], device: torch.device, dtype: torch.dtype) 
         predicts_N=torch.cat([one.flat(one.row.targets_at_N - 1) for one in placed]).to(device),
         wanted=Wanted(
             torch.cat([one.row.tokens_T[one.row.targets_at_N] for one in placed]).to(device),
-            torch.cat([_early_weights(share) for share in shares]).to(device, dtype),
-            tuple(_late_weights(shares)),
+            torch.cat(list(_early_weights(shares, known))).to(device, dtype),
+            tuple(_late_weights(shares, known)),
         ),
     )
 
 
-def _stem_groups(share: Share) -> list[list[Row]]:
-    """Rows that begin alike enough to share a stem, in the order of the share: all of them, or sample by sample."""
+def _stem_groups(share: Share) -> list[tuple[int, list[Row]]]:
+    """Rows that share a stem, with its length, in the order of the share: all of them, sample by sample, or none."""
     rows = share.rows
-    apart = [[row] for row in rows]
+    apart = [(0, [row]) for row in rows]
     if share.adapter is not None and share.adapter.spec.dropout:
         return apart  # each row has masks of its own, so nothing is the same in two of them
-    by_sample = [list(sample.rows) for sample in share.samples]
     best, saved = apart, LEAST_SAVED - 1
-    for groups in (by_sample, [rows]):
-        saving = sum((len(group) - 1) * common_prefix(group) for group in groups if len(group) > 1)
+    for rows_of_group in ([list(sample.rows) for sample in share.samples], [rows]):
+        groups = [(_stem(group), group) for group in rows_of_group]
+        saving = sum((len(group) - 1) * shared for shared, group in groups)
         if saving > saved:
             best, saved = groups, saving
     return best
+
+
+def _stem(rows: Sequence[Row]) -> int:
+    return common_prefix(rows) if len(rows) > 1 else 0
 
 
 def _seeded(share: Share, placed: Sequence[_Placed]) -> Iterator[tuple[int, int, int]]:
@@ -151,18 +156,19 @@ def _seeded(share: Share, placed: Sequence[_Placed]) -> Iterator[tuple[int, int,
         yield one.start, one.stop, seed
 
 
-def _early_weights(share: Share) -> Tensor:
-    weights_N = share.objective.weights(share.samples)
-    if weights_N is None:
-        return torch.zeros(share.targets, dtype=torch.float64)
-    return weights_N.double() / share.step_size
+def _early_weights(shares: Sequence[Share], known: Sequence[Tensor | None]) -> Iterator[Tensor]:
+    for share, weights_N in zip(shares, known, strict=True):
+        if weights_N is None:
+            yield torch.zeros(share.targets, dtype=torch.float64)
+        else:
+            yield weights_N.double() / share.step_size
 
 
-def _late_weights(shares: Sequence[Share]) -> Iterator[LateWeights]:
+def _late_weights(shares: Sequence[Share], known: Sequence[Tensor | None]) -> Iterator[LateWeights]:
     start = 0
-    for share in shares:
+    for share, weights_N in zip(shares, known, strict=True):
         stop = start + share.targets
-        if share.objective.weights(share.samples) is None:
+        if weights_N is None:
             yield LateWeights(start, stop, _weigher(share))
         start = stop
 

@@ -72,11 +72,6 @@ class Loop:
         """Whether there is nothing to train."""
         return not self._active
 
-    @property
-    def job_ids(self) -> list[str]:
-        """The jobs under training."""
-        return list(self._active)
-
     def admit(self, job: Job, prove_past: int | None = None) -> None:
         """Train this job from the next turn on."""
         if self._base.dtype is torch.float16:

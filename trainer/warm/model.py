@@ -57,6 +57,8 @@ class BaseModel:
     keeper: Keeper
     #: The processes that hold it together.
     crew: Crew
+    #: Whether layers are computed twice; see `checkpoint_layers`.
+    checkpointing: bool = False
 
     @property
     def quantization(self) -> str | None:
@@ -128,16 +130,15 @@ class BaseModel:
         with torch.no_grad():
             return self.losses(self.assemble(shares))[1]
 
-    def row_losses(self, row: Row, adapter: Adapter | None) -> Tensor:
-        """Each target token's loss [N] in one row, without gradient."""
-        return self.look([Share([Sample((row,))], adapter, CrossEntropy())])
-
     def checkpoint_layers(self, *, on: bool) -> None:
         """Gradient checkpointing (Chen et al., arXiv:1604.06174).
 
         Of each decoder layer only the input is kept for the backward pass, the rest computed again: a fraction of the
         memory for a third more work. The gradients are the same.
         """
+        if on == self.checkpointing:
+            return
+        self.checkpointing = on
         for layer in self.decoder.modules():
             if isinstance(layer, GradientCheckpointingLayer):
                 layer.__dict__.pop("forward", None)
@@ -221,9 +222,8 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard, held: Held | None = N
         keeper=keeper,
         crew=crew,
     )
-    with (
-        base.as_served()
-    ):  # quantised logits are others; the computation has to be right all the same
+    # Quantised logits are others; the computation has to be right all the same.
+    with base.as_served():
         _prove(base, native_logits_TV)
     return base
 

@@ -183,7 +183,7 @@ def test_the_published_adapter_has_the_reported_loss_on_the_unquantised_base(
     assert result.published_valid_loss == result.served_valid_loss
     assert result.base_valid_loss == pytest.approx(alone, abs=1e-5)
     assert result.valid_loss == min(one.valid_loss for one in of_kind(reports, Evaluated))
-    on_nf4 = sum(float(nf4.row_losses(row, job.adapter).sum()) for row in held_out)
+    on_nf4 = sum(float(nf4.look([share_of([row], job.adapter)]).sum()) for row in held_out)
     assert result.valid_loss == pytest.approx(
         on_nf4 / sum(row.targets for row in held_out), rel=1e-5
     )
@@ -264,7 +264,10 @@ def test_preferences_are_measured_against_the_served_base_too(nf4, base, tmp_pat
     losses, ahead = [], []
     for pair in pairs[8:]:
         gains = [
-            float(base.row_losses(row, None).sum() - base.row_losses(row, adapter).sum())
+            float(
+                base.look([share_of([row], None)]).sum()
+                - base.look([share_of([row], adapter)]).sum()
+            )
             for row in pair.rows
         ]
         losses.append(math.log1p(math.exp(-0.5 * (gains[0] - gains[1]))))

@@ -21,6 +21,7 @@ from tests.integration.training.tiny import (
     random_rows,
     randomise,
     run_to_end,
+    share_of,
 )
 from trainer.messages import Checkpointed, Evaluated, Failed, Finished, Stepped
 from trainer.warm import checkpoint
@@ -228,7 +229,7 @@ def test_early_stopping_publishes_the_best_weights(base, tmp_path):
     assert [report.step for report in evaluated if report.best][-1] == best_step
     assert best_step < result.steps, "the last weights happen to be the best: the test says nothing"
     held_out = [row for sample in job.dataset.valid for row in sample.rows]
-    total = sum(float(base.row_losses(row, job.adapter).sum()) for row in held_out)
+    total = sum(float(base.look([share_of([row], job.adapter)]).sum()) for row in held_out)
     targets = sum(row.targets for row in held_out)
     assert targets > 0
     assert total / targets == pytest.approx(losses[best_step], rel=1e-5)
