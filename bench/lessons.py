@@ -78,10 +78,11 @@ class OurLoop:
         """Steps of every lesson. A job that has made its steps leaves, as one does that has ended."""
         reports: list[Any] = []
         jobs = [self._job(one) for one in lessons]
-        self._advance(jobs, UNTIMED_STEPS, reports)
+        self._advance(self._admit(jobs, reports), jobs, UNTIMED_STEPS)
+        loop = self._admit(jobs, reports)
         self._wait()
         began = time.perf_counter()
-        self._advance(jobs, UNTIMED_STEPS + steps, reports)
+        self._advance(loop, jobs, UNTIMED_STEPS + steps)
         self._wait()
         took = time.perf_counter() - began
         steps_made = [report for report in reports if isinstance(report, Stepped)]
@@ -99,12 +100,14 @@ class OurLoop:
             weights[f"{PREFIX}{name}.lora_B.weight"] = up
         return weights
 
-    def _advance(self, jobs: Sequence[Job], steps: int, reports: list[Any]) -> None:
-        """Until every job has made so many steps since it was admitted."""
-        clock = _Seconds()
-        loop = Loop(self._base, reports.append, self._limits, clock)
+    def _admit(self, jobs: Sequence[Job], reports: list[Any]) -> Loop:
+        loop = Loop(self._base, reports.append, self._limits, _Seconds())
         for job in jobs:
             loop.admit(job)
+        return loop
+
+    def _advance(self, loop: Loop, jobs: Sequence[Job], steps: int) -> None:
+        """Until every job has made so many steps in all."""
         while not loop.idle:
             loop.turn()
             for job in jobs:

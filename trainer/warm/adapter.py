@@ -26,7 +26,7 @@ Siblings: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """B of one layer among siblings."""
+    """B of one layer among siblings; of K adapters, where the buffers that it views are a cohort's."""
 
     #: Which of the siblings it is, counted from 0; they need not all be adapted.
     index: int
@@ -44,7 +44,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """What the adapter does to some siblings: y_m += scale * (x A_m^T) B_m^T."""
+    """What the adapter does to some siblings: y_m += scale * (x A_m^T) B_m^T. A cohort's have K in front."""
 
     a_SI: Tensor
     a_IS: Tensor
@@ -77,6 +77,8 @@ class Adapter:
         self.spec = spec
         self.scale = spec.alpha / (math.sqrt(spec.rank) if spec.rslora else spec.rank)
         self.shapes = dict(shapes)
+        #: Equal for adapters whose flat buffers mean the same, and are scaled alike.
+        self.form = spec.rank, self.scale, tuple(self.shapes.items())
         self._siblings = _complete(siblings, shapes)
         master = torch.promote_types(dtype, torch.float32)
         self._size_a = sum(spec.rank * inputs for _, inputs in shapes.values())
@@ -86,8 +88,21 @@ class Adapter:
         self.first_moment_P = torch.zeros_like(self.weights_P)
         self.second_moment_P = torch.zeros_like(self.weights_P)
         self._working_P = self.weights_P if dtype == master else self.weights_P.to(dtype)
-        self.factors = self._make_factors()
+        self.factors = self.factors_in(self._working_P, self.gradient_P)
         self._initialise(seed)
+
+    @property
+    def working_dtype(self) -> torch.dtype:
+        """That of the factors in products: the base model's."""
+        return self._working_P.dtype
+
+    def move(self, weights_P: Tensor, gradient_P: Tensor, working_P: Tensor) -> None:
+        """Live in these buffers from now on. `working_P` is `weights_P` where there is no other dtype to work in."""
+        weights_P.copy_(self.weights_P)
+        gradient_P.copy_(self.gradient_P)
+        self.weights_P, self.gradient_P, self._working_P = weights_P, gradient_P, working_P
+        self.factors = self.factors_in(working_P, gradient_P)
+        self.weights_changed()
 
     def halves(self, flat_P: Tensor) -> tuple[Tensor, Tensor]:
         """The part of a flat buffer that belongs to all A, and the one that belongs to all B."""
@@ -117,37 +132,39 @@ class Adapter:
             b_OR.copy_(other_b)
         self.weights_changed()
 
-    def _make_factors(self) -> dict[Siblings, Factors]:
+    def factors_in(self, working: Tensor, gradient: Tensor) -> dict[Siblings, Factors]:
+        """Views of the factors in flat buffers [P], or of all adapters' in a cohort's [K, P]."""
         rank = self.spec.rank
         numbers = {name: number for number, name in enumerate(self.shapes)}
-        working, gradient = self._views(self._working_P), self._views(self.gradient_P)
+        weights, gradients = self._views(working), self._views(gradient)
         start, factors = 0, {}
         for group in self._siblings:
             mine = [name for name in group if name in self.shapes]
             inputs = self.shapes[mine[0]][1]
             stacked = slice(start, start + len(mine) * rank * inputs)
             start = stacked.stop
-            a_SI = self._working_P[stacked].view(-1, inputs)
+            a_SI = working[..., stacked].unflatten(-1, (-1, inputs))
             factors[group] = Factors(
                 a_SI,
-                a_SI.t(),
-                self.gradient_P[stacked].view(-1, inputs),
+                a_SI.mT,
+                gradient[..., stacked].unflatten(-1, (-1, inputs)),
                 tuple(
                     Member(
                         index=group.index(name),
                         number=numbers[name],
                         start=at * rank,
                         stop=(at + 1) * rank,
-                        b_OR=working[name][1],
-                        b_RO=working[name][1].t(),
-                        grad_b_OR=gradient[name][1],
+                        b_OR=weights[name][1],
+                        b_RO=weights[name][1].mT,
+                        grad_b_OR=gradients[name][1],
                     )
                     for at, name in enumerate(mine)
                 ),
             )
         return factors
 
-    def _views(self, flat_P: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def _views(self, flat: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """A and B of each layer in a buffer [..., P]."""
         rank = self.spec.rank
         start_a, start_b, found = 0, self._size_a, {}
         for group in self._siblings:
@@ -155,8 +172,8 @@ class Adapter:
                 outputs, inputs = self.shapes[name]
                 stop_a, stop_b = start_a + rank * inputs, start_b + rank * outputs
                 found[name] = (
-                    flat_P[start_a:stop_a].view(rank, inputs),
-                    flat_P[start_b:stop_b].view(outputs, rank),
+                    flat[..., start_a:stop_a].unflatten(-1, (rank, inputs)),
+                    flat[..., start_b:stop_b].unflatten(-1, (outputs, rank)),
                 )
                 start_a, start_b = stop_a, stop_b
         return {name: found[name] for name in self.shapes}

@@ -12,7 +12,7 @@ G key-value heads, D head size.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -21,10 +21,14 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from trainer.warm.grouped_attention import grouped_attention
+
 PACKED = "graft_packed"
 
-#: One more SDPA call costs as much as so many pairs of query and key (bench/LOG.md).
-PAIRS_OF_A_CALL = 1300
+#: One more call costs as much as so many pairs of query and key (bench/LOG.md).
+PAIRS_OF_A_CALL = 4000
+#: Beyond so many of them in a piece, SDPA on a CPU is as fast as our own, and remembers less.
+PAIRS_OF_A_SHORT_PIECE = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,15 @@ class PaddedGroup:
         """Whether padding is nil, so that reshaping is enough."""
         return self.tokens == self.pieces * self.longest
 
+    @property
+    def pairs(self) -> int:
+        """Of query and key in a piece."""
+        return _pairs(self.longest, self.shared)
+
+    def causal(self, window: int | None) -> bool:
+        """Whether there is no more to it than that nobody looks ahead."""
+        return not self.shared and (window is None or window >= self.longest)
+
 
 @dataclass(frozen=True, slots=True)
 class Packing:
@@ -74,6 +87,8 @@ class Packing:
     key_boundaries: Tensor
     #: The keys of each piece, its stem's first; None where no piece has a stem, so that they are the flat sequence.
     keys_at_K: Tensor | None
+    #: What layers have asked for so far: who sees whom in a group, for a window; see `_hidden`.
+    hidden: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pieces: Sequence[Piece], device: torch.device) -> Self:
@@ -207,73 +222,81 @@ def _varlen_attention(
 def _padded_attention(
     qkv: tuple[Tensor, Tensor, Tensor], packing: Packing, scale: float | None, window: int | None
 ) -> Tensor:
-    """SDPA, one call for each group; everything outside attention stays flat. [T, H, D]."""
+    """One call for each group; everything outside attention stays flat. [T, H, D]."""
     # Split and not sliced: the gradient of a slice is a whole sequence of zeros with the slice in it.
     sizes = [group.tokens for group in packing.groups]
-    parts = zip(packing.groups, *(t.split(sizes) for t in qkv), strict=True)
-    outputs = [
-        _attend(group, own, qkv[1:], _Kind(scale, _visible(group, window, qkv[0].device)))
-        for group, *own in parts
-    ]
+    outputs = []
+    for at, own in enumerate(zip(*(t.split(sizes) for t in qkv), strict=True)):
+        group = packing.groups[at]
+        query_SMHD, key_SLGD, value_SLGD = _pad_all(own, qkv[1:], group)
+        if group.pairs <= PAIRS_OF_A_SHORT_PIECE and not query_SMHD.is_cuda:
+            hidden_ML = _hidden(packing, at, window, query_SMHD)
+            factor = query_SMHD.shape[-1] ** -0.5 if scale is None else scale
+            out_SMHD = grouped_attention(query_SMHD, key_SLGD, value_SLGD, hidden_ML, factor)
+        else:
+            hidden = None if group.causal(window) else _hidden(packing, at, window, query_SMHD)
+            out_SMHD = _sdpa((query_SMHD, key_SLGD, value_SLGD), hidden, scale)
+        out = out_SMHD.flatten(0, 1)
+        outputs.append(out if group.dense else out.index_select(0, group.padded_at_N))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """How a group attends."""
-
-    scale: float | None
-    #: [M, shared + M] where plain causal attention is not all there is to it.
-    visible: Tensor | None
-
-
-def _attend(
-    group: PaddedGroup, own: Sequence[Tensor], flat_kv: Sequence[Tensor], kind: _Kind
+def _sdpa(
+    qkv: tuple[Tensor, Tensor, Tensor], hidden_ML: Tensor | None, scale: float | None
 ) -> Tensor:
-    """`own`: the group's query, key and value; `flat_kv`: everybody's, for the stem."""
-    query, key, value = (_pad(t, group) for t in own)
-    if group.shared:
-        key, value = (
-            torch.cat([_stem(flat, group), t], dim=2)
-            for flat, t in zip(flat_kv, (key, value), strict=True)
-        )
+    """[S, M, H, D]; plainly causal where nothing is said of who sees whom."""
+    query_SHMD, key_SGLD, value_SGLD = (t.transpose(1, 2) for t in qkv)
     out_SHMD = scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=kind.visible,
-        is_causal=kind.visible is None,
-        scale=kind.scale,
-        enable_gqa=query.shape[1] != key.shape[1],
+        query_SHMD,
+        key_SGLD,
+        value_SGLD,
+        attn_mask=hidden_ML,
+        is_causal=hidden_ML is None,
+        scale=scale,
+        enable_gqa=query_SHMD.shape[1] != key_SGLD.shape[1],
     )
-    out = out_SHMD.transpose(1, 2).flatten(0, 1)
-    return out if group.dense else out.index_select(0, group.padded_at_N)
+    return out_SHMD.transpose(1, 2)
 
 
-def _visible(group: PaddedGroup, window: int | None, device: torch.device) -> Tensor | None:
-    """[M, shared + M] where plain causal attention is not all there is to it."""
-    keys = group.shared + group.longest
-    if not group.shared and (window is None or window >= group.longest):
-        return None
-    query_at_M = torch.arange(group.shared, keys, device=device)
-    distance = query_at_M[:, None] - torch.arange(keys, device=device)[None, :]
-    visible = distance >= 0
-    return visible if window is None else visible & (distance < window)
+def _hidden(packing: Packing, at: int, window: int | None, like: Tensor) -> Tensor:
+    """Of a group: minus infinity where a token does not see a key, else 0 [M, L]. The same in many layers."""
+    if (at, window) not in packing.hidden:
+        group = packing.groups[at]
+        keys = group.shared + group.longest
+        query_at_M = torch.arange(group.shared, keys, device=like.device)
+        distance_ML = query_at_M[:, None] - torch.arange(keys, device=like.device)[None, :]
+        hidden_ML = distance_ML < 0
+        if window is not None:
+            hidden_ML |= distance_ML >= window
+        zeros_ML = like.new_zeros(hidden_ML.shape)
+        packing.hidden[at, window] = zeros_ML.masked_fill_(hidden_ML, -torch.inf)
+    return packing.hidden[at, window]
+
+
+def _pad_all(
+    own: Sequence[Tensor], flat_kv: Sequence[Tensor], group: PaddedGroup
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The group's query, and its keys and values with those of its stem, which are in everybody's `flat_kv`."""
+    query_SMHD, *kv = (_pad(t, group) for t in own)
+    if group.shared:
+        kv = [
+            torch.cat([_stem(flat, group), t], dim=1) for flat, t in zip(flat_kv, kv, strict=True)
+        ]
+    return query_SMHD, *kv
 
 
 def _stem(flat_TGD: Tensor, group: PaddedGroup) -> Tensor:
-    """The stem's keys or values for every piece of the group [S, G, shared, D]."""
+    """The stem's keys or values for every piece of the group [S, shared, G, D]."""
     stem_PGD = flat_TGD[group.stem : group.stem + group.shared]
-    return stem_PGD.transpose(0, 1).expand(group.pieces, -1, -1, -1)
+    return stem_PGD.expand(group.pieces, -1, -1, -1)
 
 
 def _pad(own_NHD: Tensor, group: PaddedGroup) -> Tensor:
-    """[N, H, D] to [S, H, M, D]. Padding lies after each piece, where causal attention never looks."""
-    heads, size = own_NHD.shape[1:]
+    """[N, H, D] to [S, M, H, D]. Padding lies after each piece, where causal attention never looks."""
     if not group.dense:
-        empty = own_NHD.new_zeros(group.pieces * group.longest, heads, size)
+        empty = own_NHD.new_zeros(group.pieces * group.longest, *own_NHD.shape[1:])
         own_NHD = empty.index_copy(0, group.padded_at_N, own_NHD)
-    return own_NHD.view(group.pieces, group.longest, heads, size).transpose(1, 2)
+    return own_NHD.unflatten(0, (group.pieces, group.longest))
 
 
 def register() -> None:

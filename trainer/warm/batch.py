@@ -15,9 +15,9 @@ from torch import Tensor
 
 from trainer.warm.adapter import Adapter
 from trainer.warm.attention import Packing, Piece
-from trainer.warm.lora import Segment
 from trainer.warm.loss import LateWeights, Wanted
 from trainer.warm.objective import Objective
+from trainer.warm.plan import Segment
 from trainer.warm.rows import Row, Sample, common_prefix
 
 #: A stem that saves fewer tokens than this is not worth the attention call that it costs.

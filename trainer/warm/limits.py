@@ -9,8 +9,8 @@ from trainer.warm.meters import Blind, Meter
 
 #: Of a micro-batch, in tokens. Beyond these, larger ones were not faster.
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
-#: Of a job in a pass, so that its products are batched with others'. On a CPU that was not faster (bench/LOG.md).
-BATCHED_TOKENS = {"cpu": 0, "cuda": 1024}
+#: Of a job in a pass, so that its products are batched with others'.
+BATCHED_TOKENS = {"cpu": 64, "cuda": 1024}
 
 
 @dataclass(frozen=True, slots=True)

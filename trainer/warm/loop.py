@@ -76,13 +76,20 @@ class Loop:
         """Train this job from the next turn on."""
         if self._base.dtype is torch.float16:
             job.state.scale.begin()
+        with memory_may_run_out() as attempt:
+            self._base.routing.cohorts.join(job.adapter)
+        if not attempt.fits:
+            log.warning("%s: no memory to lie beside others", job.identity.job_id)
         reporter = ProgressReporter(self._send, self._clock)
         now = self._crew.agree(self._clock())
         self._active[job.identity.job_id] = Active(job, reporter, now, prove_past)
 
     def drop(self, job_id: str) -> bool:
         """Forget a job. Returns whether it was here."""
-        return self._active.pop(job_id, None) is not None
+        active = self._active.pop(job_id, None)
+        if active is not None:
+            self._base.routing.cohorts.leave(active.job.adapter)
+        return active is not None
 
     def checkpoint_all(self) -> None:
         """Make every job's latest step durable. Raises OSError."""
@@ -124,7 +131,8 @@ class Loop:
             if share is not None:
                 shares[job.identity.job_id] = share
                 left = max(0, left - share.tokens)
-        return shares
+        # In the order of their rows in cohorts, whoever came first.
+        return {job_id: shares[job_id] for job_id in self._active if job_id in shares}
 
     def _compute(self, shares: dict[str, Share]) -> None:
         """Forward and backward; gradients are added to each job's own buffer."""
@@ -266,7 +274,7 @@ class Loop:
     def _export(self, active: Active) -> None:
         identity = active.job.identity
         manifest = finish(self._base, active.job)
-        self._active.pop(identity.job_id)
+        self.drop(identity.job_id)
         self._send(
             Finished(
                 job_id=identity.job_id,
@@ -293,7 +301,7 @@ class Loop:
     def _fail(self, active: Active, code: str, message: str, *, retryable: bool = False) -> None:
         identity = active.job.identity
         active.progress.flush()
-        self._active.pop(identity.job_id, None)
+        self.drop(identity.job_id)
         self._send(
             Failed(
                 job_id=identity.job_id,

@@ -21,20 +21,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from trainer.warm.adapter import Adapter, Factors, LinearShape, Siblings
+from trainer.warm.adapter import LinearShape, Siblings
+from trainer.warm.cohort import Cohorts
 from trainer.warm.frozen import Keeper, stack
-from trainer.warm.products import Block, Layouts, Part, blocks_of
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The tokens `start:stop` of a micro-batch, which belong to one job."""
-
-    start: int
-    stop: int
-    adapter: Adapter
-    #: Start, stop and seed of each row; only read where there is dropout.
-    rows: tuple[tuple[int, int, int], ...] = ()
+from trainer.warm.plan import Plan, Segment, plan
+from trainer.warm.products import Block
 
 
 def _go_on() -> None:
@@ -48,9 +39,10 @@ class Routing:
     segments: tuple[Segment, ...] = ()
     #: Of the whole pass: a layer that is called with only some of them cannot tell whose they are.
     tokens: int | None = None
-    #: Jobs with up to so many tokens in a pass have their products batched; see products.py.
+    plan: Plan = ()
+    cohorts: Cohorts = field(default_factory=Cohorts)
+    #: Jobs with up to so many tokens in a pass have their products batched; see plan.py.
     batched_tokens: int = 0
-    layouts: Layouts = field(default_factory=dict)
     #: By group: an input, and what those siblings make of it that have not been called yet.
     waiting: dict[Siblings, tuple[Tensor, dict[int, Tensor]]] = field(default_factory=dict)
     #: Called before each product, forward and backward. May raise, which abandons the pass: a cancelled job
@@ -62,13 +54,14 @@ class Routing:
     @contextmanager
     def to(self, segments: tuple[Segment, ...], tokens: int) -> Iterator[None]:
         """Inside, tokens belong to these."""
-        before = self.segments, self.tokens
+        before = self.segments, self.tokens, self.plan
+        if segments is not self.segments:
+            self.plan = plan(segments, self.cohorts, self.batched_tokens)
         self.segments, self.tokens = segments, tokens
         try:
             yield
         finally:
-            self.segments, self.tokens = before
-            self.layouts.clear()
+            self.segments, self.tokens, self.plan = before
             # After a pass that was abandoned between two siblings: it would keep all that was computed before.
             self.waiting.clear()
 
@@ -121,25 +114,12 @@ class LinearGroup(nn.Module):
         x_TI = x.reshape(-1, x.shape[-1])
         if self.routing.tokens not in {None, x_TI.shape[0]}:
             raise ValueError(f"{self.names[0]} is called with some of the tokens only.")
-        routing = self.routing
-        blocks = list(blocks_of(self._parts(x_TI), routing.batched_tokens, routing.layouts))
+        found = (part.block(self.names, x_TI) for part in self.routing.plan)
+        blocks = [block for block in found if block is not None]
         if not blocks and not torch.is_grad_enabled():
             return linear(x, self.frozen.dense(), self.bias)
         y_TO = SegmentedLora.apply(x_TI, self.routing.anchor, self, blocks)
         return y_TO.view(*x.shape[:-1], -1)
-
-    def _parts(self, x_TI: Tensor) -> list[Part]:
-        return [
-            Part(
-                segment.start,
-                segment.stop,
-                segment.adapter.scale,
-                factors,
-                _draw_dropout(segment, factors, x_TI),
-            )
-            for segment in self.routing.segments
-            if (factors := segment.adapter.factors.get(self.names)) is not None
-        ]
 
 
 class LoraLinear(nn.Module):
@@ -164,27 +144,6 @@ class LoraLinear(nn.Module):
         return y
 
 
-def _draw_dropout(segment: Segment, factors: Factors, x_TI: Tensor) -> tuple[Tensor, ...]:
-    """A mask for each layer, as PEFT has it.
-
-    A pure function of job, step, row and layer, so that neighbours, redone steps and resuming cannot change it.
-    """
-    rate = segment.adapter.spec.dropout
-    if rate == 0.0 or not torch.is_grad_enabled():
-        return ()
-    return tuple(_draw_mask(segment, member.number, rate, x_TI) for member in factors.members)
-
-
-def _draw_mask(segment: Segment, layer: int, rate: float, x_TI: Tensor) -> Tensor:
-    kept_NI = torch.empty(segment.stop - segment.start, x_TI.shape[1], device=x_TI.device)
-    generator = torch.Generator(device=x_TI.device)
-    for start, stop, seed in segment.rows:
-        generator.manual_seed((seed * 1_000_003 + layer) % 2**63)
-        own = kept_NI[start - segment.start : stop - segment.start]
-        own.bernoulli_(1.0 - rate, generator=generator)
-    return kept_NI.to(x_TI.dtype).div_(1.0 - rate)
-
-
 class SegmentedLora(torch.autograd.Function):
     """The products above, with their gradients. Verified against autograd in tests/integration/training."""
 
@@ -201,7 +160,7 @@ class SegmentedLora(torch.autograd.Function):
         spans = group.spans
         hidden = []
         for block in blocks:
-            own = slice(block.start, block.stop)
+            own = block.tokens
             hidden.append(block.forward(x_TI[own], y_TO[own], spans))
         ctx.save_for_backward(x_TI, *hidden)
         ctx.group, ctx.blocks = group, blocks
@@ -217,7 +176,7 @@ class SegmentedLora(torch.autograd.Function):
         dx_TI = dy_TO @ group.frozen.dense() if ctx.needs_input_grad[0] else None
         spans = group.spans
         for block, h_NS in zip(ctx.blocks, hidden, strict=True):
-            own = slice(block.start, block.stop)
+            own = block.tokens
             dh_NS = block.backward(h_NS, dy_TO[own], spans)
             block.backward_inputs(x_TI[own], dh_NS, None if dx_TI is None else dx_TI[own])
         return dx_TI, None, None, None

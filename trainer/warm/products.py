@@ -1,19 +1,17 @@
 """The low-rank products of the jobs in a pass, for one group of sibling layers.
 
 One job's products are a handful of small operations, of which starting takes longer than computing: ten for each job,
-group and direction. So jobs of one shape with few tokens can be batched: their factors are stacked, their tokens padded
-to the longest, and one batched product serves them all. What is one job's stays a batch element of its own, so that not
-even NaN gets from one to another. Stacking copies the factors: on a CPU that costs what it saves (bench/LOG.md), and
-every job is by itself there.
+group and direction. So small jobs of one cohort are batched: their tokens are padded to the longest, and one batched
+product serves them all. What is one job's stays a batch element of its own, so that not even NaN gets from one to
+another.
 
 Shapes: K jobs, N tokens of one (in a batch: of the longest), I inputs, O outputs of all siblings, o of one, S stacked
 ranks of a job, R one rank.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,34 +19,12 @@ from torch import Tensor
 from trainer.warm.adapter import Factors
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A job's tokens `start:stop` as one group of siblings sees them."""
-
-    start: int
-    stop: int
-    scale: float
-    factors: Factors
-    #: For each member: 0 where dropped, else 1 / (1 - p). Empty without dropout.
-    kept_NI: tuple[Tensor, ...] = ()
-
-    @property
-    def length(self) -> int:
-        """In tokens."""
-        return self.stop - self.start
-
-    @property
-    def shape(self) -> tuple[object, ...]:
-        """Equal for parts that can be batched."""
-        members = [(member.index, member.stop) for member in self.factors.members]
-        return self.scale, *members
-
-
 class Block(Protocol):
-    """Products of some of the tokens `start:stop`; `x`, `y` and the like are those of all of them."""
+    """Products of some of the tokens; `x`, `y` and the like are those of `tokens`."""
 
-    start: int
-    stop: int
+    @property
+    def tokens(self) -> slice:
+        """Which ones."""
 
     def forward(self, x_NI: Tensor, y_NO: Tensor, spans: Sequence[slice]) -> Tensor:
         """Add to y; `spans` are the siblings' columns. Returns x A^T, for backward."""
@@ -60,45 +36,19 @@ class Block(Protocol):
         """Add to the gradients of A, and to that of x where it is wanted."""
 
 
-#: Where a batch's tokens lie, by the starts and stops of its parts: the same in all layers of a pass.
-Layouts: TypeAlias = dict[tuple[tuple[int, int], ...], "Layout"]
-#: A batch may be padded to so many times its tokens.
-MOST_PADDING = 1.5
-
-
-def blocks_of(parts: Sequence[Part], most_tokens: int, layouts: Layouts) -> Iterator[Block]:
-    """Parts of up to so many tokens in batches of one shape; each other part by itself."""
-    small = [part for part in parts if part.length <= most_tokens and not part.kept_NI]
-    yield from (OneJob(part) for part in parts if part.length > most_tokens or part.kept_NI)
-    small.sort(key=lambda part: (repr(part.shape), -part.length))
-    for _, alike in itertools.groupby(small, key=lambda part: part.shape):
-        for batch in _of_similar_length(list(alike)):
-            yield OneJob(batch[0]) if len(batch) == 1 else ManyJobs(batch, layouts)
-
-
-def _of_similar_length(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """`parts` come longest first."""
-    batch: list[Part] = []
-    tokens = 0
-    for part in parts:
-        if batch and batch[0].length * (len(batch) + 1) > MOST_PADDING * (tokens + part.length):
-            yield batch
-            batch, tokens = [], 0
-        batch.append(part)
-        tokens += part.length
-    yield batch
-
-
+@dataclass(frozen=True, slots=True)
 class OneJob:
     """One job's products, with its own dropout."""
 
-    def __init__(self, part: Part) -> None:
-        self.start, self.stop = part.start, part.stop
-        self._part = part
+    tokens: slice
+    factors: Factors
+    scale: float
+    #: For each member: 0 where dropped, else 1 / (1 - p). Empty without dropout.
+    kept_NI: tuple[Tensor, ...] = ()
 
     def forward(self, x_NI: Tensor, y_NO: Tensor, spans: Sequence[slice]) -> Tensor:
         """See Block."""
-        members, scale = self._part.factors.members, self._part.scale
+        members, scale = self.factors.members, self.scale
         h_NS = self._project(x_NI)
         # In the product's epilogue: `y + scale * (h @ B^T)` would read and write y twice more (~8 % of a step).
         if len(spans) == 1:  # no views to make: half of the time of a small product
@@ -112,7 +62,7 @@ class OneJob:
     def backward(self, h: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
         """See Block. Takes and returns [N, S]."""
         h_NS = h
-        members, scale = self._part.factors.members, self._part.scale
+        members, scale = self.factors.members, self.scale
         if len(spans) == 1:
             _accumulate(members[0].grad_b_OR, dy_NO.t(), h_NS, scale)
             return dy_NO @ members[0].b_OR
@@ -125,14 +75,13 @@ class OneJob:
 
     def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
         """See Block."""
-        dh_NS = dh
-        factors, scale = self._part.factors, self._part.scale
-        if not self._part.kept_NI:
+        dh_NS, factors, scale = dh, self.factors, self.scale
+        if not self.kept_NI:
             _accumulate(factors.grad_a_SI, dh_NS.t(), x_NI, scale)
             if dx_NI is not None:
                 dx_NI.addmm_(dh_NS, factors.a_SI, alpha=scale)
             return
-        for member, kept_NI in zip(factors.members, self._part.kept_NI, strict=True):
+        for member, kept_NI in zip(factors.members, self.kept_NI, strict=True):
             own = slice(member.start, member.stop)
             _accumulate(factors.grad_a_SI[own], dh_NS[:, own].t(), x_NI * kept_NI, scale)
             if dx_NI is not None:
@@ -140,113 +89,85 @@ class OneJob:
 
     def _project(self, x_NI: Tensor) -> Tensor:
         """All members' x A^T [N, S]."""
-        a_IS, part = self._part.factors.a_IS, self._part
-        if not part.kept_NI:
+        a_IS = self.factors.a_IS
+        if not self.kept_NI:
             return x_NI @ a_IS
-        members = zip(part.factors.members, part.kept_NI, strict=True)
+        members = zip(self.factors.members, self.kept_NI, strict=True)
         return torch.cat([(x_NI * kept) @ a_IS[:, m.start : m.stop] for m, kept in members], 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Tokens of several jobs, flat from `start` on and as a batch [K, N]."""
+class Padding:
+    """Tokens of several jobs, one job's after the other's, and as a batch [K, N]."""
 
-    start: int
-    stop: int
     jobs: int
     longest: int
-    #: Where the jobs' tokens lie in the flat sequence and in the batch; None where both are the same.
-    flat_at_T: Tensor | None
-    batch_at_T: Tensor | None
+    #: Where the tokens lie in the batch [K * N]; None where all jobs have as many.
+    at_T: Tensor | None
+    #: By width and dtype. What is between the tokens stays zero, so that they are used again and again.
+    buffers: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, parts: Sequence[Part], device: torch.device) -> "Layout":
-        """Of these parts, in this order."""
-        start, stop = min(part.start for part in parts), max(part.stop for part in parts)
-        longest = max(part.length for part in parts)
-        flat = [torch.arange(part.start - start, part.stop - start) for part in parts]
-        batch = [torch.arange(part.length) + at * longest for at, part in enumerate(parts)]
-        flat_at_T, batch_at_T = torch.cat(flat), torch.cat(batch)
-        every_T = torch.arange(len(parts) * longest)
-        if torch.equal(flat_at_T, every_T) and torch.equal(batch_at_T, every_T):
-            return cls(start, stop, len(parts), longest, None, None)
-        indices = flat_at_T.to(device), batch_at_T.to(device)
-        return cls(start, stop, len(parts), longest, *indices)
+    def of(cls, lengths: Sequence[int], device: torch.device) -> "Padding":
+        """For jobs with so many tokens."""
+        longest = max(lengths)
+        if min(lengths) == longest:
+            return cls(len(lengths), longest, None)
+        at = [torch.arange(length) + job * longest for job, length in enumerate(lengths)]
+        return cls(len(lengths), longest, torch.cat(at).to(device))
 
-    def gather(self, flat: Tensor) -> Tensor:
-        """[flat tokens, W] to [K, N, W], zero where there is no token."""
-        if self.flat_at_T is not None and self.batch_at_T is not None:
-            empty = flat.new_zeros(self.jobs * self.longest, flat.shape[1])
-            flat = empty.index_copy_(0, self.batch_at_T, flat.index_select(0, self.flat_at_T))
+    def pad(self, flat: Tensor) -> Tensor:
+        """[T, W] to [K, N, W], zero where there is no token. Good until the next call."""
+        if self.at_T is not None:
+            key = flat.shape[1], flat.dtype
+            if key not in self.buffers:
+                self.buffers[key] = flat.new_zeros(self.jobs * self.longest, flat.shape[1])
+            flat = self.buffers[key].index_copy_(0, self.at_T, flat)
         return flat.unflatten(0, (self.jobs, self.longest))
 
-    def add(self, flat: Tensor, batch: Tensor, scale: float) -> None:
-        """Add scale * batch [K, N, W] to the flat tokens [.., W]."""
-        if self.flat_at_T is None or self.batch_at_T is None:
-            flat.unflatten(0, (self.jobs, self.longest)).add_(batch, alpha=scale)
+    def add_product(self, flat: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+        """Add scale * left @ right, [K, N, ..] by [K, .., W], to the tokens [T, W]."""
+        if self.at_T is None:
+            batch = flat.unflatten(0, (self.jobs, self.longest))
+            _accumulate_batch(batch, left, right, scale)
         else:
-            own = batch.flatten(0, 1).index_select(0, self.batch_at_T)
-            flat.index_add_(0, self.flat_at_T, own, alpha=scale)
+            batch = torch.bmm(left, right).flatten(0, 1)
+            flat.add_(batch.index_select(0, self.at_T), alpha=scale)
 
 
+@dataclass(frozen=True, slots=True)
 class ManyJobs:
-    """The products of jobs of one shape, batched."""
+    """The products of some jobs of one cohort, batched."""
 
-    def __init__(self, parts: Sequence[Part], layouts: Layouts) -> None:
-        first = parts[0].factors
-        spans = tuple((part.start, part.stop) for part in parts)
-        if spans not in layouts:
-            layouts[spans] = Layout.of(parts, first.a_SI.device)
-        self._layout = layouts[spans]
-        self.start, self.stop = self._layout.start, self._layout.stop
-        self._scale = parts[0].scale
-        self._grads_a = [part.factors.grad_a_SI for part in parts]
-        self._a_KSI = torch.stack([part.factors.a_SI for part in parts])
-        self._members = [
-            _Batched(
-                member.index,
-                slice(member.start, member.stop),
-                torch.stack([part.factors.members[at].b_OR for part in parts]),
-                [part.factors.members[at].grad_b_OR for part in parts],
-            )
-            for at, member in enumerate(first.members)
-        ]
+    tokens: slice
+    #: With K in front.
+    factors: Factors
+    scale: float
+    padding: Padding
 
     def forward(self, x_NI: Tensor, y_NO: Tensor, spans: Sequence[slice]) -> Tensor:
         """See Block. Returns [K, N, S]."""
-        h_KNS = torch.bmm(self._layout.gather(x_NI), self._a_KSI.transpose(1, 2))
-        for member in self._members:
-            out_KNo = torch.bmm(h_KNS[:, :, member.own], member.b_KoR.transpose(1, 2))
-            self._layout.add(y_NO[:, spans[member.index]], out_KNo, self._scale)
+        h_KNS = torch.bmm(self.padding.pad(x_NI), self.factors.a_IS)
+        for member in self.factors.members:
+            h_KNR = h_KNS[:, :, member.start : member.stop]
+            self.padding.add_product(y_NO[:, spans[member.index]], h_KNR, member.b_RO, self.scale)
         return h_KNS
 
     def backward(self, h: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
         """See Block. Takes and returns [K, N, S]."""
-        parts = []
-        for member in self._members:
-            dy_KNo = self._layout.gather(dy_NO[:, spans[member.index]])
-            parts.append(torch.bmm(dy_KNo, member.b_KoR))
-            grad_KoR = torch.bmm(dy_KNo.transpose(1, 2), h[:, :, member.own])
-            _add_each(member.grads_b, grad_KoR, self._scale)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        dh_KNS = torch.empty_like(h)
+        for member in self.factors.members:
+            own = slice(member.start, member.stop)
+            dy_KNo = self.padding.pad(dy_NO[:, spans[member.index]])
+            torch.bmm(dy_KNo, member.b_OR, out=dh_KNS[:, :, own])
+            _accumulate_batch(member.grad_b_OR, dy_KNo.mT, h[:, :, own], self.scale)
+        return dh_KNS
 
     def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
         """See Block."""
-        grad_KSI = torch.bmm(dh.transpose(1, 2), self._layout.gather(x_NI))
-        _add_each(self._grads_a, grad_KSI, self._scale)
+        _accumulate_batch(self.factors.grad_a_SI, dh.mT, self.padding.pad(x_NI), self.scale)
         if dx_NI is not None:
-            self._layout.add(dx_NI, torch.bmm(dh, self._a_KSI), self._scale)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batched:
-    """B of one sibling, of all jobs."""
-
-    index: int
-    #: Its rows of the stacked A.
-    own: slice
-    b_KoR: Tensor
-    grads_b: list[Tensor]
+            self.padding.add_product(dx_NI, dh, self.factors.a_SI, self.scale)
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
@@ -257,7 +178,9 @@ def _accumulate(total: Tensor, left: Tensor, right: Tensor, scale: float) -> Non
         total.add_(left @ right, alpha=scale)
 
 
-def _add_each(totals: Sequence[Tensor], batch: Tensor, scale: float) -> None:
-    """Add scale times each element of the batch to a tensor of its own."""
-    shares = batch.to(totals[0].dtype).unbind(0)
-    torch._foreach_add_(list(totals), list(shares), alpha=scale)
+def _accumulate_batch(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    # Into rows of something larger, a CPU computes one job's product after the other.
+    if total.dtype == left.dtype and (total.is_cuda or total.is_contiguous()):
+        total.baddbmm_(left, right, alpha=scale)
+    else:
+        total.add_(torch.bmm(left, right), alpha=scale)

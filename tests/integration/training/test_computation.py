@@ -18,17 +18,20 @@ from tests.integration.training.tiny import (
     randomise,
     share_of,
 )
+from trainer.warm import attention
 from trainer.warm.adapter import Adapter
 from trainer.warm.attention import (
     Packing,
+    Piece,
     group_by_length,
     packed_attention,
     pieces_of,
 )
 from trainer.warm.batch import assemble, by_share
 from trainer.warm.frozen import AsTheyAre
-from trainer.warm.lora import LinearGroup, Routing, Segment
+from trainer.warm.lora import LinearGroup, Routing
 from trainer.warm.loss import Head, Wanted, cross_entropy
+from trainer.warm.plan import Segment
 from trainer.warm.rows import Row
 
 
@@ -58,14 +61,39 @@ def test_uneven_rows_are_padded_in_groups_and_still_equal(base64, model_dir):
 
 
 def test_adjacent_rows_share_a_call_where_padding_costs_less_than_another():
-    lengths = [2000, 1999, 900, 30, 20, 25, 30, 30]
+    lengths = [2000, 1990, 900, 30, 20, 25, 30, 30]
     groups = group_by_length(pieces_of(lengths))
     assert [[piece.length for piece in group] for group in groups] == [
         [2000],
-        [1999],
+        [1990],
         [900],
         [30, 20, 25, 30, 30],
     ]
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_attention_of_short_pieces_is_that_of_long_ones(monkeypatch, window):
+    """Values and gradients, with query heads that share a key head, padding, stems and windows."""
+    pieces = [Piece(0, 9), Piece(9, 16, 0, 9), Piece(16, 21, 0, 9), Piece(21, 33), Piece(33, 36)]
+    generator = torch.Generator().manual_seed(1)
+
+    def attend():
+        packing = Packing.of(pieces, torch.device("cpu"))
+        qkv = [
+            torch.randn(1, heads, 36, 4, generator=generator, dtype=torch.float64).requires_grad_()
+            for heads in (6, 2, 2)
+        ]
+        out_1THD, _ = packed_attention(
+            torch.nn.Module(), *qkv, None, graft_packing=packing, sliding_window=window, scaling=0.3
+        )
+        weights = torch.randn(out_1THD.shape, generator=generator, dtype=torch.float64)
+        return out_1THD, *torch.autograd.grad((out_1THD * weights).sum(), qkv)
+
+    short = attend()
+    monkeypatch.setattr(attention, "PAIRS_OF_A_SHORT_PIECE", 0)
+    generator.manual_seed(1)
+    for ours, reference in zip(short, attend(), strict=True):
+        torch.testing.assert_close(ours, reference, rtol=0, atol=1e-12)
 
 
 def test_rows_attend_across_each_other_with_a_cache_which_is_why_there_is_none(model_dir):
@@ -156,14 +184,16 @@ def test_a_layer_with_two_jobs_and_dropout_equals_autograd():
     for adapter in adapters:
         randomise(adapter)
     segments = (Segment(0, 4, adapters[0], ((0, 4, 9),)), Segment(4, 7, adapters[1], ((4, 7, 9),)))
-    layer = LinearGroup(("it",), [plain], Routing(segments=segments), AsTheyAre())
+    routing = Routing()
+    layer = LinearGroup(("it",), [plain], routing, AsTheyAre())
     x_TI = torch.randn(8, 6, dtype=torch.float64, requires_grad=True)
     dy_TO = torch.randn(8, 5, dtype=torch.float64)
-    y_TO = layer(x_TI)
-    y_TO.backward(dy_TO)
+    with routing.to(segments, 8):
+        y_TO = layer(x_TI)
+        y_TO.backward(dy_TO)
+        (kept_NI,) = routing.plan[0].block(("it",), x_TI).kept_NI
     ours, x_TI.grad = x_TI.grad, None
 
-    (kept_NI,) = layer._parts(x_TI)[0].kept_NI
     assert kept_NI.unique().numel() == 2
     expected_TO = plain(x_TI)
     factors = []

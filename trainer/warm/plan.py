@@ -1,0 +1,160 @@
+"""Who computes which low-rank products in a pass: made once, then asked by every group of layers.
+
+A batch is made of jobs that lie next to each other, in the micro-batch and in their cohort.
+
+Shapes: T tokens of the pass, N tokens of one job, I inputs of a layer.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trainer.warm.adapter import Adapter, Factors, Siblings
+from trainer.warm.cohort import Cohort, Cohorts
+from trainer.warm.products import Block, ManyJobs, OneJob, Padding
+
+#: A batch may be padded to so many times its tokens.
+MOST_PADDING = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The tokens `start:stop` of a micro-batch, which belong to one job."""
+
+    start: int
+    stop: int
+    adapter: Adapter
+    #: Start, stop and seed of each row; only read where there is dropout.
+    rows: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def length(self) -> int:
+        """In tokens."""
+        return self.stop - self.start
+
+
+class Part(Protocol):
+    """Whose products are computed by themselves, or together."""
+
+    def block(self, names: Siblings, x_TI: Tensor) -> Block | None:
+        """Those of some siblings; None where none of them is adapted."""
+
+
+#: Everybody's, in the order of the micro-batch.
+Plan = Sequence[Part]
+
+
+def plan(segments: Sequence[Segment], cohorts: Cohorts, most_tokens: int) -> Plan:
+    """Jobs with up to so many tokens are batched where they can be."""
+    return [
+        Alone(batch[0].segment) if len(batch) == 1 else Together.of(batch)
+        for batch in _batches(segments, cohorts, most_tokens)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seated:
+    segment: Segment
+    #: None for whoever is by itself.
+    cohort: Cohort | None = None
+    row: int = 0
+
+    def follows(self, batch: Sequence["_Seated"]) -> bool:
+        """Whether it may be computed together with these."""
+        last, lengths = batch[-1], [one.segment.length for one in [*batch, self]]
+        return (
+            self.cohort is not None
+            and self.cohort is last.cohort
+            and self.row == last.row + 1
+            and self.segment.start == last.segment.stop
+            and max(lengths) * len(lengths) <= MOST_PADDING * sum(lengths)
+        )
+
+
+def _batches(
+    segments: Sequence[Segment], cohorts: Cohorts, most_tokens: int
+) -> Iterator[list[_Seated]]:
+    batch: list[_Seated] = []
+    for segment in segments:
+        seated = _seat(segment, cohorts, most_tokens)
+        if batch and not seated.follows(batch):
+            yield batch
+            batch = []
+        batch.append(seated)
+    if batch:
+        yield batch
+
+
+def _seat(segment: Segment, cohorts: Cohorts, most_tokens: int) -> _Seated:
+    found = cohorts.find(segment.adapter)
+    if found is None or segment.length > most_tokens or segment.adapter.spec.dropout:
+        return _Seated(segment)
+    return _Seated(segment, *found)
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One job."""
+
+    segment: Segment
+
+    def block(self, names: Siblings, x_TI: Tensor) -> Block | None:
+        """See Part."""
+        segment, adapter = self.segment, self.segment.adapter
+        factors = adapter.factors.get(names)
+        if factors is None:
+            return None
+        kept_NI = _draw_dropout(segment, factors, x_TI)
+        return OneJob(slice(segment.start, segment.stop), factors, adapter.scale, kept_NI)
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Some jobs of one cohort."""
+
+    tokens: slice
+    factors: dict[Siblings, Factors]
+    scale: float
+    padding: Padding
+
+    @classmethod
+    def of(cls, batch: Sequence[_Seated]) -> "Together":
+        """These, which follow each other."""
+        first, last = batch[0], batch[-1]
+        adapter = first.segment.adapter
+        assert first.cohort is not None
+        return cls(
+            slice(first.segment.start, last.segment.stop),
+            first.cohort.factors(first.row, last.row + 1),
+            adapter.scale,
+            Padding.of([one.segment.length for one in batch], adapter.weights_P.device),
+        )
+
+    def block(self, names: Siblings, x_TI: Tensor) -> Block | None:  # noqa: ARG002  nobody drops anything
+        """See Part."""
+        factors = self.factors.get(names)
+        return None if factors is None else ManyJobs(self.tokens, factors, self.scale, self.padding)
+
+
+def _draw_dropout(segment: Segment, factors: Factors, x_TI: Tensor) -> tuple[Tensor, ...]:
+    """A mask for each layer, as PEFT has it.
+
+    A pure function of job, step, row and layer, so that neighbours, redone steps and resuming cannot change it.
+    """
+    rate = segment.adapter.spec.dropout
+    if rate == 0.0 or not torch.is_grad_enabled():
+        return ()
+    return tuple(_draw_mask(segment, member.number, rate, x_TI) for member in factors.members)
+
+
+def _draw_mask(segment: Segment, layer: int, rate: float, x_TI: Tensor) -> Tensor:
+    kept_NI = torch.empty(segment.length, x_TI.shape[1], device=x_TI.device)
+    generator = torch.Generator(device=x_TI.device)
+    for start, stop, seed in segment.rows:
+        generator.manual_seed((seed * 1_000_003 + layer) % 2**63)
+        own = kept_NI[start - segment.start : stop - segment.start]
+        own.bernoulli_(1.0 - rate, generator=generator)
+    return kept_NI.to(x_TI.dtype).div_(1.0 - rate)
