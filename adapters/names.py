@@ -1,8 +1,13 @@
-"""Names of adapters, and what `model` may say: `support-bot`, `support-bot@3`."""
+"""Names of adapters, and what `model` may say: `support-bot`, `support-bot@3`, or as OpenAI names what a job made.
+
+ft:{base model}:{organisation}:{adapter}:{end of the job's id}
+ft:{base model}:{organisation}:{adapter}:{end of the job's id}:ckpt-step-{N}
+"""
 
 import re
 import secrets
 from dataclasses import dataclass
+from typing import Self
 
 from adapters.errors import InvalidValue
 
@@ -24,6 +29,45 @@ RESERVED = frozenset(
     }
 )
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+#: The organisation in OpenAI's names.
+ORGANISATION = "graft"
+_OF_JOB = 8
+_FINE_TUNED = re.compile(
+    r"ft:(?P<base>[^:]+):(?P<owner>[^:]*):(?P<adapter>[^:]*):(?P<job>[0-9A-Za-z]{8})(:ckpt-step-(?P<step>[0-9]{1,12}))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FineTunedName:
+    """What a job has made, as OpenAI names it."""
+
+    base_model: str
+    adapter: str
+    #: The last characters of the job's id.
+    job: str
+    #: Of a checkpoint; None means what the job has published.
+    step: int | None = None
+
+    @classmethod
+    def of_job(cls, job_id: str, *, base_model: str, adapter: str, step: int | None = None) -> Self:
+        """The name of what this job makes."""
+        return cls(base_model, adapter, job_id[-_OF_JOB:], step)
+
+    def __str__(self) -> str:
+        base = self.base_model.rpartition("/")[2]
+        checkpoint = "" if self.step is None else f":ckpt-step-{self.step}"
+        return f"ft:{base}:{ORGANISATION}:{self.adapter}:{self.job}{checkpoint}"
+
+
+def parse_fine_tuned_name(model: str) -> FineTunedName | None:
+    """None where it is no such name. Whether there is such a job is found out by looking it up."""
+    match = _FINE_TUNED.fullmatch(model)
+    if match is None:
+        return None
+    step = match["step"]
+    return FineTunedName(match["base"], match["adapter"], match["job"], int(step) if step else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from adapters.records import (
     LoraSpec,
     NewJob,
     Reply,
+    TrainingSpec,
     Version,
 )
 from service.schemas.finetune import FinetuneOptions, training_spec
@@ -46,6 +47,22 @@ class FinetuneRequest:
     data: Upload | None
     validation: Upload | None
     idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What was found in the rows."""
+
+    training: DatasetReport
+    held_out: DatasetReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a job computes, every "auto" resolved."""
+
+    base_model: str
+    spec: TrainingSpec
 
 
 class Intake:
@@ -76,12 +93,21 @@ class Intake:
             FileNotFound: no such `training_file`.
             IdempotencyKeyReused: the key came with another request before.
         """
-        options = request.options
-        report = self._training_data(request)
-        held_out = self._validation_data(request, compares=report.compares)
-        key = _key(request, [report, *([held_out] if held_out else [])])
+        data = self.look_at(request)
+        key = _key(request, data)
         if key is not None and (reply := self._ledger.jobs.find_reply(key)) is not None:
             return reply
+        new = self._new_job(request, data, self.decide(request.options, data))
+        return self._ledger.jobs.submit(new, key=key, render=self._render)
+
+    def look_at(self, request: FinetuneRequest) -> Data:
+        """Check the rows. Raises InvalidDataset, InvalidRequest, InvalidValue, FileNotFound; see `accept`."""
+        report = self._training_data(request)
+        return Data(report, self._validation_data(request, compares=report.compares))
+
+    def decide(self, options: FinetuneOptions, data: Data) -> Decision:
+        """What exactly a job would compute. Raises InvalidValue, NotServable, AdapterNotFound; see `accept`."""
+        report = data.training
         parent = self._parent(options.continue_from)
         base_model = self._base_model(options.base_model, parent)
         spec = training_spec(
@@ -92,19 +118,23 @@ class Intake:
             max_seq_length=self._longest(base_model),
         )
         self._check_servable(base_model, spec.lora)
+        return Decision(base_model, spec)
+
+    def _new_job(self, request: FinetuneRequest, data: Data, decision: Decision) -> NewJob:
+        options, report = request.options, data.training
         job_id = new_id("ftjob-")
         name = check_adapter_name(
             options.name or f"adapter-{job_id[-8:].lower()}", base_models=self._base_models
         )
-        new = NewJob(
+        return NewJob(
             id=job_id,
             adapter=name,
-            base_model=base_model,
+            base_model=decision.base_model,
             training_file=self._keep(request.data, options.training_file),
             validation_file=(
-                self._keep(request.validation, options.validation_file) if held_out else None
+                self._keep(request.validation, options.validation_file) if data.held_out else None
             ),
-            spec=spec,
+            spec=decision.spec,
             dataset=DatasetSummary(
                 format=str(report.format),
                 rows=report.rows,
@@ -114,7 +144,6 @@ class Intake:
             ),
             metadata=options.metadata,
         )
-        return self._ledger.jobs.submit(new, key=key, render=self._render)
 
     def _parent(self, name: str | None) -> Version | None:
         """The version to continue, looked up once: what an alias means later is another matter."""
@@ -218,13 +247,14 @@ class Intake:
         return Reply(status=202, body=body, location=f"/finetune/{job.id}")
 
 
-def _key(request: FinetuneRequest, data: list[DatasetReport]) -> IdempotencyKey | None:
+def _key(request: FinetuneRequest, data: Data) -> IdempotencyKey | None:
     if request.idempotency_key is None:
         return None
+    reports = [report for report in (data.training, data.held_out) if report is not None]
     # Over what was meant and not over the bytes sent: a multipart boundary differs each time.
     meant: Mapping[str, object] = {
         "options": request.options.model_dump(mode="json"),
-        "data": [report.digest for report in data],
+        "data": [report.digest for report in reports],
     }
     digest = hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
     return IdempotencyKey(key=f"finetune:{request.idempotency_key[:255]}", request_digest=digest)

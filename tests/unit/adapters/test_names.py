@@ -1,8 +1,17 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
 from adapters.errors import InvalidValue
-from adapters.names import RESERVED, check_adapter_name, new_id, parse_model_name
+from adapters.names import (
+    RESERVED,
+    FineTunedName,
+    check_adapter_name,
+    new_id,
+    parse_fine_tuned_name,
+    parse_model_name,
+)
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True).filter(
     lambda name: name not in RESERVED
@@ -40,3 +49,23 @@ def test_ids_do_not_repeat() -> None:
     ids = {new_id("ftjob-") for _ in range(1000)}
     assert len(ids) == 1000
     assert {len(one) for one in ids} == {len("ftjob-") + 24}
+
+
+@pytest.mark.parametrize("step", [None, 0, 2000])
+def test_openai_names_are_read_as_they_are_written(step: int | None) -> None:
+    name = FineTunedName.of_job(
+        "ftjob-0123456789ABCDEFGHabcdef",
+        base_model="HuggingFace/SmolLM2",
+        adapter="bot.1",
+        step=step,
+    )
+    assert "/" not in str(name)
+    assert parse_fine_tuned_name(str(name)) == replace(name, base_model="SmolLM2")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["support-bot", "support-bot@3", "ft:a:b:c", "ft:a:b:c:short", "ft:a:b:c:abcdefgh:ckpt-step-x"],
+)
+def test_other_names_are_no_openai_names(text: str) -> None:
+    assert parse_fine_tuned_name(text) is None
