@@ -7,7 +7,7 @@ BIN := .venv/bin
 FAST := tests/unit tests/conformance
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test testgpu check lint bench bench-rivals lock clean
+.PHONY: help install serve test testgpu check lint bench bench-rivals sdks lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ install: ## Set up .venv with the pinned packages that fit this machine (GPU or 
 serve: install ## Bring everything up: service, engines, trainer. ARGS="--host ... --port ... --home ..."
 	@exec $(BIN)/graft up $(ARGS)
 
-test: install ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
+test: install sdks ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
 	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" $(FAST) tests/integration tests/e2e $(ARGS)
 
 testgpu: install ## Run what only an NVIDIA GPU can show: training in bfloat16, and the whole suite on vLLM's GPU flavour.
@@ -35,16 +35,20 @@ lint: install ## Check formatting, style, types, import directions and declared 
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 
+sdks: install ## Set up the older OpenAI SDKs that the tests run against, under .sdks.
+	@$(PYTHON) -m tools.sdks
+
 bench: install ## Measure against peers and print ratios (bench/LOG.md keeps the history).
 	$(BIN)/python -m bench $(ARGS)
 
 bench-rivals: install ## Set up LLaMA-Factory and TRL, each in an environment of its own under .rivals, for make bench.
 	@$(PYTHON) -m tools.rivals $(ARGS)
 
-lock: install ## Rewrite what lies in requirements from pyproject.toml and tools/rivals.py.
+lock: install ## Rewrite what lies in requirements from pyproject.toml and tools.
 	$(PYTHON) -m tools.lock
 	$(PYTHON) -m tools.rivals --lock
+	$(PYTHON) -m tools.sdks --lock
 
 clean: ## Remove .venv and every cache of the tools. The home folder, with your adapters, stays.
-	rm -rf .venv .rivals .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .rivals .sdks .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,6 +23,7 @@ from service.finetune import Intake
 from service.generate import Generator
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
+from service.openapi import publish
 from service.residency import Residency
 from service.routes import adapters, completions, files, finetune, health, models
 from service.settings import EngineSettings, ServiceSettings
@@ -66,6 +67,7 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
     for module in (completions, models, finetune, adapters, files, health):
         app.include_router(module.router)
     install_error_handlers(app)
+    publish(app)
 
     def limit_for(path: str) -> int:
         return settings.max_upload_bytes if path in _UPLOADS else settings.max_body_bytes

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.state import State
@@ -31,7 +31,7 @@ async def readyz(state: State) -> JSONResponse:
     return JSONResponse(body, 200 if ready else 503, {} if ready else {"Retry-After": "5"})
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(state: State) -> Response:
     """Every instrument in Prometheus's text format."""
     for status, number in (await asyncio.to_thread(state.ledger.jobs.count)).items():
