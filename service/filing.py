@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from weakref import WeakValueDictionary
 
 from adapters.artifacts import digest_file
 from adapters.datasets import check_dataset, file_report
@@ -46,6 +48,8 @@ class Filing:
     def __init__(self, ledger: Ledger, *, max_assembled_bytes: int) -> None:
         self._ledger = ledger
         self._max_assembled_bytes = max_assembled_bytes
+        self._guard = Lock()
+        self._turns: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
     def keep(
         self, path: Path, filename: str, options: FileOptions, repetition: Repetition
@@ -103,14 +107,23 @@ class Filing:
         return self._ledger.uploads.add_part(upload_id, path)
 
     def complete(self, upload_id: str, completion: Completion) -> Upload:
-        """Make the parts a file. Raises UploadNotFound, UploadNotPending, InvalidValue."""
-        purpose = self._ledger.uploads.get(upload_id).purpose
-        return self._ledger.uploads.complete(
-            upload_id,
-            completion.part_ids,
-            md5=completion.md5,
-            judge=lambda path: _judge(path, purpose),
-        )
+        """Make the parts a file. Raises UploadNotFound, UploadNotPending, InvalidValue.
+
+        Gigabytes of rows take longer than a client waits. Its next try waits for the first to end, and is answered
+        as that was; by itself it would only do the same work beside it.
+        """
+        with self._turn(upload_id):
+            purpose = self._ledger.uploads.get(upload_id).purpose
+            return self._ledger.uploads.complete(
+                upload_id,
+                completion.part_ids,
+                md5=completion.md5,
+                judge=lambda path: _judge(path, purpose),
+            )
+
+    def _turn(self, upload_id: str) -> Lock:
+        with self._guard:
+            return self._turns.setdefault(upload_id, Lock())
 
 
 def _judge(path: Path, purpose: str) -> FileReport | None:

@@ -94,6 +94,17 @@ def test_a_bad_training_file_is_kept_says_what_is_wrong_and_is_refused_by_a_job(
     assert refused.json()["error"]["code"] == "invalid_training_file"
 
 
+def test_what_a_job_brought_along_is_a_file_with_its_report(
+    client: OpenAI, http: TestClient
+) -> None:
+    job = http.post("/finetune", json={"data": ROWS, "validation_data": ROWS[:2]}).json()
+    rows = [
+        client.files.retrieve(job[name]).validation_report["rows"]
+        for name in ("training_file", "validation_file")
+    ]
+    assert rows == [3, 2]
+
+
 @pytest.mark.parametrize("purpose", ["batch", "user_data", "evals", "assistants", "vision"])
 def test_a_file_for_another_purpose_is_not_judged(client: OpenAI, purpose: Any) -> None:
     file = client.files.create(file=("x.bin", b"\x00\xff"), purpose=purpose)
@@ -147,6 +158,11 @@ def test_a_name_that_cannot_be_kept_is_refused(http: TestClient, name: str) -> N
 def test_a_form_without_a_file_and_a_body_that_is_no_form_are_refused(http: TestClient) -> None:
     empty = http.post("/v1/files", files={"other": b"x"}, data={"purpose": "batch"})
     assert (empty.status_code, empty.json()["error"]["param"]) == (400, "file")
+    text = http.post("/v1/files", data={"file": "t.jsonl", "purpose": "batch"}, files={"x": b""})
+    assert (text.status_code, text.json()["error"]["param"]) == (400, "file")
+    two = [("file", b"1"), ("file", b"2")]
+    twice = http.post("/v1/files", files=two, data={"purpose": "batch"})
+    assert (twice.status_code, twice.json()["error"]["param"]) == (400, "file")
     plain = http.post("/v1/files", json={"purpose": "batch"})
     assert (plain.status_code, plain.json()["error"]["code"]) == (415, "unsupported_media_type")
 

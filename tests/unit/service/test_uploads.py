@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import openai
@@ -12,7 +14,7 @@ import pytest
 from openai import OpenAI
 from starlette.testclient import TestClient
 
-from adapters.files import MAX_PART_BYTES
+from adapters.datasets import DatasetReport, check_dataset
 from adapters.ledger import Ledger, open_ledger
 from tests.support.in_process import answering, ledger_settings, sdk
 
@@ -208,28 +210,26 @@ def test_more_than_the_server_takes_is_refused(http: TestClient, client: OpenAI)
         client.uploads.parts.create(upload.id, data=b"xxx")
 
 
-def test_a_part_has_at_most_64_mib(client: OpenAI, http: TestClient, tmp_path: Path) -> None:
-    upload = begin(client, MAX_PART_BYTES)
-    largest = os.urandom(1 << 20) * 64
-    part = client.uploads.parts.create(upload.id, data=largest)
-    done = client.uploads.complete(
-        upload.id, part_ids=[part.id], md5=hashlib.md5(largest).hexdigest()
-    )
-    assert done.file.bytes == MAX_PART_BYTES
-    other = begin(client, MAX_PART_BYTES + 1)
-    with pytest.raises(openai.APIStatusError) as refused:
-        client.uploads.parts.create(other.id, data=largest + b"x")
-    assert (refused.value.status_code, refused.value.code) == (413, "file_too_large")
+def test_a_second_try_waits_for_the_first_instead_of_doing_its_work_again(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, checks = Event(), []
 
-    def drip() -> Iterator[bytes]:
-        yield b'--b\r\nContent-Disposition: form-data; name="data"; filename="f"\r\n\r\n'
-        for _ in range(66):
-            yield largest[: 1 << 20]
+    def slowly(path: Path) -> DatasetReport:
+        checks.append(path)
+        begun.set()
+        time.sleep(0.2)
+        return check_dataset(path)
 
-    form = {"content-type": "multipart/form-data; boundary=b"}
-    chunked = http.post(f"/v1/uploads/{other.id}/parts", content=drip(), headers=form)
-    assert (chunked.status_code, chunked.json()["error"]["code"]) == (413, "file_too_large")
-    assert list((tmp_path / "incoming").iterdir()) == []
+    monkeypatch.setattr("service.filing.check_dataset", slowly)
+    upload = begin(client)
+    part = client.uploads.parts.create(upload.id, data=JSONL)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(client.uploads.complete, upload.id, part_ids=[part.id])
+        assert begun.wait(5)
+        second = pool.submit(client.uploads.complete, upload.id, part_ids=[part.id])
+    assert first.result() == second.result()
+    assert len(checks) == 1
 
 
 def test_beginning_twice_with_one_key_or_after_a_lost_answer_begins_one_upload(
