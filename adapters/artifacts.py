@@ -20,7 +20,7 @@ from uuid import uuid4
 import obstore
 from obstore.store import LocalStore
 
-from adapters.durable import sync
+from adapters.durable import move, sync
 from adapters.errors import ArtifactCorrupt
 
 _CHUNK = 1 << 20
@@ -30,7 +30,10 @@ class Artifacts(Protocol):
     """Where files and versions are kept. Paths handed out are local, and whole as long as nothing deletes them."""
 
     def put_file(self, source: Path, file_id: str) -> None:
-        """Keep a file's bytes under its id."""
+        """Keep a copy of a file's bytes under its id."""
+
+    def take_file(self, source: Path, file_id: str) -> None:
+        """Keep a file's bytes under its id. They are moved: `source` may be gone afterwards."""
 
     def file(self, file_id: str) -> Path:
         """A local path to the file's bytes. Raises ArtifactCorrupt if they are gone."""
@@ -69,6 +72,9 @@ class LocalArtifacts:
             self._put(source, aside)
             aside.rename(target)
             sync(target.parent)
+
+    def take_file(self, source: Path, file_id: str) -> None:
+        move(source, self._root / "files" / file_id)
 
     def file(self, file_id: str) -> Path:
         return self._existing("files", file_id)

@@ -1,5 +1,6 @@
 """Files that are either wholly there or not at all, also after a power cut: written aside, fsynced, renamed."""
 
+import errno
 import os
 import shutil
 import uuid
@@ -36,6 +37,21 @@ def write_text(target: Path, text: str) -> None:
     aside.write_text(text)
     sync(aside)
     aside.replace(target)
+    sync(target.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a whole file its final name; copied where that is on another file system."""
+    sync(source)
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        aside = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+        shutil.copyfile(source, aside)
+        sync(aside)
+        aside.replace(target)
     sync(target.parent)
 
 

@@ -7,12 +7,14 @@ GraftError                      500  internal_error
 │   ├── InvalidDataset          400  invalid_training_file   (details: one entry per bad row)
 │   ├── NotServable             400  not_servable
 │   ├── JobNotCancellable       400  job_not_cancellable
-│   └── FileInUse               400  file_in_use
+│   ├── FileInUse               400  file_in_use
+│   └── UploadNotPending        400  upload_not_pending
 ├── NotFound                    404  not_found
 │   ├── ModelNotFound           404  model_not_found
 │   ├── AdapterNotFound         404  adapter_not_found
 │   ├── JobNotFound             404  job_not_found
-│   └── FileNotFound            404  file_not_found
+│   ├── FileNotFound            404  file_not_found
+│   └── UploadNotFound          404  upload_not_found
 ├── PayloadTooLarge             413  file_too_large
 ├── UnsupportedMediaType        415  unsupported_media_type
 ├── IdempotencyKeyReused        422  idempotency_key_reused
@@ -120,6 +122,12 @@ class FileInUse(InvalidRequest):
     code = "file_in_use"
 
 
+class UploadNotPending(InvalidRequest):
+    """The upload has been completed or cancelled, or has expired."""
+
+    code = "upload_not_pending"
+
+
 class NotFound(GraftError):
     """Nothing of that name."""
 
@@ -150,6 +158,12 @@ class FileNotFound(NotFound):
     """No file has that id."""
 
     code = "file_not_found"
+
+
+class UploadNotFound(NotFound):
+    """No upload has that id."""
+
+    code = "upload_not_found"
 
 
 class PayloadTooLarge(GraftError):

@@ -1,6 +1,6 @@
 """Domain records: what the ledger is about. Frozen, keyword-only; nothing here knows SQL or HTTP.
 
-Times are Unix seconds (float). Ids are prefixed as OpenAI prefixes them: `ftjob-`, `file-`.
+Times are Unix seconds (float). Ids are prefixed as OpenAI prefixes them, `ftjob-`. Files and uploads: `files.py`.
 """
 
 from dataclasses import dataclass, field
@@ -169,18 +169,6 @@ class DatasetSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
-    """An uploaded file; its bytes lie in the artifact store under `digest`."""
-
-    id: str
-    filename: str
-    purpose: str
-    bytes: int
-    digest: str
-    created_at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job as it is asked for."""
 
@@ -321,6 +309,8 @@ class Reply:
     status: int
     body: str
     location: str | None = None
+    #: Whether it was stored before, for an earlier request with this key.
+    replayed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

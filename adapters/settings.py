@@ -129,6 +129,11 @@ class LedgerSettings(Section):
         return self.home / "artifacts"
 
     @property
+    def parts_dir(self) -> Path:
+        """Where parts of uploads lie until they are a file."""
+        return self.artifacts_dir / "parts"
+
+    @property
     def work_dir(self) -> Path:
         """Where running jobs keep their checkpoints."""
         return self.home / "work"

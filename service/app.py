@@ -1,6 +1,7 @@
 """The service's composition root: every part is made here, once, and handed on."""
 
 import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from adapters.files import MAX_PART_BYTES
 from adapters.ledger import Ledger, open_ledger
 from adapters.manifest import read_base_card
 from adapters.settings import LedgerSettings
@@ -19,13 +21,14 @@ from service.engine.client import VllmEngine
 from service.engine.protocol import Engine
 from service.engines import EngineHost, Engines
 from service.errors import install_error_handlers
+from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.openapi import publish
 from service.residency import Residency
-from service.routes import adapters, completions, files, finetune, health, models
+from service.routes import adapters, completions, files, finetune, health, models, uploads
 from service.settings import EngineSettings, ServiceSettings
 from service.state import ServiceState
 
@@ -41,6 +44,9 @@ class Configuration:
 
 EngineFactory = Callable[[str], Engine]
 _UPLOADS = ("/finetune", "/v1/finetune", "/v1/files")
+_PARTS = re.compile("/v1/uploads/[^/]+/parts")
+#: What a form takes beside the bytes that it carries.
+_FORM_BYTES = 1 << 20
 
 
 def create_app(configuration: Configuration, *, connect: EngineFactory | None = None) -> FastAPI:
@@ -64,12 +70,14 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for module in (completions, models, finetune, adapters, files, health):
+    for module in (completions, models, finetune, adapters, files, uploads, health):
         app.include_router(module.router)
     install_error_handlers(app)
     publish(app)
 
     def limit_for(path: str) -> int:
+        if _PARTS.fullmatch(path):
+            return MAX_PART_BYTES + _FORM_BYTES
         return settings.max_upload_bytes if path in _UPLOADS else settings.max_body_bytes
 
     app.add_middleware(BodyLimit, limit_for=limit_for)
@@ -137,6 +145,7 @@ def _compose(
             base_models=base_models,
             card_of=lambda model_id: read_base_card(configuration.ledger.base_model_dir(model_id)),
         ),
+        filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),
         metrics=metrics,
         incoming=incoming,
     )

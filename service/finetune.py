@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.datasets import DatasetReport, check_dataset, require_valid
+from adapters.datasets import DatasetReport, check_dataset, file_report, require_valid
 from adapters.errors import AdapterNotFound, InvalidRequest, InvalidValue, NotServable
 from adapters.ledger import Ledger
 from adapters.manifest import BaseModelCard
@@ -130,9 +130,11 @@ class Intake:
             id=job_id,
             adapter=name,
             base_model=decision.base_model,
-            training_file=self._keep(request.data, options.training_file),
+            training_file=self._keep(request.data, options.training_file, report),
             validation_file=(
-                self._keep(request.validation, options.validation_file) if data.held_out else None
+                self._keep(request.validation, options.validation_file, data.held_out)
+                if data.held_out
+                else None
             ),
             spec=decision.spec,
             dataset=DatasetSummary(
@@ -236,11 +238,17 @@ class Intake:
         require_valid(report)
         return report
 
-    def _keep(self, upload: Upload | None, file_id: str | None) -> str:
+    def _keep(self, upload: Upload | None, file_id: str | None, report: DatasetReport) -> str:
         if upload is None:
             assert file_id is not None
             return file_id
-        return self._ledger.files.add(upload.path, filename=upload.filename, purpose="fine-tune").id
+        kept = self._ledger.files.add(
+            upload.path,
+            filename=upload.filename,
+            purpose="fine-tune",
+            report=file_report(report),
+        )
+        return kept.id
 
     def _render(self, job: Job, position: int) -> Reply:
         body = wire_job(job, position=position, now=time.time()).model_dump_json()

@@ -20,6 +20,8 @@ class ServiceSettings(Section):
     port: int = Field(8000, ge=0, le=65535)
     #: Largest upload, enforced while it streams in.
     max_upload_bytes: int = Field(512 << 20, gt=0)
+    #: Largest file that may be put together from parts, `/v1/uploads`.
+    max_assembled_bytes: int = Field(8 << 30, gt=0)
     #: Largest JSON body of a completion request.
     max_body_bytes: int = Field(8 << 20, gt=0)
     #: Requests that one engine works on at a time, and how many more may wait for a place.

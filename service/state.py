@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from adapters.ledger import Ledger
 from service.catalog import Catalog
 from service.engines import Engines
+from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
 from service.metrics import Metrics
@@ -23,6 +24,7 @@ class ServiceState:
     engines: Engines
     generator: Generator
     intake: Intake
+    filing: Filing
     metrics: Metrics
     #: Where uploads lie until the ledger has them.
     incoming: Path

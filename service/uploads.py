@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,15 +10,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
 from starlette.datastructures import UploadFile
 
 from adapters.datasets import write_rows
-from adapters.errors import InvalidRequest, InvalidValue, UnsupportedMediaType
+from adapters.errors import InvalidRequest, InvalidValue, PayloadTooLarge, UnsupportedMediaType
+from adapters.files import MAX_PART_BYTES
+from adapters.records import Reply
+from service.filing import Repetition
 from service.finetune import FinetuneRequest, Upload
+from service.schemas.fields import checked
+from service.schemas.files import FileOptions, check_filename
 from service.schemas.finetune import DATA_FIELDS, parse_options
-
-_LONGEST_PURPOSE = 32
 
 
 @asynccontextmanager
@@ -42,28 +46,63 @@ async def read_finetune_request(
 
 
 @asynccontextmanager
-async def read_file_upload(request: Request, incoming: Path) -> AsyncIterator[tuple[Upload, str]]:
-    """The file of a form, on disk until leaving, and its purpose.
+async def read_file_upload(
+    request: Request, incoming: Path
+) -> AsyncIterator[tuple[Upload, FileOptions]]:
+    """The file of a form, on disk until leaving unless somebody moves it away, and what the form says of it.
 
     Read here and not by FastAPI's form parameters, which turn whatever happens while reading into a plain 400.
 
     Raises:
-        InvalidRequest: the form lacks one of the two.
         UnsupportedMediaType: it is no multipart form.
+        InvalidRequest: the form lacks the file.
+        UnknownField, InvalidValue: as `checked`.
     """
-    if _media_type(request) != "multipart/form-data":
-        raise UnsupportedMediaType("Send a multipart form with the fields 'file' and 'purpose'.")
-    with TemporaryDirectory(dir=incoming) as folder:
-        async with request.form() as form:
-            file, purpose = form.get("file"), form.get("purpose")
-            if not isinstance(file, UploadFile):
-                raise InvalidRequest("The form needs a file in the field 'file'.", param="file")
-            if not isinstance(purpose, str) or not 0 < len(purpose) <= _LONGEST_PURPOSE:
-                raise InvalidRequest(
-                    "The form needs a 'purpose', such as fine-tune.", param="purpose"
-                )
-            saved = await save_upload(file, Path(folder) / "file")
-        yield saved, purpose
+    async with _form_with(request, incoming, "file") as (saved, fields):
+        check_filename(saved.filename, param="file")
+        yield saved, checked(FileOptions, _nested(fields), where="POST /v1/files")
+
+
+@asynccontextmanager
+async def read_part(request: Request, incoming: Path) -> AsyncIterator[Path]:
+    """The bytes of a part, on disk until leaving unless somebody moves them away.
+
+    Raises:
+        UnsupportedMediaType, InvalidRequest: as above.
+        PayloadTooLarge: the part is larger than a part may be.
+    """
+    async with _form_with(request, incoming, "data") as (saved, _):
+        if saved.path.stat().st_size > MAX_PART_BYTES:
+            raise PayloadTooLarge(
+                f"A part may have at most {MAX_PART_BYTES:,} bytes.", param="data"
+            )
+        yield saved.path
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The object that the body is. Raises InvalidRequest."""
+    try:
+        body = json.loads(await request.body())
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    return body
+
+
+def repetition_of(request: Request) -> Repetition:
+    """What the headers say of whether the request has been sent before."""
+    tries = request.headers.get("x-stainless-retry-count", "")
+    return Repetition(
+        key=request.headers.get("idempotency-key"),
+        tries_before=int(tries) if re.fullmatch("[0-9]{1,4}", tries) else 0,
+    )
+
+
+def answer(reply: Reply) -> Response:
+    """A reply that is stored with what it tells of, sent."""
+    headers = {"Idempotent-Replayed": "true"} if reply.replayed else None
+    return Response(reply.body, reply.status, headers, "application/json")
 
 
 async def save_upload(upload: UploadFile, target: Path) -> Upload:
@@ -71,6 +110,41 @@ async def save_upload(upload: UploadFile, target: Path) -> Upload:
     with target.open("wb") as file:
         await asyncio.to_thread(shutil.copyfileobj, upload.file, file, 1 << 20)
     return Upload(path=target, filename=upload.filename or target.name)
+
+
+@asynccontextmanager
+async def _form_with(
+    request: Request, incoming: Path, field: str
+) -> AsyncIterator[tuple[Upload, dict[str, str]]]:
+    """The file in that field of a form, and the fields beside it."""
+    if _media_type(request) != "multipart/form-data":
+        raise UnsupportedMediaType(f"Send a multipart form with a file in the field '{field}'.")
+    with TemporaryDirectory(dir=incoming) as folder:
+        fields: dict[str, str] = {}
+        async with request.form() as form:
+            file = form.get(field)
+            if not isinstance(file, UploadFile):
+                raise InvalidRequest(f"The form needs a file in the field '{field}'.", param=field)
+            for name, value in form.multi_items():
+                if value is file:
+                    continue
+                if name in fields or isinstance(value, UploadFile):
+                    raise InvalidRequest(f"The form has '{name}' twice, or as a file.", param=name)
+                fields[name] = value
+            saved = await save_upload(file, Path(folder) / field)
+        yield saved, fields
+
+
+def _nested(fields: dict[str, str]) -> dict[str, Any]:
+    """`expires_after[seconds]` in a form is `seconds` inside of `expires_after`."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        outer, bracket, inner = name.removesuffix("]").partition("[")
+        inside = found.setdefault(outer, {}) if bracket else found
+        if not isinstance(inside, dict) or (inner or outer) in inside:
+            raise InvalidRequest(f"The form field '{outer}' came twice.", param=outer)
+        inside[inner or outer] = value
+    return found
 
 
 def _media_type(request: Request) -> str:
@@ -110,12 +184,7 @@ async def _read_form(request: Request, folder: Path) -> tuple[dict[str, Any], di
 
 
 async def _read_json(request: Request, folder: Path) -> tuple[dict[str, Any], dict[str, Upload]]:
-    try:
-        body = json.loads(await request.body())
-    except ValueError as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
-    if not isinstance(body, dict):
-        raise InvalidRequest("The body must be a JSON object.")
+    body = await read_json(request)
     uploads = {}
     for name in DATA_FIELDS & body.keys():
         rows = body.pop(name)

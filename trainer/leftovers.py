@@ -1,4 +1,4 @@
-"""What nobody needs any more: files of deleted versions, work folders of jobs that have ended."""
+"""What nobody needs any more: files of deleted versions, expired files, parts of ended uploads, work folders."""
 
 import logging
 import shutil
@@ -28,6 +28,12 @@ class Leftovers:
         purged = self._ledger.registry.purge(older_than=self._purge_after)
         if purged:
             log.info("removed the files of %d deleted versions", purged)
+        expired = self._ledger.files.purge(older_than=self._purge_after)
+        if expired:
+            log.info("removed %d expired files", expired)
+        parts = self._ledger.uploads.purge(older_than=self._purge_after)
+        if parts:
+            log.info("removed %d parts of uploads that have ended", parts)
         for folder in self._work_dir.glob("ftjob-*"):
             if hands.get(folder.name) is None:
                 job = self._ledger.jobs.get(folder.name)

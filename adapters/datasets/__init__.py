@@ -1,6 +1,12 @@
 """What a training file means, and what is wrong with it."""
 
-from adapters.datasets.checking import DatasetReport, check_dataset, read_examples, require_valid
+from adapters.datasets.checking import (
+    DatasetReport,
+    check_dataset,
+    file_report,
+    read_examples,
+    require_valid,
+)
 from adapters.datasets.examples import Comparison, Conversation, Example, Message, Passage
 from adapters.datasets.problems import Problem, ProblemCode
 from adapters.datasets.shapes import DatasetFormat
@@ -17,6 +23,7 @@ __all__ = [
     "Problem",
     "ProblemCode",
     "check_dataset",
+    "file_report",
     "read_examples",
     "require_valid",
     "write_rows",

@@ -10,6 +10,7 @@ from adapters.datasets.problems import Fault, Problem, invalid_dataset, printabl
 from adapters.datasets.rows import Row
 from adapters.datasets.shapes import DatasetFormat, Shape, shape_of
 from adapters.datasets.streams import not_an_object, read_rows
+from adapters.files import FileReport, RowProblem
 
 #: Field names are the client's; a row with a million of them must not fill the report.
 _MOST_IGNORED = 64
@@ -82,6 +83,21 @@ def require_valid(report: DatasetReport) -> None:
     count = "1 problem" if report.total_problems == 1 else f"{report.total_problems} problems"
     first = f" {report.problems[0].message}" if report.problems else ""
     raise invalid_dataset(f"The training file has {count}.{first}", report.problems)
+
+
+def file_report(report: DatasetReport) -> FileReport:
+    """The report as it is kept with the file."""
+    return FileReport(
+        format=str(report.format) if report.format else None,
+        rows=report.rows,
+        duplicates=report.duplicates,
+        ignored_fields=report.ignored_fields,
+        problems=tuple(
+            RowProblem(line=one.line, field=one.field, code=one.code, message=one.message)
+            for one in report.problems
+        ),
+        total_problems=report.total_problems,
+    )
 
 
 class _Reader:

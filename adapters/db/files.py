@@ -1,13 +1,16 @@
-"""Statements about uploaded files."""
+"""Statements about uploaded files. One that has expired is as if deleted, unless a living job needs it."""
 
-from sqlalchemy import Connection, delete, insert, or_, select
+from typing import Any
 
-from adapters.db.rows import to_file
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, or_, select
+
+from adapters.db.rows import dump_report, to_file
 from adapters.db.schema import files, jobs
 from adapters.errors import FileInUse, FileNotFound
-from adapters.records import File, JobStatus
+from adapters.files import File
+from adapters.records import JobStatus
 
-_LIVE = [JobStatus.QUEUED.value, JobStatus.RUNNING.value]
+_LIVE = [status.value for status in JobStatus if not status.terminal]
 
 
 def add_file(tx: Connection, file: File) -> None:
@@ -20,43 +23,118 @@ def add_file(tx: Connection, file: File) -> None:
             bytes=file.bytes,
             digest=file.digest,
             created_at=file.created_at,
+            expires_at=file.expires_at,
+            report=dump_report(file.report),
         )
     )
 
 
-def get_file(tx: Connection, file_id: str) -> File:
+def get_file(tx: Connection, file_id: str, now: float, *, param: str = "file_id") -> File:
     """Look a file up.
 
     Raises:
-        FileNotFound: there is none of that id.
+        FileNotFound: there is none of that id; the error names `param`.
     """
-    row = tx.execute(select(files).where(files.c.id == file_id)).first()
-    if row is None:
-        raise FileNotFound(f"No file has the id '{file_id}'.", param="training_file")
-    return to_file(row)
+    file = find_file(tx, file_id, now)
+    if file is None:
+        raise FileNotFound(f"No file has the id '{file_id}'.", param=param)
+    return file
 
 
-def list_files(tx: Connection, *, limit: int) -> list[File]:
-    """Newest first."""
-    rows = tx.execute(select(files).order_by(files.c.created_at.desc(), files.c.id).limit(limit))
-    return [to_file(row) for row in rows]
+def find_file(tx: Connection, file_id: str, now: float) -> File | None:
+    """The file of that id, if there is one."""
+    row = tx.execute(select(files).where(files.c.id == file_id, _kept(now))).first()
+    return to_file(row) if row is not None else None
 
 
-def delete_file(tx: Connection, file_id: str) -> File:
+def find_twin(tx: Connection, file: File, *, since: float) -> File | None:
+    """The newest file of the same bytes, name and purpose that has come since then."""
+    row = tx.execute(
+        select(files)
+        .where(
+            files.c.created_at >= since,
+            files.c.digest == file.digest,
+            files.c.filename == file.filename,
+            files.c.purpose == file.purpose,
+            _kept(file.created_at),
+        )
+        .order_by(files.c.created_at.desc(), files.c.id.desc())
+        .limit(1)
+    ).first()
+    return to_file(row) if row is not None else None
+
+
+def list_files(
+    tx: Connection,
+    now: float,
+    *,
+    after: str | None,
+    limit: int,
+    ascending: bool,
+    purpose: str | None,
+) -> list[File]:
+    """A page, in the order in which they came or the other way round; `after` ends the page before.
+
+    Raises:
+        FileNotFound: `after` is no file.
+    """
+    keys = (files.c.created_at, files.c.id)
+    query = select(files).where(_kept(now)).limit(limit)
+    query = query.order_by(*(key if ascending else key.desc() for key in keys))
+    if purpose is not None:
+        query = query.where(files.c.purpose == purpose)
+    if after is not None:
+        query = query.where(_beyond(get_file(tx, after, now, param="after"), ascending=ascending))
+    return [to_file(row) for row in tx.execute(query)]
+
+
+def delete_file(tx: Connection, file_id: str, now: float) -> File:
     """Forget a file and return what it was.
 
     Raises:
         FileNotFound: there is none of that id.
         FileInUse: a job that has not ended still needs it.
     """
-    file = get_file(tx, file_id)
-    user = tx.execute(
-        select(jobs.c.id)
-        .where(or_(jobs.c.training_file == file_id, jobs.c.validation_file == file_id))
-        .where(jobs.c.status.in_(_LIVE))
-        .limit(1)
-    ).scalar()
+    file = get_file(tx, file_id, now)
+    user = tx.execute(select(jobs.c.id).where(_uses(file_id)).limit(1)).scalar()
     if user is not None:
         raise FileInUse(f"The job {user} still needs the file. Cancel it first.", param="file_id")
     tx.execute(delete(files).where(files.c.id == file_id))
     return file
+
+
+def expired_files(tx: Connection, *, before: float) -> list[str]:
+    """The ids of files that expired before then and that no living job needs."""
+    return list(tx.execute(select(files.c.id).where(_gone(before))).scalars())
+
+
+def forget_expired(tx: Connection, file_id: str, *, before: float) -> bool:
+    """Forget the file, unless a job has come to need it; says whether."""
+    gone = delete(files).where(files.c.id == file_id, _gone(before)).returning(files.c.id)
+    return tx.execute(gone).first() is not None
+
+
+def _beyond(last: File, *, ascending: bool) -> ColumnElement[bool]:
+    created_at, file_id = files.c.created_at, files.c.id
+    if ascending:
+        further, next_id = created_at > last.created_at, file_id > last.id
+    else:
+        further, next_id = created_at < last.created_at, file_id < last.id
+    return or_(further, and_(created_at == last.created_at, next_id))
+
+
+def _kept(now: float) -> ColumnElement[bool]:
+    return or_(files.c.expires_at.is_(None), files.c.expires_at > now, _needed())
+
+
+def _gone(before: float) -> ColumnElement[bool]:
+    return and_(files.c.expires_at <= before, ~_needed())
+
+
+def _needed() -> ColumnElement[bool]:
+    return exists().where(_uses(files.c.id)).correlate(files)
+
+
+def _uses(file_id: Any) -> ColumnElement[bool]:
+    of_job = or_(jobs.c.training_file == file_id, jobs.c.validation_file == file_id)
+    return and_(of_job, jobs.c.status.in_(_LIVE))

@@ -24,7 +24,7 @@ def find_reply(tx: Connection, key: IdempotencyKey, now: float) -> Reply | None:
         raise IdempotencyKeyReused(
             "This Idempotency-Key was used for a different request. Use a fresh key for each request."
         )
-    return Reply(status=row.status, body=row.body, location=row.location)
+    return Reply(status=row.status, body=row.body, location=row.location, replayed=True)
 
 
 def store_reply(tx: Connection, key: IdempotencyKey, reply: Reply, now: float) -> None:

@@ -5,12 +5,12 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Row
 
+from adapters.files import File, FileReport, Part, Upload, UploadStatus
 from adapters.manifest import Manifest
 from adapters.records import (
     DatasetSummary,
     Event,
     EventKind,
-    File,
     Job,
     JobError,
     JobStatus,
@@ -24,6 +24,7 @@ _spec = TypeAdapter(TrainingSpec)
 _progress = TypeAdapter(Progress)
 _dataset = TypeAdapter(DatasetSummary)
 _manifest = TypeAdapter(Manifest)
+_report = TypeAdapter(FileReport)
 
 
 def dump_spec(spec: TrainingSpec) -> Any:
@@ -51,9 +52,38 @@ def dump_error(error: JobError) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "param": error.param}
 
 
+def dump_report(report: FileReport | None) -> Any:
+    """The report as a JSON document."""
+    return _report.dump_python(report, mode="json") if report is not None else None
+
+
 def to_file(row: Row[Any]) -> File:
     """A `files` row."""
-    return File(**row._mapping)
+    values = dict(row._mapping)
+    report = values["report"]
+    return File(**values | {"report": _report.validate_python(report) if report else None})
+
+
+def to_upload(row: Row[Any], now: float, *, file: File | None) -> Upload:
+    """An `uploads` row, and the file that it became. Whether a pending one has expired is a matter of the time."""
+    values = dict(row._mapping)
+    values.pop("file_id")
+    status, part_ids = UploadStatus(values["status"]), values["part_ids"]
+    if status is UploadStatus.PENDING and values["expires_at"] <= now:
+        status = UploadStatus.EXPIRED
+    return Upload(
+        **values
+        | {
+            "status": status,
+            "part_ids": tuple(part_ids) if part_ids is not None else None,
+            "file": file,
+        }
+    )
+
+
+def to_part(row: Row[Any]) -> Part:
+    """An `upload_parts` row."""
+    return Part(**row._mapping)
 
 
 def to_job(row: Row[Any]) -> Job:

@@ -36,6 +36,40 @@ files = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("digest", String(64), nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    # What was found in a training file.
+    Column("report", JSON(none_as_null=True)),
+    Index(None, "created_at", "id"),
+    Index(None, "expires_at"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("mime_type", Text, nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("expires_after", Double),
+    Column("status", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    # The parts that it was completed with, and what they became.
+    Column("part_ids", JSON(none_as_null=True)),
+    Column("file_id", String(64)),
+    Index(None, "expires_at"),
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("upload_id", String(64), ForeignKey("uploads.id"), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index(None, "upload_id"),
 )
 
 jobs = Table(

@@ -13,9 +13,11 @@ from adapters.db.migrate import migrate
 from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
 from adapters.ledger.registry import Registry
+from adapters.ledger.uploads import UploadDesk
+from adapters.parts import LocalParts
 from adapters.settings import LedgerSettings
 
-__all__ = ["FileShelf", "JobQueue", "Ledger", "Registry", "open_ledger"]
+__all__ = ["FileShelf", "JobQueue", "Ledger", "Registry", "UploadDesk", "open_ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Ledger:
     """Everything that outlives a process."""
 
     files: FileShelf
+    uploads: UploadDesk
     jobs: JobQueue
     registry: Registry
     _database: Database
@@ -39,6 +42,7 @@ def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger
     artifacts = LocalArtifacts(settings.artifacts_dir)
     return Ledger(
         files=FileShelf(database, artifacts, clock),
+        uploads=UploadDesk(database, artifacts, LocalParts(settings.parts_dir), clock),
         jobs=JobQueue(database, clock),
         registry=Registry(database, artifacts, clock),
         _database=database,

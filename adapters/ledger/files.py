@@ -1,14 +1,18 @@
 """Uploaded files: bytes in the artifact store, what is known of them in the database."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adapters.artifacts import Artifacts, digest_file
 from adapters.clock import Clock
-from adapters.db import files as file_rows
-from adapters.db.connect import Database
+from adapters.db import files as file_rows, replies
+from adapters.db.connect import Conflict, Database
+from adapters.files import File, FileReport, NewFile
 from adapters.names import new_id
-from adapters.records import File
+from adapters.records import IdempotencyKey, Reply
+
+#: A repeated request without a key finds what the first one made for this long.
+RETRY_SECONDS = 600.0
 
 
 class FileShelf:
@@ -17,38 +21,126 @@ class FileShelf:
     def __init__(self, database: Database, artifacts: Artifacts, clock: Clock) -> None:
         self._db, self._artifacts, self._clock = database, artifacts, clock
 
-    def add(self, path: Path, *, filename: str, purpose: str) -> File:
-        """Keep a file's bytes, then record it."""
-        file = File(
-            id=new_id("file-"),
+    def add(
+        self, path: Path, *, filename: str, purpose: str, report: FileReport | None = None
+    ) -> File:
+        """Keep a copy of a file's bytes, then record it."""
+        new = NewFile(
             filename=filename,
             purpose=purpose,
             bytes=path.stat().st_size,
             digest=digest_file(path),
-            created_at=self._clock(),
+            report=report,
         )
+        file = kept(new, self._clock())
         self._artifacts.put_file(path, file.id)
         with self._db.write() as tx:
             file_rows.add_file(tx, file)
         return file
 
+    def find_reply(self, key: IdempotencyKey) -> Reply | None:
+        """What a repeated request gets back. Raises IdempotencyKeyReused."""
+        with self._db.read() as tx:
+            return replies.find_reply(tx, key, self._clock())
+
+    def submit(
+        self,
+        path: Path,
+        new: NewFile,
+        *,
+        key: IdempotencyKey | None = None,
+        retried: bool = False,
+        render: Callable[[File], Reply],
+    ) -> Reply:
+        """Keep a file, whose bytes are moved, and store what is answered. Two requests with one key make one file.
+
+        `retried` says that the client repeats itself and has sent no key: the same bytes of that name and purpose,
+        brought within the last ten minutes, are what its first try has made.
+
+        Raises:
+            IdempotencyKeyReused: the key came with another request before.
+        """
+        file = kept(new, self._clock())
+        self._artifacts.take_file(path, file.id)
+        try:
+            with self._db.write() as tx:
+                since = file.created_at - RETRY_SECONDS
+                twin = file_rows.find_twin(tx, file, since=since) if retried else None
+                if twin is None:
+                    file_rows.add_file(tx, file)
+                reply = render(twin or file)
+                if key is not None:
+                    replies.store_reply(tx, key, reply, file.created_at)
+        except Conflict:
+            # The other request with this key has committed first: answer as it was answered.
+            self._artifacts.delete_file(file.id)
+            stored = self.find_reply(key) if key is not None else None
+            if stored is None:
+                raise
+            return stored
+        if twin is not None:
+            self._artifacts.delete_file(file.id)
+        return reply
+
     def get(self, file_id: str) -> File:
         """Raises FileNotFound."""
         with self._db.read() as tx:
-            return file_rows.get_file(tx, file_id)
+            return file_rows.get_file(tx, file_id, self._clock())
 
     def path(self, file_id: str) -> Path:
-        """A local path to the file's bytes. Raises FileNotFound."""
-        return self._artifacts.file(self.get(file_id).id)
-
-    def list(self, *, limit: int = 10_000) -> Sequence[File]:
-        """Newest first."""
+        """A local path to the bytes of a job's file. Raises FileNotFound."""
         with self._db.read() as tx:
-            return file_rows.list_files(tx, limit=limit)
+            file = file_rows.get_file(tx, file_id, self._clock(), param="training_file")
+        return self._artifacts.file(file.id)
+
+    def list(
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 10_000,
+        ascending: bool = False,
+        purpose: str | None = None,
+    ) -> Sequence[File]:
+        """Newest first, unless told otherwise. Raises FileNotFound for an unknown `after`."""
+        with self._db.read() as tx:
+            return file_rows.list_files(
+                tx, self._clock(), after=after, limit=limit, ascending=ascending, purpose=purpose
+            )
 
     def delete(self, file_id: str) -> File:
         """Forget the file and its bytes. Raises FileNotFound, FileInUse."""
         with self._db.write() as tx:
-            file = file_rows.delete_file(tx, file_id)
+            file = file_rows.delete_file(tx, file_id, self._clock())
         self._artifacts.delete_file(file.id)
         return file
+
+    def purge(self, *, older_than: float) -> int:
+        """Forget files that expired that many seconds ago, with their bytes; returns how many.
+
+        Not at once: a request that has just looked at a file may be about to make it a job's.
+        """
+        before = self._clock() - older_than
+        with self._db.read() as tx:
+            expired = file_rows.expired_files(tx, before=before)
+        purged = 0
+        for file_id in expired:
+            with self._db.write() as tx:
+                gone = file_rows.forget_expired(tx, file_id, before=before)
+            if gone:
+                self._artifacts.delete_file(file_id)
+                purged += 1
+        return purged
+
+
+def kept(new: NewFile, now: float) -> File:
+    """The file that a new one becomes."""
+    return File(
+        id=new_id("file-"),
+        filename=new.filename,
+        purpose=new.purpose,
+        bytes=new.bytes,
+        digest=new.digest,
+        created_at=now,
+        expires_at=None if new.expires_after is None else now + new.expires_after,
+        report=new.report,
+    )

@@ -1,62 +1,71 @@
 """`/v1/files`: upload a dataset once, train on it by id."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from adapters.records import File
+from service.schemas.adapters import WireDeleted
+from service.schemas.files import WireFile, WireFileList, wire_file
 from service.state import State
-from service.uploads import read_file_upload
+from service.uploads import answer, read_file_upload, repetition_of
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
-@router.post("")
-async def upload(request: Request, state: State) -> dict[str, Any]:
+@router.post("", response_model=WireFile)
+async def upload(request: Request, state: State) -> Response:
     """Keep a file: a form with the file in `file`, and its `purpose`."""
-    async with read_file_upload(request, state.incoming) as (saved, purpose):
-        kept = await asyncio.to_thread(
-            state.ledger.files.add, saved.path, filename=saved.filename, purpose=purpose
+    async with read_file_upload(request, state.incoming) as (saved, options):
+        reply = await asyncio.to_thread(
+            state.filing.keep, saved.path, saved.filename, options, repetition_of(request)
         )
-    return _wire(kept)
+    return answer(reply)
 
 
 @router.get("")
-async def list_files(state: State) -> dict[str, Any]:
-    """All files, newest first."""
-    files = await asyncio.to_thread(state.ledger.files.list)
-    return {"object": "list", "data": [_wire(file) for file in files], "has_more": False}
+async def list_files(
+    state: State,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Literal["asc", "desc"] = "desc",
+    purpose: str | None = None,
+) -> WireFileList:
+    """Files, newest first unless told otherwise."""
+    files = await asyncio.to_thread(
+        state.ledger.files.list,
+        after=after,
+        limit=limit + 1,
+        ascending=order == "asc",
+        purpose=purpose,
+    )
+    page = [wire_file(file) for file in files[:limit]]
+    return WireFileList(
+        object="list",
+        data=page,
+        has_more=len(files) > limit,
+        first_id=page[0].id if page else None,
+        last_id=page[-1].id if page else None,
+    )
 
 
 @router.get("/{file_id}")
-async def get_file(file_id: str, state: State) -> dict[str, Any]:
+async def get_file(file_id: str, state: State) -> WireFile:
     """What is known of a file."""
-    return _wire(await asyncio.to_thread(state.ledger.files.get, file_id))
+    return wire_file(await asyncio.to_thread(state.ledger.files.get, file_id))
 
 
 @router.get("/{file_id}/content")
 async def content(file_id: str, state: State) -> FileResponse:
     """The bytes as they came."""
+    file = await asyncio.to_thread(state.ledger.files.get, file_id)
     path = await asyncio.to_thread(state.ledger.files.path, file_id)
-    return FileResponse(path, media_type="application/octet-stream")
+    return FileResponse(path, media_type="application/octet-stream", filename=file.filename)
 
 
 @router.delete("/{file_id}")
-async def delete(file_id: str, state: State) -> dict[str, Any]:
+async def delete(file_id: str, state: State) -> WireDeleted:
     """Forget a file."""
     await asyncio.to_thread(state.ledger.files.delete, file_id)
-    return {"id": file_id, "object": "file", "deleted": True}
-
-
-def _wire(file: File) -> dict[str, Any]:
-    return {
-        "id": file.id,
-        "object": "file",
-        "bytes": file.bytes,
-        "created_at": int(file.created_at),
-        "filename": file.filename,
-        "purpose": file.purpose,
-        "status": "processed",
-    }
+    return WireDeleted(id=file_id, object="file", deleted=True)

@@ -1,9 +1,39 @@
 """What options of several kinds share."""
 
 import json
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from adapters.errors import InvalidValue, UnknownField
 
 Auto = Literal["auto"]
+
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
+def checked(model: type[Fields], fields: Mapping[str, Any], *, where: str) -> Fields:
+    """The fields of a request to `where`, as `model` has them.
+
+    Raises:
+        UnknownField: a name that does not exist; the message suggests the nearest.
+        InvalidValue: a field that is missing, or a value that it may not have.
+    """
+    known = list(model.model_fields)
+    for name in fields:
+        if name not in known:
+            raise UnknownField.named(name, known, where=where)
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        raise InvalidValue(f"{where} needs '{field}'.", param=field)
+    if first["type"] == "extra_forbidden":
+        raise UnknownField(f"Unknown field '{field}' in {where}.", param=field)
+    raise InvalidValue(f"{field}: {first['msg']} (got {first['input']!r:.80}).", param=field)
 
 
 def from_json(value: Any) -> Any:
