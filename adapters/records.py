@@ -335,7 +335,8 @@ class Adapter:
 
     def made(self, name: FineTunedName) -> Version | None:
         """The living version that OpenAI's clients call that; None where there is none."""
-        return next((one for one in self.versions if one.fine_tuned_name == str(name)), None)
+        of_job = (one for one in self.versions if (one.job_id or "").endswith(name.job))
+        return next((one for one in of_job if one.fine_tuned_name == str(name)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

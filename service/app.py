@@ -24,7 +24,7 @@ from service.generate import Generator
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.residency import Residency
-from service.routes import adapters, completions, files, finetune, health, models
+from service.routes import adapters, completions, files, finetune, health, jobs, models, results
 from service.settings import EngineSettings, ServiceSettings
 from service.state import ServiceState
 
@@ -63,7 +63,8 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for module in (completions, models, finetune, adapters, files, health):
+    # Result files before other files: their ids begin with a prefix of their own.
+    for module in (completions, models, finetune, jobs, adapters, results, files, health):
         app.include_router(module.router)
     install_error_handlers(app)
 
@@ -134,6 +135,7 @@ def _compose(
             configuration.engine,
             base_models=base_models,
             card_of=lambda model_id: read_base_card(configuration.ledger.base_model_dir(model_id)),
+            most_waiting=settings.max_queued_jobs,
         ),
         metrics=metrics,
         incoming=incoming,

@@ -66,6 +66,17 @@ async def read_file_upload(request: Request, incoming: Path) -> AsyncIterator[tu
         yield saved, purpose
 
 
+async def read_object(request: Request) -> dict[str, Any]:
+    """The JSON object that is the body. Raises InvalidRequest."""
+    try:
+        body = json.loads(await request.body())
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    return body
+
+
 async def save_upload(upload: UploadFile, target: Path) -> Upload:
     """Copy an uploaded file to disk, off the event loop."""
     with target.open("wb") as file:
@@ -110,12 +121,7 @@ async def _read_form(request: Request, folder: Path) -> tuple[dict[str, Any], di
 
 
 async def _read_json(request: Request, folder: Path) -> tuple[dict[str, Any], dict[str, Upload]]:
-    try:
-        body = json.loads(await request.body())
-    except ValueError as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
-    if not isinstance(body, dict):
-        raise InvalidRequest("The body must be a JSON object.")
+    body = await read_object(request)
     uploads = {}
     for name in DATA_FIELDS & body.keys():
         rows = body.pop(name)
