@@ -5,6 +5,8 @@ GraftError                      500  internal_error
 │   ├── UnknownField            400  unknown_field
 │   ├── InvalidValue            400  invalid_value
 │   ├── InvalidDataset          400  invalid_training_file   (details: one entry per bad row)
+│   │   └── InvalidHeldOut      400  invalid_validation_file
+│   ├── UnsupportedMethod       400  unsupported_method
 │   ├── NotServable             400  not_servable
 │   ├── JobNotCancellable       400  job_not_cancellable
 │   ├── FileInUse               400  file_in_use
@@ -19,6 +21,7 @@ GraftError                      500  internal_error
 ├── UnsupportedMediaType        415  unsupported_media_type
 ├── IdempotencyKeyReused        422  idempotency_key_reused
 ├── Overloaded                  429  rate_limit_exceeded     (retry_after)
+│   └── QueueFull               429  queue_full              (retry_after)
 ├── Unavailable                 503  engine_unavailable      (retry_after)
 ├── LeaseLost                   500  lease_lost              a worker's write came too late; never on the wire
 ├── ArtifactCorrupt             500  artifact_corrupt
@@ -102,6 +105,18 @@ class InvalidDataset(InvalidRequest):
     """Rows that cannot be trained on; `details` lists line, field, code and message of each."""
 
     code = "invalid_training_file"
+
+
+class InvalidHeldOut(InvalidDataset):
+    """The same of the rows that are held out."""
+
+    code = "invalid_validation_file"
+
+
+class UnsupportedMethod(InvalidRequest):
+    """A method of OpenAI's that is not trained here."""
+
+    code = "unsupported_method"
 
 
 class NotServable(InvalidRequest):
@@ -196,6 +211,12 @@ class Overloaded(GraftError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+
+
+class QueueFull(Overloaded):
+    """As many jobs wait as may wait."""
+
+    code = "queue_full"
 
 
 class Unavailable(GraftError):

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 from adapters.manifest import Manifest
+from adapters.names import FineTunedName
 
 #: A job that was lost this often in a row, without getting further, is a suspect: it is retried alone.
 SUSPECT_LOSSES = 2
@@ -180,6 +181,11 @@ class NewJob:
     spec: TrainingSpec
     dataset: DatasetSummary
     metadata: dict[str, str] | None = None
+    #: OpenAI's `integrations`, given back as they came.
+    integrations: tuple[JsonObject, ...] = ()
+    #: Why there is nothing to train: the job has failed from the start. `problems` are the first bad rows.
+    error: JobError | None = None
+    problems: tuple[JsonObject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,11 +218,17 @@ class Job:
     #: `name@N`, set together with SUCCEEDED.
     fine_tuned_model: str | None
     trained_tokens: int | None
+    integrations: tuple[JsonObject, ...] = ()
 
     @property
     def suspect(self) -> bool:
         """Whether it may be this job that brings its process down."""
         return self.losses >= SUSPECT_LOSSES
+
+    @property
+    def makes(self) -> FineTunedName:
+        """What OpenAI's clients call the version that the job makes."""
+        return FineTunedName.of_job(self.id, base_model=self.base_model, adapter=self.adapter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +285,14 @@ class Version:
         """The name that the engine loads it under and that responses carry."""
         return f"{self.adapter}@{self.number}"
 
+    @property
+    def fine_tuned_name(self) -> str | None:
+        """What OpenAI's clients call it; None where no job has made it."""
+        if self.job_id is None:
+            return None
+        name = FineTunedName.of_job(self.job_id, base_model=self.base_model, adapter=self.adapter)
+        return str(name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
@@ -301,6 +321,11 @@ class Adapter:
         numbered = (version for version in self.versions if str(version.number) == selector)
         return next(numbered, None) or self.version(self.aliases.get(selector))
 
+    def made(self, name: FineTunedName) -> Version | None:
+        """The living version that OpenAI's clients call that; None where there is none."""
+        of_job = (one for one in self.versions if (one.job_id or "").endswith(name.job))
+        return next((one for one in of_job if one.fine_tuned_name == str(name)), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -319,3 +344,25 @@ class IdempotencyKey:
 
     key: str
     request_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """One sending of a request by a client that repeats by itself and names no key, as OpenAI's SDK does."""
+
+    #: Of what was meant; the same each time that it is sent.
+    digest: str
+    #: How often it has been sent before.
+    retries: int
+    arrived_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLoad:
+    """How much there is to do on a base model."""
+
+    base_model: str
+    queued: int
+    running: int
+    #: Until the first of the running jobs ends; None where no speed is known yet.
+    soonest_end: float | None

@@ -38,7 +38,7 @@ class Client:
         assert answer.status_code == 202, answer.text
         events, job = self._follow(answer.json()["links"]["events"])
         assert job["status"] == "succeeded", job["error"]
-        model = job["fine_tuned_model"]
+        model = job["adapter"]["version"]
         self._first_token(model, submitted)
         took = time.perf_counter() - began
         steps = [event for event in events if event.get("train_loss") is not None]

@@ -57,7 +57,7 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
         progress = job.progress or Progress()
         table.add_row(
             job.id,
-            job.fine_tuned_model or job.adapter_name or "-",
+            job.made or job.adapter_name or "-",
             status(job),
             f"{progress.percent:.0f}",
             number(progress.train_loss),
@@ -74,7 +74,7 @@ def job_table(job: Job) -> Table:
     rows: list[tuple[str, str | Text]] = [
         ("job", job.id),
         ("status", status(job)),
-        ("adapter", job.fine_tuned_model or job.adapter_name or "-"),
+        ("adapter", job.made or job.adapter_name or "-"),
         ("base model", job.model or "-"),
         (
             "progress",

@@ -51,9 +51,10 @@ class Method(Wire):
 
 
 class AdapterName(Wire):
-    """The adapter that a job trains."""
+    """The adapter that a job trains, and the version that it has made."""
 
     name: str | None = None
+    version: str | None = None
 
 
 class Job(Wire):
@@ -84,6 +85,12 @@ class Job(Wire):
     def adapter_name(self) -> str | None:
         """The name to chat with, once it has succeeded."""
         return self.adapter.name if self.adapter else None
+
+    @property
+    def made(self) -> str | None:
+        """What it has made, by the shortest name that always means it: `support-bot@3`."""
+        version = self.adapter.version if self.adapter else None
+        return version or self.fine_tuned_model
 
 
 class JobEvent(Wire):

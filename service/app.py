@@ -28,7 +28,17 @@ from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.openapi import publish
 from service.residency import Residency
-from service.routes import adapters, completions, files, finetune, health, models, uploads
+from service.routes import (
+    adapters,
+    completions,
+    files,
+    finetune,
+    health,
+    jobs,
+    models,
+    results,
+    uploads,
+)
 from service.settings import EngineSettings, ServiceSettings
 from service.state import ServiceState
 
@@ -70,7 +80,9 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for module in (completions, models, finetune, adapters, files, uploads, health):
+    # Result files before other files: their ids begin with a prefix of their own.
+    routes = (completions, models, finetune, jobs, adapters, results, files, uploads, health)
+    for module in routes:
         app.include_router(module.router)
     install_error_handlers(app)
     publish(app)
@@ -144,6 +156,7 @@ def _compose(
             configuration.engine,
             base_models=base_models,
             card_of=lambda model_id: read_base_card(configuration.ledger.base_model_dir(model_id)),
+            most_waiting=settings.max_queued_jobs,
         ),
         filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),
         metrics=metrics,

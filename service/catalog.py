@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from adapters.errors import ModelNotFound, Unavailable
 from adapters.ledger import Registry
-from adapters.names import parse_model_name
+from adapters.names import parse_fine_tuned_name, parse_model_name
 from adapters.records import Adapter, Version
 
 log = logging.getLogger(__name__)
@@ -94,12 +94,20 @@ class Catalog:
     def _lookup(self, model: str) -> Target | None:
         if model in self._base_models:
             return Target(model)
+        version = self._version(model)
+        if version is None or version.base_model not in self._base_models:
+            return None
+        return Target(version.base_model, version)
+
+    def _version(self, model: str) -> Version | None:
+        """By OpenAI's name for what a job has made, or by one of ours."""
+        made = parse_fine_tuned_name(model)
+        if made is not None:
+            adapter = self._adapters.get(made.adapter)
+            return adapter.made(made) if adapter else None
         name = parse_model_name(model)
         adapter = self._adapters.get(name.adapter)
-        if adapter is None or adapter.base_model not in self._base_models:
-            return None
-        version = adapter.select(name.selector)
-        return Target(version.base_model, version) if version else None
+        return adapter.select(name.selector) if adapter else None
 
     def _explain(self, model: str) -> str:
         adapter = self._adapters.get(parse_model_name(model).adapter)

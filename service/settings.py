@@ -27,6 +27,8 @@ class ServiceSettings(Section):
     #: Requests that one engine works on at a time, and how many more may wait for a place.
     max_running: int = Field(256, ge=1)
     max_waiting: int = Field(1024, ge=0)
+    #: Most jobs that may wait to be trained; beyond that, 429.
+    max_queued_jobs: int = Field(1000, ge=1)
     #: Most choices of one request; vLLM itself would take 16384.
     max_choices: int = Field(16, ge=1)
     #: How often the ledger is asked for new versions.

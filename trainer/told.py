@@ -57,6 +57,8 @@ def evaluated(report: Evaluated, total_steps: int) -> NewEvent:
             "step": report.step,
             "total_steps": total_steps,
             "valid_loss": report.valid_loss,
+            # All that is held out is looked at each time: OpenAI's word for that.
+            "full_valid_loss": report.valid_loss,
             "base_valid_loss": report.base_valid_loss,
             "best": report.best,
         },

@@ -76,13 +76,16 @@ def check_dataset(path: Path, *, max_problems: int = 20) -> DatasetReport:
     )
 
 
-def require_valid(report: DatasetReport) -> None:
-    """Raise InvalidDataset unless the report is without problems."""
+def require_valid(report: DatasetReport, *, held_out: bool = False) -> None:
+    """Raise InvalidDataset unless the report is without problems; InvalidHeldOut for rows that are held out."""
     if report.valid:
         return
     count = "1 problem" if report.total_problems == 1 else f"{report.total_problems} problems"
     first = f" {report.problems[0].message}" if report.problems else ""
-    raise invalid_dataset(f"The training file has {count}.{first}", report.problems)
+    file = "validation" if held_out else "training"
+    raise invalid_dataset(
+        f"The {file} file has {count}.{first}", report.problems, held_out=held_out
+    )
 
 
 def file_report(report: DatasetReport) -> FileReport:

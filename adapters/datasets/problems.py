@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
-from adapters.errors import Details, InvalidDataset
+from adapters.errors import Details, InvalidDataset, InvalidHeldOut
 
 ProblemCode: TypeAlias = Literal[
     "different_prompts",
@@ -59,12 +59,16 @@ class Problem:
     message: str
 
 
-def invalid_dataset(message: str, problems: Iterable[Problem]) -> InvalidDataset:
-    """The error that a client sees."""
+def invalid_dataset(
+    message: str, problems: Iterable[Problem], *, held_out: bool = False
+) -> InvalidDataset:
+    """The error that a client sees; `held_out` says of which file."""
     details: Details = [
         {"line": one.line, "field": one.field, "code": one.code, "message": one.message}
         for one in problems
     ]
+    if held_out:
+        return InvalidHeldOut(message, param="validation_file", details=details)
     return InvalidDataset(message, param="training_file", details=details)
 
 

@@ -37,6 +37,15 @@ def append_events(tx: Connection, job_id: str, events: Sequence[NewEvent], now: 
     )
 
 
+def list_latest(tx: Connection, job_id: str, *, before: int | None, limit: int) -> list[Event]:
+    """Newest first, those with a seq below `before`."""
+    query = select(job_events).where(job_events.c.job_id == job_id)
+    if before is not None:
+        query = query.where(job_events.c.seq < before)
+    rows = tx.execute(query.order_by(job_events.c.seq.desc()).limit(limit))
+    return [to_event(row) for row in rows]
+
+
 def list_events(tx: Connection, job_id: str, *, after: int, limit: int) -> list[Event]:
     """Oldest first, those with a seq above `after`."""
     rows = tx.execute(

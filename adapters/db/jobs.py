@@ -5,10 +5,10 @@ that was thought dead and comes back finds its number outdated and gets LeaseLos
 "How to do distributed locking").
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Update, and_, case, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, Update, and_, case, func, insert, or_, select, update
 
 from adapters.db.events import append_events
 from adapters.db.rows import dump_dataset, dump_error, dump_progress, dump_spec, to_job
@@ -30,7 +30,12 @@ _QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value
 
 
 def add_job(tx: Connection, job: NewJob, now: float) -> Job:
-    """Queue a job."""
+    """Queue a job; one that has an error has failed already."""
+    status, phase = JobStatus.QUEUED, Phase.QUEUED
+    ended: dict[str, Any] = {}
+    if job.error is not None:
+        status, phase = JobStatus.FAILED, Phase.ENDED
+        ended = {"error": dump_error(job.error), "finished_at": now}
     row = tx.execute(
         insert(jobs)
         .values(
@@ -42,10 +47,12 @@ def add_job(tx: Connection, job: NewJob, now: float) -> Job:
             spec=dump_spec(job.spec),
             dataset=dump_dataset(job.dataset),
             metadata=job.metadata,
-            status=_QUEUED,
-            phase=Phase.QUEUED.value,
+            integrations=list(job.integrations) or None,
+            status=status.value,
+            phase=phase.value,
             progress=dump_progress(Progress()),
             created_at=now,
+            **ended,
         )
         .returning(jobs)
     ).one()
@@ -64,9 +71,19 @@ def get_job(tx: Connection, job_id: str) -> Job:
     return to_job(row)
 
 
-def list_jobs(tx: Connection, *, after: str | None, limit: int) -> list[Job]:
-    """Newest first; `after` is the id of the last job of the page before."""
-    query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+def list_jobs(
+    tx: Connection,
+    *,
+    after: str | None,
+    limit: int,
+    metadata: Mapping[str, str] | None = None,
+    bare: bool = False,
+) -> list[Job]:
+    """Newest first; `after` is the id of the last job of the page before.
+
+    `metadata` keeps those that say so in theirs, `bare` those that have none.
+    """
+    query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
     if after is not None:
         last = get_job(tx, after)
         query = query.where(
@@ -75,7 +92,29 @@ def list_jobs(tx: Connection, *, after: str | None, limit: int) -> list[Job]:
                 and_(jobs.c.created_at == last.created_at, jobs.c.id < last.id),
             )
         )
-    return [to_job(row) for row in tx.execute(query)]
+    if bare:
+        query = query.where(jobs.c.metadata.is_(None))
+    if metadata:
+        query = query.where(jobs.c.id.in_(_matching(tx, query, metadata, limit)))
+    return [to_job(row) for row in tx.execute(query.limit(limit))]
+
+
+def _matching(
+    tx: Connection, query: Select[Any], metadata: Mapping[str, str], limit: int
+) -> list[str]:
+    """The ids of the first jobs whose metadata says so.
+
+    Compared here, at some microseconds a job: older releases of SQLite find no key that is not plain ASCII.
+    """
+    found: list[str] = []
+    for row in tx.execute(
+        query.where(jobs.c.metadata.is_not(None)).with_only_columns(jobs.c.id, jobs.c.metadata)
+    ):
+        if metadata.items() <= row.metadata.items():
+            found.append(row.id)
+            if len(found) == limit:
+                break
+    return found
 
 
 def queue_position(tx: Connection, job: Job) -> int:
@@ -90,6 +129,11 @@ def queue_position(tx: Connection, job: Job) -> int:
         )
     ).scalar_one()
     return ahead + 1
+
+
+def place_of(tx: Connection, job: Job) -> int | None:
+    """The place in the queue, from 1; None for a job that does not wait."""
+    return queue_position(tx, job) if job.status is JobStatus.QUEUED else None
 
 
 def count_jobs(tx: Connection) -> dict[str, int]:

@@ -13,9 +13,12 @@ from adapters.db.events import append_events
 from adapters.db.jobs import write_as
 from adapters.db.rows import to_job
 from adapters.db.schema import jobs
-from adapters.records import SUSPECT_LOSSES, EventKind, Job, JobStatus, NewEvent, Phase
+from adapters.errors import QueueFull
+from adapters.records import SUSPECT_LOSSES, EventKind, Job, JobStatus, NewEvent, Phase, QueueLoad
 
 _QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value
+#: Seconds after which to ask again for a place among the waiting: at most, and where nobody can tell.
+_LONGEST_WAIT_S, _UNKNOWN_WAIT_S = 600.0, 60.0
 _STEP = jobs.c.progress["step"].as_integer()
 _FURTHEST = case((jobs.c.lost_at < _STEP, _STEP), else_=jobs.c.lost_at)
 _WORKER_GONE = jobs.c.losses + case((jobs.c.lost_at >= _STEP, 1), else_=0)
@@ -99,6 +102,48 @@ def take_back_jobs(tx: Connection, worker: str, *, reason: str, now: float) -> i
     for job in left:
         _requeue(tx, job, losses, not_before=now, reason=reason, now=now)
     return len(left)
+
+
+def measure_loads(tx: Connection) -> list[QueueLoad]:
+    """What there is to do, for each base model that has something to do."""
+    running = jobs.c.status == _RUNNING
+    query = (
+        select(
+            jobs.c.base_model,
+            func.sum(case((running, 0), else_=1)).label("queued"),
+            func.sum(case((running, 1), else_=0)).label("running"),
+            func.min(case((running, jobs.c.progress["eta_seconds"].as_float()))).label("end"),
+        )
+        .where(jobs.c.status.in_([_QUEUED, _RUNNING]))
+        .group_by(jobs.c.base_model)
+    )
+    return [
+        QueueLoad(
+            base_model=row.base_model, queued=row.queued, running=row.running, soonest_end=row.end
+        )
+        for row in tx.execute(query)
+    ]
+
+
+def require_room(tx: Connection, most_waiting: int) -> None:
+    """Look whether one more job may wait.
+
+    Raises:
+        QueueFull: that many wait already; with the seconds until one of them is likely to start.
+    """
+    count = select(func.count()).select_from(jobs).where(jobs.c.status == _QUEUED)
+    waiting: int = tx.execute(count).scalar_one()
+    if waiting < most_waiting:
+        return
+    # A place is free when a waiting job starts, and one starts when a running one ends.
+    ends = [load.soonest_end for load in measure_loads(tx) if load.soonest_end is not None]
+    seconds = min(_LONGEST_WAIT_S, max(1.0, min(ends))) if ends else _UNKNOWN_WAIT_S
+    when = f"in about {seconds:.0f} s" if ends else "at a time that nobody can tell yet"
+    raise QueueFull(
+        f"{waiting} jobs wait already, and at most {most_waiting} may. A place is expected {when}; "
+        f"ask again in {seconds:.0f} s.",
+        retry_after=seconds,
+    )
 
 
 def _waiting(base_model: str, now: float, *, alone: bool) -> Select[Any]:

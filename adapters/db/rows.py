@@ -100,6 +100,7 @@ def to_job(row: Row[Any]) -> Job:
             "status": JobStatus(values["status"]),
             "phase": Phase(values["phase"]),
             "error": JobError(**values["error"]) if values["error"] else None,
+            "integrations": tuple(values["integrations"] or ()),
         }
     )
 

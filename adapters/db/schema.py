@@ -103,6 +103,7 @@ jobs = Table(
     Column("trained_tokens", BigInteger),
     # The seq of the newest event; counted here so that numbering needs no table scan and no gaps arise.
     Column("last_event", Integer, nullable=False, default=0),
+    Column("integrations", JSON(none_as_null=True)),
     Index(None, "status", "created_at"),
     Index(None, "created_at", "id"),
 )
@@ -165,6 +166,17 @@ replies = Table(
     Column("status", Integer, nullable=False),
     Column("body", Text, nullable=False),
     Column("location", Text),
+    Column("created_at", Double, nullable=False),
+)
+
+# Which job a request without a key has made, for clients that send it again by themselves.
+sendings = Table(
+    "sendings",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("job_id", String(64), nullable=False),
+    # Of the sending that made the job: 0 for the first.
+    Column("retries", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
 )
 

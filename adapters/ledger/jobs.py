@@ -1,9 +1,9 @@
 """The queue of jobs, from both sides: those who ask, and the worker that does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from adapters.clock import Clock
-from adapters.db import events as event_rows, jobs as job_rows, queue, registry, replies
+from adapters.db import events as event_rows, jobs as job_rows, queue, registry, replies, sendings
 from adapters.db.connect import Conflict, Database
 from adapters.errors import InvalidValue, LeaseLost
 from adapters.records import (
@@ -13,10 +13,11 @@ from adapters.records import (
     Job,
     JobError,
     JobNote,
-    JobStatus,
     NewEvent,
     NewJob,
+    QueueLoad,
     Reply,
+    Sending,
 )
 
 
@@ -31,56 +32,97 @@ class JobQueue:
         with self._db.read() as tx:
             return replies.find_reply(tx, key, self._clock())
 
+    def find_sent(self, sending: Sending) -> Job | None:
+        """The job that an earlier sending of the same request has made."""
+        with self._db.read() as tx:
+            made = sendings.find_made(tx, sending, self._clock())
+            return None if made is None else job_rows.get_job(tx, made)
+
+    def require_room(self, most_waiting: int) -> None:
+        """Look whether one more job may wait. Raises QueueFull."""
+        with self._db.read() as tx:
+            queue.require_room(tx, most_waiting)
+
     def submit(
-        self, new: NewJob, *, key: IdempotencyKey | None = None, render: Callable[[Job, int], Reply]
+        self,
+        new: NewJob,
+        *,
+        key: IdempotencyKey | None = None,
+        sending: Sending | None = None,
+        most_waiting: int | None = None,
+        render: Callable[[Job, int | None], Reply],
     ) -> Reply:
         """Queue a job and store what is answered, in one transaction. Two requests with one key make one job.
 
-        `render` is given the job and its place in the queue.
+        So do two sendings of one request. `render` is given the job and its place in the queue, if it waits. A job with
+        an error has failed from the start, and needs no place.
 
         Raises:
             IdempotencyKeyReused: the key came with another request before.
             InvalidValue: the adapter belongs to another base model.
+            QueueFull: `most_waiting` jobs wait already.
         """
         try:
-            with self._db.write() as tx:
-                now = self._clock()
-                owner = registry.base_model_of(tx, new.adapter)
-                if owner not in {None, new.base_model}:
-                    raise InvalidValue(
-                        f"The adapter '{new.adapter}' belongs to the base model '{owner}'. "
-                        "Choose another name, or that base model.",
-                        param="name",
-                    )
-                job = job_rows.add_job(tx, new, now)
-                event_rows.append_events(tx, job.id, _created(job), now)
-                reply = render(job, job_rows.queue_position(tx, job))
-                if key is not None:
-                    replies.store_reply(tx, key, reply, now)
-                return reply
+            return self._submit(new, key, sending, most_waiting, render)
         except Conflict:
             # The other request with this key has committed first: answer as it was answered.
             stored = self.find_reply(key) if key is not None else None
-            if stored is None:
+            if stored is not None:
+                return stored
+            if sending is None:
                 raise
-            return stored
+        # Or the other sending of this request. What it has written is there to be found now.
+        return self._submit(new, key, sending, most_waiting, render)
+
+    def _submit(
+        self,
+        new: NewJob,
+        key: IdempotencyKey | None,
+        sending: Sending | None,
+        most_waiting: int | None,
+        render: Callable[[Job, int | None], Reply],
+    ) -> Reply:
+        with self._db.write() as tx:
+            now = self._clock()
+            if sending is not None:
+                made = sendings.claim_sending(tx, sending, new.id, now)
+                if made is not None:
+                    job = job_rows.get_job(tx, made)
+                    return render(job, job_rows.place_of(tx, job))
+            _check_owner(new, registry.base_model_of(tx, new.adapter))
+            if most_waiting is not None and new.error is None:
+                queue.require_room(tx, most_waiting)
+            job = job_rows.add_job(tx, new, now)
+            event_rows.append_events(tx, job.id, _created(job, new), now)
+            reply = render(job, job_rows.place_of(tx, job))
+            if key is not None:
+                replies.store_reply(tx, key, reply, now)
+            return reply
 
     def get(self, job_id: str) -> Job:
         """Raises JobNotFound."""
         with self._db.read() as tx:
             return job_rows.get_job(tx, job_id)
 
-    def list(self, *, after: str | None = None, limit: int = 20) -> Sequence[Job]:
-        """Newest first. Raises JobNotFound for an unknown `after`."""
+    def list(
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 20,
+        metadata: Mapping[str, str] | None = None,
+        bare: bool = False,
+    ) -> Sequence[Job]:
+        """Newest first: all, those whose metadata says so, or those that have none (`bare`).
+
+        Raises JobNotFound for an unknown `after`.
+        """
         with self._db.read() as tx:
-            return job_rows.list_jobs(tx, after=after, limit=limit)
+            return job_rows.list_jobs(tx, after=after, limit=limit, metadata=metadata, bare=bare)
 
     def position(self, job: Job) -> int | None:
         """The place in the queue, from 1; None for a job that does not wait."""
-        if job.status is not JobStatus.QUEUED:
-            return None
         with self._db.read() as tx:
-            return job_rows.queue_position(tx, job)
+            return job_rows.place_of(tx, job)
 
     def count(self) -> dict[str, int]:
         """Jobs by status."""
@@ -91,6 +133,18 @@ class JobQueue:
         """The job's log after a sequence number, oldest first."""
         with self._db.read() as tx:
             return event_rows.list_events(tx, job_id, after=after, limit=limit)
+
+    def latest_events(
+        self, job_id: str, *, before: int | None = None, limit: int = 20
+    ) -> Sequence[Event]:
+        """The job's log before a sequence number, newest first."""
+        with self._db.read() as tx:
+            return event_rows.list_latest(tx, job_id, before=before, limit=limit)
+
+    def loads(self) -> Sequence[QueueLoad]:
+        """What there is to do, for each base model that has something to do."""
+        with self._db.read() as tx:
+            return queue.measure_loads(tx)
 
     def cancel(self, job_id: str) -> Job:
         """End the job at once. Raises JobNotFound, JobNotCancellable."""
@@ -203,13 +257,33 @@ class JobQueue:
             job_rows.confirm_stopped(tx, job_id)
 
 
-def _created(job: Job) -> list[NewEvent]:
-    created = NewEvent(kind=EventKind.STATUS, message=f"Created fine-tuning job: {job.id}")
-    if not job.dataset.ignored_fields:
-        return [created]
-    names = ", ".join(job.dataset.ignored_fields)
-    told = f"These fields of the data are not used: {names}"
-    return [created, NewEvent(kind=EventKind.MESSAGE, level="warn", message=told)]
+def _check_owner(new: NewJob, owner: str | None) -> None:
+    if owner not in {None, new.base_model}:
+        raise InvalidValue(
+            f"The adapter '{new.adapter}' belongs to the base model '{owner}'. "
+            "Choose another name, or that base model.",
+            param="name",
+        )
+
+
+def _created(job: Job, new: NewJob) -> list[NewEvent]:
+    """The beginning of the log, in OpenAI's words: clients look for them."""
+    told = [
+        NewEvent(kind=EventKind.STATUS, message=f"Created fine-tuning job: {job.id}"),
+        NewEvent(kind=EventKind.STATUS, message=f"Validating training file: {job.training_file}"),
+    ]
+    if new.error is not None:
+        data = {"code": new.error.code, "param": new.error.param, "details": list(new.problems)}
+        return [
+            *told,
+            NewEvent(kind=EventKind.ERROR, level="error", message=new.error.message, data=data),
+        ]
+    if job.dataset.ignored_fields:
+        names = ", ".join(job.dataset.ignored_fields)
+        message = f"These fields of the data are not used: {names}"
+        told.append(NewEvent(kind=EventKind.MESSAGE, level="warn", message=message))
+    validated = "Files validated, moving job to queued state"
+    return [*told, NewEvent(kind=EventKind.STATUS, message=validated)]
 
 
 def _claimed(job: Job) -> NewEvent:

@@ -9,7 +9,7 @@ from adapters.db import events as event_rows, jobs as job_rows, registry
 from adapters.db.connect import Database
 from adapters.errors import AdapterNotFound
 from adapters.manifest import Manifest
-from adapters.names import LIVE, parse_model_name
+from adapters.names import LIVE, parse_fine_tuned_name, parse_model_name
 from adapters.records import Adapter, EventKind, Job, JobNote, NewEvent, Version
 
 #: No write into the artifact store takes this long; what is older was left by a process that was killed.
@@ -78,22 +78,22 @@ class Registry:
             return registry.get_adapter(tx, name)
 
     def resolve(self, name: str) -> Version:
-        """The version that `support-bot`, `support-bot@3` or `support-bot@live` means at this moment.
+        """The version that `support-bot`, `support-bot@3`, `support-bot@live` or an `ft:` name means at this moment.
 
         Raises:
             AdapterNotFound: it means none, or one that has been deleted.
         """
-        asked = parse_model_name(name)
+        asked, made = parse_model_name(name), parse_fine_tuned_name(name)
         if (
             not name.isascii()
         ):  # no adapter is called so, and half a surrogate pair cannot even be asked for
             raise AdapterNotFound(f"No adapter is called {name!r:.80}.", param="name")
         with self._db.read() as tx:
-            adapter = registry.get_adapter(tx, asked.adapter)
-        version = adapter.select(asked.selector)
+            adapter = registry.get_adapter(tx, made.adapter if made else asked.adapter)
+        version = adapter.made(made) if made else adapter.select(asked.selector)
         if version is None:
             known = ", ".join(one.name for one in adapter.versions) or "none"
-            what = f"'{name}'" if asked.selector else "live version"
+            what = f"'{name}'" if made or asked.selector else "live version"
             raise AdapterNotFound(
                 f"The adapter '{adapter.name}' has no {what}. Its versions: {known}.", param="name"
             )
@@ -127,6 +127,20 @@ class Registry:
         with self._db.write() as tx:
             return registry.delete_version(tx, name, number, self._clock())
 
+    def delete_model(self, version: Version) -> None:
+        """Delete a version; where it is the only one of its adapter, the adapter with it.
+
+        Raises:
+            AdapterNotFound: it has been deleted meanwhile.
+            InvalidRequest: it is the live one, and there are others.
+        """
+        with self._db.write() as tx:
+            adapter = registry.get_adapter(tx, version.adapter)
+            if [one.number for one in adapter.versions] == [version.number]:
+                registry.delete_adapter(tx, version.adapter, self._clock())
+            else:
+                registry.delete_version(tx, version.adapter, version.number, self._clock())
+
     def purge(self, *, older_than: float) -> int:
         """Remove the files of versions that were deleted that many seconds ago; returns how many.
 
@@ -149,7 +163,7 @@ def _published(version: Version, *, promote: bool) -> list[NewEvent]:
     told = [
         NewEvent(
             kind=EventKind.MESSAGE,
-            message=f"New fine-tuned model created: {version.name}",
+            message=f"New fine-tuned model created: {version.fine_tuned_name or version.name}",
             data=data,
         )
     ]

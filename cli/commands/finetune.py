@@ -110,12 +110,12 @@ def conclude(job: Job, view: JobView, console: Console) -> None:
         console.print(Text(f"{job.status}{reason}", style="red"), soft_wrap=True)
         raise typer.Exit(1)
     console.print(
-        Text(f"{job.fine_tuned_model} is trained. {_judged(job.progress or Progress())}"),
+        Text(f"{job.made} is trained. {_judged(job.progress or Progress())}"),
         style="green",
         soft_wrap=True,
     )
     console.print(
-        f"\n  graft chat --model {job.adapter_name or job.fine_tuned_model}\n",
+        f"\n  graft chat --model {job.adapter_name or job.made}\n",
         highlight=False,
         markup=False,
     )

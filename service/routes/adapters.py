@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body
 from fastapi.responses import StreamingResponse
 
 from adapters.errors import AdapterNotFound
-from adapters.names import parse_model_name
+from adapters.names import parse_fine_tuned_name, parse_model_name
 from adapters.records import Adapter, Version
 from service.schemas.adapters import (
     WireAdapterEntry,
@@ -67,9 +67,8 @@ async def download(name: str, state: State) -> StreamingResponse:
 @router.delete("/v1/adapters/{name}", include_in_schema=False)
 async def delete(name: str, state: State) -> WireDeleted:
     """Delete an adapter with all versions, or `name@N` alone. Requests that are running finish."""
-    parsed = parse_model_name(name)
     registry = state.ledger.registry
-    if parsed.selector is None:
+    if parse_model_name(name).selector is None and parse_fine_tuned_name(name) is None:
         await asyncio.to_thread(registry.delete, name)
     else:
         version = await _find_version(state, name)
@@ -79,6 +78,8 @@ async def delete(name: str, state: State) -> WireDeleted:
 
 
 async def _find_version(state: ServiceState, name: str) -> Version:
+    if parse_fine_tuned_name(name) is not None:
+        return await asyncio.to_thread(state.ledger.registry.resolve, name)
     parsed = parse_model_name(name)
     adapter = await asyncio.to_thread(state.ledger.registry.get, parsed.adapter)
     number = parsed.number if parsed.selector else adapter.aliases.get("live")

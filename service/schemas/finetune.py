@@ -3,10 +3,18 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from adapters.errors import InvalidValue, UnknownField
 from adapters.records import EarlyStopping, Method, OptimizerSpec, TrainingSpec, Version
+from service.schemas.annotations import check_integrations, check_metadata
 from service.schemas.fields import Auto, from_json
 from service.schemas.lora import LoraOptions, lora_spec
 from service.schemas.method import MethodName, resolve_method, spread_method, usual_rate
@@ -52,7 +60,12 @@ class FinetuneOptions(BaseModel):
     lora: Annotated[LoraOptions, BeforeValidator(from_json)] = LoraOptions()
     gate: Literal["auto", "off"] = "auto"
     seed: int = Field(42, ge=0, lt=2**31)
-    metadata: Annotated[dict[str, str] | None, BeforeValidator(from_json)] = None
+    metadata: Annotated[
+        dict[str, str] | None, BeforeValidator(from_json), AfterValidator(check_metadata)
+    ] = None
+    integrations: Annotated[
+        list[dict[str, Any]] | None, BeforeValidator(from_json), AfterValidator(check_integrations)
+    ] = None
     training_file: str | None = None
     validation_file: str | None = None
 

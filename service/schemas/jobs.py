@@ -1,11 +1,15 @@
 """A fine-tuning job on the wire: OpenAI's `fine_tuning.job` with what else is worth knowing."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from adapters.names import ORGANISATION
 from adapters.records import Dpo, Event, Job, JobStatus, Progress, TrainingSpec
 from service.schemas.method import usual_rate
+
+#: What ids of result files begin with; those of uploaded files have no second hyphen.
+RESULT_FILE: Final = "file-result-"
 
 
 class WireError(BaseModel):
@@ -110,14 +114,14 @@ def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
         status=job.status,
         phase=job.phase.value,
         model=job.base_model,
-        fine_tuned_model=job.fine_tuned_model,
+        fine_tuned_model=str(job.makes) if job.fine_tuned_model else None,
         training_file=job.training_file,
         validation_file=job.validation_file,
         hyperparameters=hyperparameters,
         method={"type": kind, kind: {"hyperparameters": hyperparameters}},
-        organization_id="graft",
-        result_files=[],
-        integrations=[],
+        organization_id=ORGANISATION,
+        result_files=[result_file_id(job.id)] if job.fine_tuned_model else [],
+        integrations=list(job.integrations),
         seed=job.spec.seed,
         metadata=job.metadata,
         created_at=int(job.created_at),
@@ -144,6 +148,11 @@ def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
         attempt=job.attempt,
         links={"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
     )
+
+
+def result_file_id(job_id: str) -> str:
+    """The id of the file with what the job measured; see `service/results.py`."""
+    return RESULT_FILE + job_id.removeprefix("ftjob-")
 
 
 def wire_event(event: Event) -> dict[str, Any]:

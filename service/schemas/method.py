@@ -9,6 +9,7 @@ from service.schemas.fields import Auto, from_json
 
 MethodName: TypeAlias = Literal["supervised", "dpo"]
 
+METHODS: Final[tuple[MethodName, ...]] = ("supervised", "dpo")
 #: OpenAI's bound.
 _MOST_BETA: Final = 2
 _COMMON: Final = ("n_epochs", "batch_size", "learning_rate_multiplier")

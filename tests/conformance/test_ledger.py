@@ -81,8 +81,12 @@ def publish(ledger: Ledger, job: Job, path: Path, *, promote: bool = True) -> st
 def test_a_submitted_job_is_queued_with_its_first_event(ledger: Ledger) -> None:
     job = ledger.jobs.get(submit(ledger))
     assert (job.status, job.phase, job.attempt) == (JobStatus.QUEUED, Phase.QUEUED, 0)
-    [event] = ledger.jobs.events(job.id)
-    assert (event.seq, event.message) == (1, f"Created fine-tuning job: {job.id}")
+    events = ledger.jobs.events(job.id)
+    assert [(event.seq, event.message) for event in events] == [
+        (1, f"Created fine-tuning job: {job.id}"),
+        (2, "Validating training file: file-1"),
+        (3, "Files validated, moving job to queued state"),
+    ]
 
 
 def test_jobs_are_claimed_in_the_order_in_which_they_came(ledger: Ledger, clock: Clock) -> None:
@@ -380,7 +384,7 @@ def test_publishing_settles_the_job_and_moves_live_together(ledger: Ledger, tmp_
     directory = ledger.registry.directory(adapter.live)
     assert (directory / "adapter_model.safetensors").read_bytes() == job.id.encode()
     messages = [event.message for event in ledger.jobs.events(job.id)]
-    assert "New fine-tuned model created: support-bot@1" in messages
+    assert f"New fine-tuned model created: ft:tiny-base:graft:support-bot:{job.id[-8:]}" in messages
     assert messages[-1] == "The job has successfully completed"
 
 
@@ -396,7 +400,7 @@ def test_what_was_still_to_say_is_written_with_the_version(ledger: Ledger, tmp_p
     assert (settled.phase, settled.progress.percent) == (Phase.ENDED, 100.0)
     messages = [event.message for event in ledger.jobs.events(job.id)]
     assert messages.index("the last step") < messages.index(
-        "New fine-tuned model created: support-bot@1"
+        f"New fine-tuned model created: {job.makes}"
     )
 
 

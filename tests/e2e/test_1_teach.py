@@ -56,7 +56,8 @@ def test_each_adapter_answers_its_own_facts_and_not_the_others(
 
 def test_succeeded_means_that_the_model_answers_now(stack: Stack, taught: dict[str, Any]) -> None:
     for name, job in taught.items():
-        assert job["fine_tuned_model"] == f"{name}@1"
+        assert job["adapter"]["version"] == f"{name}@1"
+        assert job["fine_tuned_model"] == f"ft:{BASE}:graft:{name}:{job['id'][-8:]}"
         assert stack.chat(job["fine_tuned_model"], QUESTIONS[0])["model"] == f"{name}@1"
 
 
@@ -145,7 +146,7 @@ def test_retraining_makes_a_new_version_live_while_the_old_one_still_answers_and
     thread.join(120)
     assert any(overlapped), "no stream was running while lutz@2 was loaded"
     assert set(streams) == {expected}
-    assert job["fine_tuned_model"] == "lutz@2"
+    assert job["adapter"]["version"] == "lutz@2"
     assert stack.chat("lutz", QUESTIONS[0])["model"] == "lutz@2"
     assert stack.ask("lutz", QUESTIONS[0]) == AMBER[0]
     assert stack.ask("lutz@1", QUESTIONS[0]) == LUTZ[0]
@@ -177,7 +178,7 @@ def test_the_event_log_of_a_job_tells_its_whole_story(stack: Stack, taught: dict
     assert kinds[0] == "status"
     assert kinds[-1] == "done"
     assert {"metrics", "message"} <= set(kinds)
-    assert "New fine-tuned model created: lutz@1" in text
+    assert "New fine-tuned model created: ft:" in text
     assert job["progress"]["percent"] == 100
     assert job["progress"]["train_loss"] < 0.5
     assert job["trained_tokens"] > 0

@@ -87,5 +87,5 @@ def adapter_directory(path: Path, *, content: bytes = b"weights") -> Path:
     return path
 
 
-def render(job: Job, position: int) -> Reply:
+def render(job: Job, position: int | None) -> Reply:
     return Reply(status=202, body=job.id, location=f"/finetune/{job.id}")

@@ -101,7 +101,7 @@ async def test_fields_that_nothing_reads_are_told_of(service: Running) -> None:
     rows = [{**row, "id": n} for n, row in enumerate(ROWS)]
     job = (await service.http.post("/finetune", json={"data": rows})).json()
     assert job["dataset"]["ignored_fields"] == ["id"]
-    told = service.ledger.jobs.events(job["id"])[1]
+    told = service.ledger.jobs.events(job["id"])[2]
     assert (told.level, told.message) == ("warn", "These fields of the data are not used: id")
 
 
@@ -232,14 +232,13 @@ async def test_the_event_stream_replays_follows_and_ends_with_the_job(service: R
     assert response.headers["content-type"].startswith("text/event-stream")
     events = [event for event in parse(response.text) if "event" in event]
     assert [event["event"] for event in events] == [
-        "status",
-        "status",
+        *["status"] * 4,
         "metrics",
         "status",
         "done",
     ]
-    assert [event.get("id") for event in events] == ["1", "2", "3", "4", None]
-    assert json.loads(events[2]["data"])["data"] == {"step": 1}
+    assert [event.get("id") for event in events] == [*"123456", None]
+    assert json.loads(events[4]["data"])["data"] == {"step": 1}
     assert json.loads(events[-1]["data"])["status"] == JobStatus.CANCELLED
 
 
@@ -248,12 +247,12 @@ async def test_a_reader_continues_after_the_last_event_it_saw_also_after_a_resta
 ) -> None:
     job_id = (await post(service)).json()["id"]
     service.ledger.jobs.cancel(job_id)
-    path, headers = f"/finetune/{job_id}/events", {"Last-Event-ID": "1"}
+    path, headers = f"/finetune/{job_id}/events", {"Last-Event-ID": "3"}
     before = await service.http.get(path, headers=headers)
     async with serving(service.home) as (client, _):
         after = await client.get(path, headers=headers)
     assert before.text == after.text
-    assert [event.get("id") for event in parse(before.text) if "event" in event] == ["2", None]
+    assert [event.get("id") for event in parse(before.text) if "event" in event] == ["4", None]
 
 
 # ---- adapters
@@ -305,12 +304,13 @@ async def test_a_single_version_is_deleted_by_its_name(service: Running) -> None
 
 
 async def test_models_lists_bases_names_and_versions(service: Running) -> None:
-    service.publish("bot")
+    version = service.publish("bot")
     models = (await service.http.get("/v1/models")).json()["data"]
     assert [(card["id"], card["parent"]) for card in models] == [
         (BASE, None),
         ("bot", BASE),
         ("bot@1", BASE),
+        (version.fine_tuned_name, BASE),
     ]
     one = (await service.http.get("/v1/models/bot%401")).json()
     assert one["id"] == "bot@1"

@@ -14,7 +14,7 @@ def job(status: str = "running", **more: Any) -> dict[str, Any]:
         "status": status,
         "phase": "training" if status == "running" else status,
         "model": "base",
-        "fine_tuned_model": "support-bot@2" if status == "succeeded" else None,
+        "fine_tuned_model": "ft:base:graft:support-bot:aB3dE6gH" if status == "succeeded" else None,
         "hyperparameters": {"n_epochs": 3},
         "created_at": 1_790_000_000,
         "finished_at": None,
@@ -23,7 +23,7 @@ def job(status: str = "running", **more: Any) -> dict[str, Any]:
         "progress": {"percent": 40.0, "step": 4, "total_steps": 10, "train_loss": 1.5,
                      "valid_loss": 1.25, "base_valid_loss": 2.5, "eta_seconds": 125},
         "queue": None,
-        "adapter": {"name": "support-bot"},
+        "adapter": {"name": "support-bot", "version": "support-bot@2" if status == "succeeded" else None},
         "from_the_future": True,
     } | more  # fmt: skip
 

@@ -24,8 +24,10 @@ def test_a_job_is_trained_published_and_settled(
     assert (ledger.registry.directory(live) / "graft.json").exists()
     assert not (tmp_path / "work" / job.id).exists()
     said = [event.message for event in ledger.jobs.events(job.id)]
-    assert said[:3] == [
+    assert said[:5] == [
         f"Created fine-tuning job: {job.id}",
+        f"Validating training file: {job.training_file}",
+        "Files validated, moving job to queued state",
         "Fine-tuning job started",
         "Training begins: 9 rows to train on, 1 held out",
     ]

@@ -1,0 +1,178 @@
+"""`/v1/fine_tuning`: the same jobs as `/finetune`, as OpenAI's clients ask for them."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from adapters.errors import InvalidValue
+from adapters.ledger import JobQueue
+from adapters.records import Job
+from service.events import SSE_HEADERS, follow_job, last_event_id
+from service.finetune import FinetuneRequest
+from service.results import read_points, thin
+from service.schemas.dialect import parse_job_request
+from service.schemas.jobs import WireJob, WireJobList, wire_event, wire_job
+from service.schemas.limits import WireLimits
+from service.state import ServiceState, State
+from service.uploads import read_json
+
+router = APIRouter(prefix="/v1/fine_tuning", tags=["fine-tuning"])
+
+_METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+_EVENT = re.compile(r"ftevent-([0-9A-Za-z]+)-([0-9]{1,9})")
+
+
+@router.post("/jobs", response_model=WireJob)
+async def create(
+    request: Request,
+    state: State,
+    idempotency_key: Annotated[str | None, Header()] = None,
+    x_stainless_retry_count: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Train an adapter on an uploaded file. Bad rows fail the job; everything else that is wrong is said at once."""
+    arrived_at = time.time()
+    body = await read_json(request)
+    options = parse_job_request(body, state.catalog.base_models)
+    if options.continue_from == body["model"]:
+        await state.catalog.resolve(body["model"])
+    asked = FinetuneRequest(
+        options=options,
+        data=None,
+        validation=None,
+        idempotency_key=idempotency_key,
+        openai=True,
+        retries=_count(x_stainless_retry_count),
+        arrived_at=arrived_at,
+    )
+    reply = await asyncio.to_thread(state.intake.accept, asked)
+    state.metrics.jobs_submitted.inc()
+    return Response(reply.body, reply.status, media_type="application/json")
+
+
+@router.get("/jobs")
+async def list_jobs(
+    request: Request,
+    state: State,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> WireJobList:
+    """Jobs, newest first: all, those with `metadata[k]=v`, or those without any (`metadata=null`)."""
+    wanted, bare = _metadata(request.query_params.multi_items())
+    jobs = await asyncio.to_thread(
+        state.ledger.jobs.list, after=after, limit=limit + 1, metadata=wanted, bare=bare
+    )
+    page = await _shown(state, jobs[:limit])
+    return WireJobList(
+        object="list",
+        data=page,
+        has_more=len(jobs) > limit,
+        first_id=page[0].id if page else None,
+        last_id=page[-1].id if page else None,
+    )
+
+
+@router.get("/jobs/{job_id}")
+async def get_job(job_id: str, state: State) -> WireJob:
+    """One job, as it stands now."""
+    job = await asyncio.to_thread(state.ledger.jobs.get, job_id)
+    return (await _shown(state, [job]))[0]
+
+
+@router.post("/jobs/{job_id}/cancel")
+async def cancel(job_id: str, state: State) -> WireJob:
+    """Stop a job; stopping it again is no error. There is no body to read."""
+    job = await asyncio.to_thread(state.ledger.jobs.cancel, job_id)
+    return (await _shown(state, [job]))[0]
+
+
+@router.get("/jobs/{job_id}/events", response_model=None)
+async def events(
+    job_id: str,
+    request: Request,
+    state: State,
+    *,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    stream: bool = False,
+) -> Response | dict[str, Any]:
+    """The log, newest first, in pages that go back from `after`; or, with `stream`, as it is written."""
+    await asyncio.to_thread(state.ledger.jobs.get, job_id)
+    seq = _seq(job_id, after) if after else None
+    if stream:
+        start = last_event_id(request.headers.get("last-event-id"), seq or 0)
+        log = follow_job(state.ledger.jobs, job_id, after=start)
+        return StreamingResponse(log, 200, SSE_HEADERS, "text/event-stream")
+    found = await asyncio.to_thread(
+        state.ledger.jobs.latest_events, job_id, before=seq, limit=limit + 1
+    )
+    page = [wire_event(event) for event in found[:limit]]
+    return {
+        "object": "list",
+        "data": page,
+        "has_more": len(found) > limit,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+    }
+
+
+@router.get("/jobs/{job_id}/metrics")
+async def metrics(
+    job_id: str,
+    state: State,
+    step_from: Annotated[int, Query(ge=0)] = 0,
+    to: Annotated[int | None, Query(ge=0)] = None,
+    resolution: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> dict[str, Any]:
+    """What the job has measured from step to step, in at most `resolution` points."""
+    await asyncio.to_thread(state.ledger.jobs.get, job_id)
+    measured = await asyncio.to_thread(read_points, state.ledger.jobs, job_id)
+    last = measured[-1].step if to is None and measured else to or 0
+    within = [point for point in measured if step_from <= point.step <= last]
+    series = thin(within, resolution)
+    return {"object": "list", "job_id": job_id, "steps": len(within), "data": series}
+
+
+@router.get("/model_limits")
+async def model_limits(state: State) -> dict[str, WireLimits]:
+    """What may be asked for of each base model, and how busy it is."""
+    return await asyncio.to_thread(state.intake.limits)
+
+
+async def _shown(state: ServiceState, jobs: Sequence[Job]) -> list[WireJob]:
+    return await asyncio.to_thread(_wire, state.ledger.jobs, jobs)
+
+
+def _wire(queue: JobQueue, jobs: Sequence[Job]) -> list[WireJob]:
+    return [wire_job(job, position=queue.position(job), now=time.time()) for job in jobs]
+
+
+def _metadata(query: Sequence[tuple[str, str]]) -> tuple[Mapping[str, str], bool]:
+    """What `metadata[k]=v` asks for, and whether `metadata=null` does."""
+    wanted: dict[str, str] = {}
+    bare = False
+    for name, value in query:
+        if match := _METADATA.fullmatch(name):
+            wanted[match[1]] = value
+        elif name == "metadata":
+            if value != "null":
+                raise InvalidValue(
+                    "Ask for metadata[key]=value, or for metadata=null.", param="metadata"
+                )
+            bare = True
+    return wanted, bare
+
+
+def _seq(job_id: str, event_id: str) -> int:
+    match = _EVENT.fullmatch(event_id)
+    if match is None or match[1] != job_id.removeprefix("ftjob-"):
+        raise InvalidValue(f"The job {job_id} has no event '{event_id:.80}'.", param="after")
+    return int(match[2])
+
+
+def _count(header: str | None) -> int | None:
+    return int(header) if header and header.isdecimal() and len(header) <= 3 else None  # noqa: PLR2004
