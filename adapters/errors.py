@@ -7,6 +7,8 @@ GraftError                      500  internal_error
 │   ├── InvalidDataset          400  invalid_training_file   (details: one entry per bad row)
 │   ├── NotServable             400  not_servable
 │   ├── JobNotCancellable       400  job_not_cancellable
+│   ├── JobNotPausable          400  job_not_pausable
+│   ├── JobNotResumable         400  job_not_resumable
 │   └── FileInUse               400  file_in_use
 ├── NotFound                    404  not_found
 │   ├── ModelNotFound           404  model_not_found
@@ -112,6 +114,18 @@ class JobNotCancellable(InvalidRequest):
     """The job has already ended."""
 
     code = "job_not_cancellable"
+
+
+class JobNotPausable(InvalidRequest):
+    """The job has already ended."""
+
+    code = "job_not_pausable"
+
+
+class JobNotResumable(InvalidRequest):
+    """The job is not paused."""
+
+    code = "job_not_resumable"
 
 
 class FileInUse(InvalidRequest):

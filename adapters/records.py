@@ -22,10 +22,13 @@ class JobStatus(StrEnum):
     queued -> running -> succeeded | failed | cancelled
     running -> queued        the worker gave the job back, or its lease expired
     queued -> cancelled
+    queued | running -> paused -> queued | running | cancelled
     """
 
     QUEUED = "queued"
     RUNNING = "running"
+    #: Not terminal: it waits for its owner. Phase `stopping` until no process trains it any more.
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -44,6 +47,7 @@ class Phase(StrEnum):
     TRAINING = "training"
     PUBLISHING = "publishing"
     STOPPING = "stopping"
+    PAUSED = "paused"
     ENDED = "ended"
 
 

@@ -24,7 +24,7 @@ from service.generate import Generator
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.residency import Residency
-from service.routes import adapters, completions, files, finetune, health, models
+from service.routes import adapters, completions, files, finetune, health, models, pausing
 from service.settings import EngineSettings, ServiceSettings
 from service.state import ServiceState
 
@@ -63,7 +63,7 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for module in (completions, models, finetune, adapters, files, health):
+    for module in (completions, models, finetune, pausing, adapters, files, health):
         app.include_router(module.router)
     install_error_handlers(app)
 
@@ -137,4 +137,5 @@ def _compose(
         ),
         metrics=metrics,
         incoming=incoming,
+        openai_strict_status=settings.openai_strict_status,
     )

@@ -39,6 +39,8 @@ class Drop:
 
     kind: Literal["drop"] = "drop"
     job_id: str
+    #: Write a checkpoint of its latest step first, for it goes on later.
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

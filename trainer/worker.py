@@ -4,7 +4,7 @@
    may come in beside those already in hand: `triage.py`.
 2. Admit it to the warm process, which continues from the job's newest checkpoint if there is one.
 3. Tell the ledger what the process reports, and renew the lease: `hands.py`.
-4. A job that was cancelled, or that somebody else holds by now, is dropped from the process.
+4. A job that was cancelled or paused, or that somebody else holds by now, is dropped from the process.
 5. A process that dies gives all its jobs back to the queue and is started anew. A job that was lost twice without
    getting further is a suspect from then on, and comes in alone until it has proved itself.
 6. A finished job is published: version, alias and the job's end in one transaction.
@@ -238,9 +238,15 @@ class Worker:
     def _drop(self, *dropped: Held) -> None:
         for held in dropped:
             if not held.dropping:
-                log.info("dropping %s", held.job.id)
-                self._process.send(Drop(job_id=held.job.id))
+                keep = self._goes_on(held.job)
+                log.info("dropping %s%s", held.job.id, ", which goes on later" if keep else "")
+                self._process.send(Drop(job_id=held.job.id, keep=keep))
                 held.dropping = True
+
+    def _goes_on(self, job: Job) -> bool:
+        """Whether a later attempt will want what this one has learned: it is paused, or makes way."""
+        now = self._ledger.jobs.get(job.id)
+        return now.attempt == job.attempt and not now.status.terminal
 
     def _dropped(self, held: Held) -> None:
         if held.makes_way:
@@ -250,8 +256,8 @@ class Worker:
             self._stopped(held)
 
     def _stopped(self, held: Held) -> None:
-        self._ledger.jobs.confirm_stopped(held.job.id)
-        self._hands.let_go(held)
+        # Where it is still ours, it was paused and resumed while the process let go.
+        self._hands.give_back([held], reason="The job was resumed", lost=False)
         if self._ledger.jobs.get(held.job.id).status.terminal:
             self._leftovers.remove(held.job)
 

@@ -7,7 +7,7 @@ from adapters.db.schema import files, jobs
 from adapters.errors import FileInUse, FileNotFound
 from adapters.records import File, JobStatus
 
-_LIVE = [JobStatus.QUEUED.value, JobStatus.RUNNING.value]
+_LIVE = [status.value for status in JobStatus if not status.terminal]
 
 
 def add_file(tx: Connection, file: File) -> None:

@@ -61,6 +61,8 @@ class FakeProcess:
         self._alive = False
         self._outbox: deque[AnyReport] = deque()
         self._training: dict[str, Iterator[AnyReport]] = {}
+        #: The latest step of each job that has made one.
+        self._latest: dict[str, Stepped] = {}
 
     @property
     def training(self) -> set[str]:
@@ -82,7 +84,9 @@ class FakeProcess:
                 self._training[order.job_id] = self._train(order)
             case Drop():
                 self.dropped.append(order.job_id)
-                self._training.pop(order.job_id, None)
+                training = self._training.pop(order.job_id, None)
+                if order.keep and training is not None:
+                    self._keep(order.job_id)
                 self._outbox.append(Dropped(job_id=order.job_id))
             case Shutdown():
                 self._alive = False
@@ -109,6 +113,14 @@ class FakeProcess:
         if self._alive:
             self.deaths.append(self.training)
             self._alive = False
+
+    def _keep(self, job_id: str) -> None:
+        latest = self._latest.get(job_id)
+        if latest is not None:
+            step = latest.progress.step
+            self._checkpoints[job_id] = step
+            kept = Checkpointed(job_id=job_id, attempt=latest.attempt, step=step)
+            self._outbox.append(kept)
 
     def _check(self) -> None:
         if not self._alive:
@@ -138,6 +150,7 @@ class FakeProcess:
             )
             return
         done = self._checkpoints.get(order.job_id, 0)
+        self._latest.pop(order.job_id, None)
         yield Started(
             **named,
             total_steps=self._steps,
@@ -154,12 +167,13 @@ class FakeProcess:
             if self.poison.get(order.job_id) == step:
                 self.kill()
                 return
-            yield Stepped(
+            self._latest[order.job_id] = Stepped(
                 **named,
                 progress=_progress(step, self._steps),
                 learning_rate=1e-4,
                 grad_norm=1.0,
             )
+            yield self._latest[order.job_id]
             proves = must_prove and step > order.prove_past
             if (proves or step % self._checkpoint_every == 0) and step < self._steps:
                 must_prove = must_prove and not proves

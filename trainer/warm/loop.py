@@ -91,6 +91,12 @@ class Loop:
             self._base.routing.cohorts.leave(active.job.adapter)
         return active is not None
 
+    def keep(self, job_id: str) -> None:
+        """Make the job's latest step durable, if it is here. Where that fails, the job is failed and forgotten."""
+        active = self._active.get(job_id)
+        if active is not None:
+            self._guarded(active, self._checkpoint)
+
     def checkpoint_all(self) -> None:
         """Make every job's latest step durable. Raises OSError."""
         for active in self._active.values():

@@ -30,7 +30,7 @@ def test_a_job_is_trained_published_and_settled(
         "Training begins: 9 rows to train on, 1 held out",
     ]
     assert "one row is odd" in said
-    assert "Checkpoint created at step 2" in said
+    assert "Training state saved at step 2" in said
     assert said[-1] == "The job has successfully completed"
 
 
