@@ -24,7 +24,16 @@ from service.generate import Generator
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.residency import Residency
-from service.routes import adapters, completions, files, finetune, health, models, pausing
+from service.routes import (
+    adapters,
+    checkpoints,
+    completions,
+    files,
+    finetune,
+    health,
+    models,
+    pausing,
+)
 from service.settings import EngineSettings, ServiceSettings
 from service.state import ServiceState
 
@@ -63,7 +72,16 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for module in (completions, models, finetune, pausing, adapters, files, health):
+    for module in (
+        completions,
+        models,
+        finetune,
+        pausing,
+        checkpoints,
+        adapters,
+        files,
+        health,
+    ):
         app.include_router(module.router)
     install_error_handlers(app)
 
@@ -107,7 +125,7 @@ def _compose(
 ) -> ServiceState:
     base_models = configuration.ledger.base_model_ids
     settings = configuration.service
-    catalog = Catalog(ledger.registry, base_models)
+    catalog = Catalog(ledger.registry, base_models, ledger.checkpoints)
     admissions = {
         model_id: Admission(
             model_id, running=settings.max_running, waiting=settings.max_waiting, metrics=metrics

@@ -22,10 +22,20 @@ from adapters.records import Job, JobError
 from trainer.child import AnyReport, ProcessDied, TrainingProcess
 from trainer.hands import Hands, Held
 from trainer.leftovers import Leftovers
-from trainer.messages import Admit, Checkpointed, Drop, Dropped, Failed, Finished, JobReport, Ready
+from trainer.messages import (
+    Admit,
+    Checkpointed,
+    Drop,
+    Dropped,
+    Exported,
+    Failed,
+    Finished,
+    JobReport,
+    Ready,
+)
 from trainer.metrics import Metrics
 from trainer.placement import Placement
-from trainer.publish import publish
+from trainer.publish import keep, publish
 from trainer.settings import TrainerSettings
 from trainer.triage import Triage
 
@@ -128,7 +138,7 @@ class Worker:
             self._fail(held, JobError(code=error.code, message=error.message))
 
     def _admission(self, job: Job) -> Admit:
-        files, registry = self._ledger.files, self._ledger.registry
+        files = self._ledger.files
         parent = job.spec.parent
         return Admit(
             job_id=job.id,
@@ -138,7 +148,7 @@ class Worker:
             validation=files.path(job.validation_file) if job.validation_file else None,
             work_dir=self._work_dir / job.id,
             dataset_digest=job.dataset.digest,
-            parent=registry.directory(registry.version(parent)) if parent else None,
+            parent=self._ledger.weights(parent) if parent else None,
             prove_past=job.lost_at if job.suspect else None,
         )
 
@@ -169,6 +179,8 @@ class Worker:
                 self._finish(held, report)
             case Failed():
                 self._failed(held, report)
+            case Exported():
+                self._keep(held, report)
             case Checkpointed():
                 suspected = not held.proven
                 held.hear(report)
@@ -176,6 +188,16 @@ class Worker:
                     self._acquit(held)
             case _:
                 held.hear(report)
+
+    def _keep(self, held: Held, report: Exported) -> None:
+        """A checkpoint that can be asked. Where it cannot be stored, the job goes on: nothing depends on it."""
+        self._record()
+        try:
+            keep(self._ledger, held.job, report.adapter_dir, report.manifest)
+        except LeaseLost:
+            self._drop(held)
+        except OSError as error:
+            log.warning("a checkpoint of %s could not be stored: %s", held.job.id, error)
 
     def _finish(self, held: Held, report: Finished) -> None:
         held.end(report.manifest.result)

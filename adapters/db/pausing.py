@@ -7,13 +7,13 @@ and one whose worker is gone is claimed when the lease has run out, like any oth
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, update
+from sqlalchemy import ColumnElement, Connection, and_, case, or_, update
 
 from adapters.db.events import append_events
 from adapters.db.jobs import get_job
 from adapters.db.rows import dump_progress
 from adapters.db.schema import jobs
-from adapters.errors import JobNotPausable, JobNotResumable
+from adapters.errors import JobNotPausable, JobNotResumable, LeaseLost
 from adapters.records import EventKind, Job, JobNote, JobStatus, NewEvent, Phase
 
 _QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value
@@ -62,6 +62,18 @@ def resume_job(tx: Connection, job_id: str, now: float) -> Job:
         job = get_job(tx, job_id)
         raise JobNotResumable(f"The job {job_id} is not paused: it is {job.status}.", param="id")
     return _told(tx, job_id, "Fine-tuning job resumed", now)
+
+
+def hold_while_stopping(tx: Connection, job: Job) -> None:
+    """Lock the job's row for the rest of the transaction, if the attempt holds it or is asked to pause it.
+
+    Raises:
+        LeaseLost: it was cancelled, or belongs to a later attempt.
+    """
+    held = or_(jobs.c.status == _RUNNING, and_(jobs.c.status == _PAUSED, _STOPPING))
+    mine = and_(jobs.c.attempt == job.attempt, held)
+    if not _change(tx, job.id, mine, attempt=job.attempt):
+        raise LeaseLost(f"Attempt {job.attempt} of {job.id} no longer holds the job.")
 
 
 def let_go(tx: Connection, note: JobNote, now: float) -> None:

@@ -5,17 +5,20 @@ Each method is one transaction. What a caller is told is durable by then.
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from adapters.artifacts import LocalArtifacts
 from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
+from adapters.ledger.checkpoints import CheckpointShelf
 from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
 from adapters.ledger.registry import Registry
+from adapters.names import is_checkpoint
 from adapters.settings import LedgerSettings
 
-__all__ = ["FileShelf", "JobQueue", "Ledger", "Registry", "open_ledger"]
+__all__ = ["CheckpointShelf", "FileShelf", "JobQueue", "Ledger", "Registry", "open_ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,14 @@ class Ledger:
     files: FileShelf
     jobs: JobQueue
     registry: Registry
+    checkpoints: CheckpointShelf
     _database: Database
+
+    def weights(self, name: str) -> Path:
+        """A local directory with the PEFT files of `adapter@N` or of a checkpoint. Raises AdapterNotFound."""
+        if is_checkpoint(name):
+            return self.registry.directory(self.checkpoints.find(name, also_deleted=True))
+        return self.registry.directory(self.registry.version(name))
 
     def close(self) -> None:
         """Close the database connections."""
@@ -41,5 +51,6 @@ def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger
         files=FileShelf(database, artifacts, clock),
         jobs=JobQueue(database, clock),
         registry=Registry(database, artifacts, clock),
+        checkpoints=CheckpointShelf(database, artifacts, clock),
         _database=database,
     )

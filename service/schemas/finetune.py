@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from adapters.errors import InvalidValue, UnknownField
-from adapters.records import EarlyStopping, Method, OptimizerSpec, TrainingSpec, Version
+from adapters.records import EarlyStopping, Method, OptimizerSpec, TrainingSpec, Weights
 from service.schemas.fields import Auto, from_json
 from service.schemas.lora import LoraOptions, lora_spec
 from service.schemas.method import MethodName, resolve_method, spread_method, usual_rate
@@ -88,7 +88,7 @@ def parse_options(fields: dict[str, Any]) -> FinetuneOptions:
 def training_spec(
     options: FinetuneOptions,
     *,
-    parent: Version | None = None,
+    parent: Weights | None = None,
     compares: bool = False,
     rows: int,
     max_seq_length: int,

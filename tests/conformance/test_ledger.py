@@ -63,8 +63,8 @@ def lose(ledger: Ledger, job_id: str, *, step: int, times: int = 1) -> None:
         ledger.jobs.requeue([note(job, step)], reason="it died", lost=True)
 
 
-def claimed(ledger: Ledger) -> Job:
-    submit(ledger)
+def claimed(ledger: Ledger, adapter: str = "support-bot") -> Job:
+    submit(ledger, adapter)
     job = claim(ledger)
     assert job is not None
     return job

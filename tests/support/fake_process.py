@@ -19,6 +19,7 @@ from trainer.messages import (
     Drop,
     Dropped,
     Evaluated,
+    Exported,
     Failed,
     Finished,
     Ready,
@@ -52,6 +53,8 @@ class FakeProcess:
         self.deaths: list[set[str]] = []
         self.fail_with: Failed | None = None
         self.valid_loss: float | None = 1.0
+        #: Export the adapter at these steps.
+        self.exports: set[int] = set()
         #: Train on a quantised base, with this loss on the one that is served.
         self.served_valid_loss: float | None = None
         self._steps = steps
@@ -174,6 +177,8 @@ class FakeProcess:
                 grad_norm=1.0,
             )
             yield self._latest[order.job_id]
+            if step in self.exports:
+                yield self._export(order, step)
             proves = must_prove and step > order.prove_past
             if (proves or step % self._checkpoint_every == 0) and step < self._steps:
                 must_prove = must_prove and not proves
@@ -186,8 +191,22 @@ class FakeProcess:
             manifest=self._manifest(order),
         )
 
+    def _export(self, order: Admit, step: int) -> Exported:
+        plain = self._manifest(order)
+        return Exported(
+            job_id=order.job_id,
+            attempt=order.attempt,
+            adapter_dir=adapter_directory(
+                order.work_dir / f"exported-{order.attempt}-{step}",
+                content=f"{order.job_id} {step}".encode(),
+            ),
+            manifest=replace(plain, result=replace(plain.result, steps=step, best_step=step)),
+        )
+
     def _manifest(self, order: Admit) -> Manifest:
         plain = manifest(_as_new(order), self.valid_loss)
+        ended = replace(plain.result, steps=self._steps, best_step=self._steps)
+        plain = replace(plain, result=ended)
         if self.served_valid_loss is None:
             return plain
         served = {"quantization": "nf4", "served_valid_loss": self.served_valid_loss}
