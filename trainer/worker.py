@@ -44,7 +44,8 @@ log = logging.getLogger(__name__)
 _RECORD_S = 0.5
 _LOOK_S = 1.0
 _PURGE_S = 60.0
-_RETRY_S = 10.0
+#: After the first loss in a row, the second, and any further.
+_RETRY_S = (10.0, 60.0, 300.0)
 _MAX_PAUSE_S = 30.0
 
 
@@ -231,7 +232,7 @@ class Worker:
         self._stopped(held)
 
     def _retry(self, held: Held, reason: str) -> None:
-        delay = _RETRY_S * held.job.attempt
+        delay = _RETRY_S[min(held.job.losses, len(_RETRY_S) - 1)]
         self._hands.give_back([held], reason=reason, lost=True, delay=delay)
 
     # ---- looking after what is in hand

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from adapters.records import Dpo, JobStatus, Phase
+from adapters.records import Dpo, EarlyStopping, JobStatus, Phase
 from tests.integration.training.runs import Trace
 from tests.integration.training.shop import Shop
 from tests.integration.training.tiny import (
@@ -24,7 +24,7 @@ STEPS = 12
 
 
 @pytest.mark.parametrize("kind", ["supervised", "held out", "preference"])
-@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13])
 def test_a_paused_job_ends_with_the_same_bits(base, tmp_path, kind, turns):
     rows = random_rows(16, seed=1)
     if kind == "preference":
@@ -39,25 +39,25 @@ def test_a_paused_job_ends_with_the_same_bits(base, tmp_path, kind, turns):
     expected = Trace.of(whole)
     run_to_end(make_loop(base, whole, budget=64)[0])
 
-    # A neighbour, and a budget so small that the job is paused in the middle of steps too.
+    # The budget is so small that the job is paused in the middle of steps and evaluations too.
     first = make(tmp_path / "paused")
-    neighbour = make(tmp_path / "neighbour", job_id="ftjob-2")
     seen = Trace.of(first)
-    loop, reports = make_loop(base, first, neighbour, budget=64)
+    loop, reports = make_loop(base, first, budget=64)
     for _ in range(turns):
         loop.turn()
     loop.keep("ftjob-1")
     loop.drop("ftjob-1")
     kept = of_kind(reports, Checkpointed)
-    run_to_end(loop)
 
     second = make(tmp_path / "paused")
     resumed_from = checkpoint.resume(second)
-    assert resumed_from == seen.steps == kept[-1].step if kept else True
+    assert resumed_from == seen.steps == kept[-1].step
     rest = Trace.of(second)
     run_to_end(make_loop(base, second, budget=64)[0])
     assert seen.losses + rest.losses == expected.losses
     assert torch.equal(second.adapter.weights_P, whole.adapter.weights_P)
+    assert seen.steps < expected.steps
+    assert seen.steps > 0 or turns < 5
     assert second.state.best_valid_loss == whole.state.best_valid_loss
 
 
@@ -87,15 +87,15 @@ def test_a_job_whose_checkpoint_cannot_be_written_is_given_up_and_can_be_tried_a
 
 def test_the_published_weights_are_the_same_after_a_pause(tmp_path, model_dir, monkeypatch):
     with Shop(tmp_path / "home", model_dir, monkeypatch) as shop:
-        spec = {"n_epochs": 60, "rows": 40}
-        paused, plain = shop.submit(**spec), shop.submit(**spec)
+        spec = {"n_epochs": 60, "rows": 40, "early_stopping": EarlyStopping(enabled=False)}
+        plain = shop.submit(**spec)
+        shop.turn_until(lambda: shop.job(plain).status.terminal)
+        paused = shop.submit(**spec)
         shop.turn_until(lambda: shop.job(paused).progress.step > 20)
         shop.ledger.jobs.pause(paused)
         assert shop.turn_until(lambda: shop.job(paused).phase is Phase.PAUSED) < 10
         stopped_at = shop.job(paused).progress.step
         assert 20 < stopped_at < 570
-        shop.turn_until(lambda: shop.job(plain).status.terminal)
-        assert shop.job(paused).status is JobStatus.PAUSED
 
         shop.ledger.jobs.resume(paused)
         shop.turn_until(lambda: shop.job(paused).status.terminal)
