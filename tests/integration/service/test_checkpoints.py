@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import openai
 import pytest
 
 from adapters.ledger import CheckpointShelf
@@ -118,3 +119,16 @@ async def test_a_job_may_continue_a_checkpoint(service: Running) -> None:
     missing = await service.http.post("/finetune", json=asked | {"continue_from": name(job, 11)})
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "adapter_not_found")
     assert missing.json()["error"]["param"] == "continue_from"
+
+
+async def test_the_official_sdk_lists_all_pages_and_asks_one(service: Running) -> None:
+    job = train(service, 10, 20, 30)
+    async with openai.AsyncOpenAI(base_url=f"{service.url}/v1", api_key="any") as client:
+        pages = client.fine_tuning.jobs.checkpoints.list(job.id, limit=1)
+        found = [one async for one in pages]
+        answer = await client.chat.completions.create(
+            model=found[1].fine_tuned_model_checkpoint, messages=[{"role": "user", "content": "hi"}]
+        )
+    assert [one.step_number for one in found] == [30, 20, 10]
+    assert found[0].metrics.full_valid_loss == 1.0
+    assert answer.model == name(job, 20)

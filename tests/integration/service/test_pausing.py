@@ -1,6 +1,7 @@
 import time
 from pathlib import Path
 
+import openai
 import pytest
 
 from adapters.ledger import Ledger, open_ledger
@@ -74,3 +75,15 @@ async def test_a_strict_client_sees_a_paused_job_as_queued(tmp_path: Path) -> No
         assert [job["status"] for job in listed] == ["queued"]
     assert ledger.jobs.get(job_id).status == "paused"
     ledger.close()
+
+
+async def test_the_official_sdk_pauses_and_resumes(service: Running) -> None:
+    job_id = submit(service.ledger)
+    async with openai.AsyncOpenAI(base_url=f"{service.url}/v1", api_key="any") as client:
+        paused = await client.fine_tuning.jobs.pause(job_id)
+        assert (paused.id, paused.status) == (job_id, "paused")
+        resumed = await client.fine_tuning.jobs.resume(job_id)
+        assert resumed.status == "queued"
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.fine_tuning.jobs.resume(job_id)
+    assert caught.value.code == "job_not_resumable"
