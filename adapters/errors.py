@@ -9,6 +9,8 @@ GraftError                      500  internal_error
 │   ├── UnsupportedMethod       400  unsupported_method
 │   ├── NotServable             400  not_servable
 │   ├── JobNotCancellable       400  job_not_cancellable
+│   ├── JobNotPausable          400  job_not_pausable
+│   ├── JobNotResumable         400  job_not_resumable
 │   ├── FileInUse               400  file_in_use
 │   └── UploadNotPending        400  upload_not_pending
 ├── NotFound                    404  not_found
@@ -129,6 +131,18 @@ class JobNotCancellable(InvalidRequest):
     """The job has already ended."""
 
     code = "job_not_cancellable"
+
+
+class JobNotPausable(InvalidRequest):
+    """The job has already ended."""
+
+    code = "job_not_pausable"
+
+
+class JobNotResumable(InvalidRequest):
+    """The job is not paused."""
+
+    code = "job_not_resumable"
 
 
 class FileInUse(InvalidRequest):

@@ -70,6 +70,12 @@ def parse_fine_tuned_name(model: str) -> FineTunedName | None:
     return FineTunedName(match["base"], match["adapter"], match["job"], int(step) if step else None)
 
 
+def is_checkpoint(model: str) -> bool:
+    """Whether it is how a checkpoint is named."""
+    name = parse_fine_tuned_name(model)
+    return name is not None and name.step is not None
+
+
 @dataclass(frozen=True, slots=True)
 class ModelName:
     """A parsed `model`: the adapter and, where given, what stands behind the @."""

@@ -23,10 +23,13 @@ class JobStatus(StrEnum):
     queued -> running -> succeeded | failed | cancelled
     running -> queued        the worker gave the job back, or its lease expired
     queued -> cancelled
+    queued | running -> paused -> queued | running | cancelled
     """
 
     QUEUED = "queued"
     RUNNING = "running"
+    #: Not terminal: it waits for its owner. Phase `stopping` until no process trains it any more.
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -45,6 +48,7 @@ class Phase(StrEnum):
     TRAINING = "training"
     PUBLISHING = "publishing"
     STOPPING = "stopping"
+    PAUSED = "paused"
     ENDED = "ended"
 
 
@@ -292,6 +296,40 @@ class Version:
             return None
         name = FineTunedName.of_job(self.job_id, base_model=self.base_model, adapter=self.adapter)
         return str(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A job's adapter as it was after `step`; answers to its name as a version does."""
+
+    id: str
+    job_id: str
+    adapter: str
+    base_model: str
+    step: int
+    #: `ft:{base model}:graft:{adapter}:{end of the job's id}:ckpt-step-{N}`
+    name: str
+    digest: str
+    manifest: Manifest
+    created_at: float
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What is known of it, in the words of OpenAI's checkpoints. All held-out rows are looked at each time."""
+        result = self.manifest.result
+        held_out = result.published_valid_loss
+        found = {
+            "train_loss": result.train_loss,
+            "valid_loss": held_out,
+            "full_valid_loss": held_out,
+            "base_valid_loss": result.base_valid_loss,
+            "reward_accuracy": result.reward_accuracy,
+        }
+        return {"step": self.step} | {k: v for k, v in found.items() if v is not None}
+
+
+#: What an engine loads, and what a job may continue.
+Weights: TypeAlias = Version | Checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

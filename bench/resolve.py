@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from adapters.ledger import Registry
+from adapters.ledger import CheckpointShelf, Registry
 from adapters.manifest import BaseModelCard, Manifest, TrainingResult
 from adapters.records import Adapter, Version
 from bench.measure import Settings, interleave, seconds
@@ -63,7 +63,9 @@ class Side:
             for name in (version.name, adapter.name)
         }
         # The ledger is only asked for what has changed; a lookup never gets that far.
-        self._catalog = Catalog(cast(Registry, Changes(adapters)), [BASE])
+        self._catalog = Catalog(
+            cast(Registry, Changes(adapters)), [BASE], cast(CheckpointShelf, None)
+        )
         asyncio.run(self._catalog.refresh())
         names = random.Random(size)
         bare = [adapter.name for adapter in adapters]

@@ -67,8 +67,19 @@ class GraftClient:
 
     def cancel(self, job_id: str) -> Job:
         """Ask for a job to be cancelled."""
+        return self._tell(job_id, "cancel")
+
+    def pause(self, job_id: str) -> Job:
+        """Ask for a job to be paused."""
+        return self._tell(job_id, "pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Ask for a paused job to go on."""
+        return self._tell(job_id, "resume")
+
+    def _tell(self, job_id: str, what: str) -> Job:
         with translated(self.url):
-            answer = self.sdk.post(f"/finetune/{job_id}/cancel", cast_to=object)
+            answer = self.sdk.post(f"/finetune/{job_id}/{what}", cast_to=object)
         return self._read(Job, answer)
 
     @contextmanager

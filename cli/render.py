@@ -9,7 +9,13 @@ from rich.text import Text
 
 from cli.wire import Adapter, Job, JobEvent, Problem, Progress, Version
 
-STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+STYLES = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "paused": "yellow",
+    "running": "cyan",
+}
 MINUTE, HOUR = 60, 3600
 
 

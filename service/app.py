@@ -30,12 +30,14 @@ from service.openapi import publish
 from service.residency import Residency
 from service.routes import (
     adapters,
+    checkpoints,
     completions,
     files,
     finetune,
     health,
     jobs,
     models,
+    pausing,
     results,
     uploads,
 )
@@ -81,8 +83,19 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         redirect_slashes=False,
     )
     # Result files before other files: their ids begin with a prefix of their own.
-    routes = (completions, models, finetune, jobs, adapters, results, files, uploads, health)
-    for module in routes:
+    for module in (
+        completions,
+        models,
+        finetune,
+        jobs,
+        pausing,
+        checkpoints,
+        adapters,
+        results,
+        files,
+        uploads,
+        health,
+    ):
         app.include_router(module.router)
     install_error_handlers(app)
     publish(app)
@@ -129,7 +142,7 @@ def _compose(
 ) -> ServiceState:
     base_models = configuration.ledger.base_model_ids
     settings = configuration.service
-    catalog = Catalog(ledger.registry, base_models)
+    catalog = Catalog(ledger.registry, base_models, ledger.checkpoints)
     admissions = {
         model_id: Admission(
             model_id, running=settings.max_running, waiting=settings.max_waiting, metrics=metrics
@@ -161,4 +174,5 @@ def _compose(
         filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),
         metrics=metrics,
         incoming=incoming,
+        openai_strict_status=settings.openai_strict_status,
     )

@@ -5,20 +5,20 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from adapters.errors import ModelNotFound, Unavailable
-from adapters.ledger import Registry
-from adapters.names import parse_fine_tuned_name, parse_model_name
-from adapters.records import Adapter, Version
+from adapters.errors import AdapterNotFound, ModelNotFound, Unavailable
+from adapters.ledger import CheckpointShelf, Registry
+from adapters.names import is_checkpoint, parse_fine_tuned_name, parse_model_name
+from adapters.records import Adapter, Version, Weights
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a `model` means right now: a base model, or one version of an adapter on it."""
+    """What a `model` means right now: a base model, or one version or checkpoint of an adapter on it."""
 
     base_model: str
-    version: Version | None = None
+    version: Weights | None = None
 
     @property
     def engine_name(self) -> str:
@@ -27,12 +27,17 @@ class Target:
 
 
 class Catalog:
-    """A copy of the registry that follows it."""
+    """A copy of the registry that follows it, and of the checkpoints that have been asked for."""
 
-    def __init__(self, registry: Registry, base_models: Sequence[str]) -> None:
+    def __init__(
+        self, registry: Registry, base_models: Sequence[str], shelf: CheckpointShelf
+    ) -> None:
         self._registry = registry
+        self._shelf = shelf
         self._base_models = tuple(base_models)
         self._adapters: dict[str, Adapter] = {}
+        #: By name, until anything changes in the ledger that may have deleted one.
+        self._checkpoints: dict[str, Target] = {}
         self._revision = 0
         self._refreshing = asyncio.Lock()
         self._listeners: list[Callable[[Sequence[Adapter]], None]] = []
@@ -57,7 +62,7 @@ class Catalog:
         target = self._lookup(model)
         if target is None:
             await self.refresh()
-            target = self._lookup(model)
+            target = self._lookup(model) or await self._checkpoint(model)
         if target is None:
             raise ModelNotFound(self._explain(model), param="model")
         return target
@@ -77,6 +82,8 @@ class Catalog:
                     self._adapters[adapter.name] = adapter
                 else:
                     self._adapters.pop(adapter.name, None)
+            if revision != self._revision:
+                self._checkpoints.clear()
             self._revision = revision
         if changed:
             for listener in self._listeners:
@@ -91,9 +98,26 @@ class Catalog:
                 log.warning("the catalog could not be refreshed: %s", error)
             await asyncio.sleep(every)
 
+    async def _checkpoint(self, model: str) -> Target | None:
+        if not is_checkpoint(model):
+            return None
+        seen = self._revision
+        try:
+            checkpoint = await asyncio.to_thread(self._shelf.find, model)
+        except AdapterNotFound:
+            return None
+        if checkpoint.base_model not in self._base_models:
+            return None
+        target = Target(checkpoint.base_model, checkpoint)
+        if seen == self._revision:  # else it may have been deleted since
+            self._checkpoints[model] = target
+        return target
+
     def _lookup(self, model: str) -> Target | None:
         if model in self._base_models:
             return Target(model)
+        if model in self._checkpoints:
+            return self._checkpoints[model]
         version = self._version(model)
         if version is None or version.base_model not in self._base_models:
             return None

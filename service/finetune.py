@@ -19,7 +19,7 @@ from adapters.errors import (
 )
 from adapters.ledger import Ledger
 from adapters.manifest import BaseModelCard
-from adapters.names import check_adapter_name, new_id
+from adapters.names import check_adapter_name, is_checkpoint, new_id
 from adapters.records import (
     DatasetSummary,
     IdempotencyKey,
@@ -31,7 +31,7 @@ from adapters.records import (
     Reply,
     Sending,
     TrainingSpec,
-    Version,
+    Weights,
 )
 from service.schemas.finetune import FinetuneOptions, training_spec
 from service.schemas.jobs import wire_job
@@ -212,16 +212,18 @@ class Intake:
             metadata=options.metadata,
         )
 
-    def _parent(self, name: str | None) -> Version | None:
-        """The version to continue, looked up once: what an alias means later is another matter."""
+    def _parent(self, name: str | None) -> Weights | None:
+        """The version or checkpoint to continue, looked up once: what an alias means later is another matter."""
         if name is None:
             return None
         try:
+            if is_checkpoint(name):
+                return self._ledger.checkpoints.find(name)
             return self._ledger.registry.resolve(name)
         except AdapterNotFound as error:
             raise AdapterNotFound(error.message, param="continue_from") from error
 
-    def _base_model(self, asked: str | None, parent: Version | None) -> str:
+    def _base_model(self, asked: str | None, parent: Weights | None) -> str:
         if parent is not None:
             return self._base_model_of(parent, asked)
         if asked is None:
@@ -234,7 +236,7 @@ class Intake:
             )
         return asked
 
-    def _base_model_of(self, parent: Version, asked: str | None) -> str:
+    def _base_model_of(self, parent: Weights, asked: str | None) -> str:
         if parent.base_model not in self._base_models:
             raise InvalidValue(
                 f"{parent.name} belongs to the base model '{parent.base_model}', which this server is not "

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from adapters.errors import Overloaded
-from adapters.records import Version
+from adapters.records import Weights
 from service.engine.protocol import Engine
 from service.metrics import Metrics
 
@@ -32,7 +32,7 @@ class Residency:
         engine: Engine,
         *,
         capacity: int,
-        directory_of: Callable[[Version], Path],
+        directory_of: Callable[[Weights], Path],
         metrics: Metrics,
     ) -> None:
         self._engine = engine
@@ -59,7 +59,7 @@ class Residency:
         self._resident.pop(name, None)
 
     @asynccontextmanager
-    async def pinned(self, version: Version) -> AsyncIterator[None]:
+    async def pinned(self, version: Weights) -> AsyncIterator[None]:
         """Have the version in the engine, and keep it there inside the context.
 
         Raises:
@@ -78,7 +78,7 @@ class Residency:
             if not self._pins[name]:
                 del self._pins[name]
 
-    async def ensure(self, version: Version) -> None:
+    async def ensure(self, version: Weights) -> None:
         """Load the version unless it is there. Raises as `pinned` does."""
         while version.name not in self._resident:
             load = self._loads.get(version.name)
@@ -97,7 +97,7 @@ class Residency:
             self._resident.pop(name)
             await self._engine.unload(name)
 
-    async def _load(self, version: Version) -> None:
+    async def _load(self, version: Weights) -> None:
         async with self._turn:
             if version.name in self._resident:
                 return

@@ -33,6 +33,8 @@ class ServiceSettings(Section):
     max_choices: int = Field(16, ge=1)
     #: How often the ledger is asked for new versions.
     refresh_seconds: float = Field(0.1, gt=0)
+    #: Say only what OpenAI's enum of job states knows: a paused job is `queued` on the wire.
+    openai_strict_status: bool = False
     #: A request may wait this long for an engine that is restarting before it gets a 503.
     engine_wait_seconds: float = Field(5.0, ge=0)
 

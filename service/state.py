@@ -28,6 +28,8 @@ class ServiceState:
     metrics: Metrics
     #: Where uploads lie until the ledger has them.
     incoming: Path
+    #: See `ServiceSettings`.
+    openai_strict_status: bool = False
 
 
 def _state(request: Request) -> ServiceState:

@@ -114,14 +114,15 @@ class Hands:
     # ---- to the ledger; each returns the jobs that turned out to be ours no longer
 
     def record(self) -> list[Held]:
-        """Write down what is new."""
-        told_of = [held for held in self if held.news]
+        """Write down what is new. What is being dropped says its last word when it is given back."""
+        told_of = [held for held in self if held.news and not held.dropping]
         if not told_of:
             return []
         lost = self._ledger.jobs.record([held.note() for held in told_of])
         for held in told_of:
-            self._metrics.note(held.job, held.progress)
-            held.written()
+            if held.job.id not in lost:
+                self._metrics.note(held.job, held.progress)
+                held.written()
         return self._named(lost)
 
     def renew(self, *, lease_seconds: float) -> list[Held]:

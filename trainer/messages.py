@@ -39,6 +39,8 @@ class Drop:
 
     kind: Literal["drop"] = "drop"
     job_id: str
+    #: Write a checkpoint of its latest step first, for it goes on later.
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,17 @@ class Checkpointed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """Training goes on; `adapter_dir` holds the adapter as it is after `manifest.result.steps`, as for `Finished`."""
+
+    kind: Literal["exported"] = "exported"
+    job_id: str
+    attempt: int
+    adapter_dir: Path
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """Training is over; `adapter_dir` holds the best adapter as a plain PEFT directory, without the manifest file."""
 
@@ -148,9 +161,9 @@ class Dropped:
     job_id: str
 
 
-JobReport: TypeAlias = Started | Stepped | Evaluated | Checkpointed | Finished | Failed
+JobReport: TypeAlias = Started | Stepped | Evaluated | Checkpointed | Exported | Finished | Failed
 Report: TypeAlias = Annotated[
-    Ready | Started | Stepped | Evaluated | Checkpointed | Finished | Failed | Dropped,
+    Ready | Started | Stepped | Evaluated | Checkpointed | Exported | Finished | Failed | Dropped,
     Field(discriminator="kind"),
 ]
 

@@ -1,11 +1,12 @@
 """From a trained directory to a version: the gate, the manifest, the transaction."""
 
+import shutil
 from pathlib import Path
 
 from adapters.errors import LeaseLost
 from adapters.ledger import Ledger
 from adapters.manifest import MANIFEST_FILE, Manifest, TrainingResult, dump_manifest
-from adapters.records import Gate, JobNote, Version
+from adapters.records import Gate, Job, JobNote, Version
 
 
 def publish(ledger: Ledger, note: JobNote, directory: Path, manifest: Manifest) -> Version:
@@ -20,11 +21,27 @@ def publish(ledger: Ledger, note: JobNote, directory: Path, manifest: Manifest) 
         [job]
     ):  # a look is cheaper than bytes in the store that no version will name
         raise LeaseLost(f"Attempt {job.attempt} of {job.id} no longer holds the job.")
+    _declare(directory, manifest)
+    promote = passes_gate(job.spec.gate, manifest.result)
+    return ledger.registry.publish(job, directory, manifest, promote=promote, note=note)
+
+
+def keep(ledger: Ledger, job: Job, directory: Path, manifest: Manifest) -> None:
+    """Make the directory a checkpoint of the job, and remove it.
+
+    Raises:
+        LeaseLost: the job was cancelled, or belongs to a later attempt; nothing was kept.
+        OSError: the files could not be stored.
+    """
+    _declare(directory, manifest)
+    ledger.checkpoints.keep(job, directory, manifest)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _declare(directory: Path, manifest: Manifest) -> None:
     # A new file, never the one that an earlier attempt may have given to the store. The store syncs it.
     (directory / MANIFEST_FILE).unlink(missing_ok=True)
     (directory / MANIFEST_FILE).write_text(dump_manifest(manifest))
-    promote = passes_gate(job.spec.gate, manifest.result)
-    return ledger.registry.publish(job, directory, manifest, promote=promote, note=note)
 
 
 def passes_gate(gate: Gate, result: TrainingResult) -> bool:

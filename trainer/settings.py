@@ -39,6 +39,8 @@ class TrainerSettings(Section):
     token_budget: int = Field(0, ge=0)
     #: Most seconds between two checkpoints of a running job.
     checkpoint_seconds: float = Field(15.0, gt=0)
+    #: At least so many seconds lie between two checkpoints of a job that can be asked, except for its last one.
+    checkpoint_export_seconds: float = Field(5.0, ge=0)
     #: A worker that has not renewed its claim for this long has lost it.
     lease_seconds: float = Field(30.0, gt=1)
     heartbeat_seconds: float = Field(5.0, gt=0)

@@ -69,7 +69,7 @@ def checkpointed(report: Checkpointed) -> NewEvent:
     """A place from which a new attempt would continue."""
     return NewEvent(
         kind=EventKind.CHECKPOINT,
-        message=f"Checkpoint created at step {report.step}",
+        message=f"Training state saved at step {report.step}",
         data={"step": report.step},
     )
 

@@ -4,7 +4,7 @@
    may come in beside those already in hand: `triage.py`.
 2. Admit it to the warm process, which continues from the job's newest checkpoint if there is one.
 3. Tell the ledger what the process reports, and renew the lease: `hands.py`.
-4. A job that was cancelled, or that somebody else holds by now, is dropped from the process.
+4. A job that was cancelled or paused, or that somebody else holds by now, is dropped from the process.
 5. A process that dies gives all its jobs back to the queue and is started anew. A job that was lost twice without
    getting further is a suspect from then on, and comes in alone until it has proved itself.
 6. A finished job is published: version, alias and the job's end in one transaction.
@@ -22,10 +22,20 @@ from adapters.records import Job, JobError
 from trainer.child import AnyReport, ProcessDied, TrainingProcess
 from trainer.hands import Hands, Held
 from trainer.leftovers import Leftovers
-from trainer.messages import Admit, Checkpointed, Drop, Dropped, Failed, Finished, JobReport, Ready
+from trainer.messages import (
+    Admit,
+    Checkpointed,
+    Drop,
+    Dropped,
+    Exported,
+    Failed,
+    Finished,
+    JobReport,
+    Ready,
+)
 from trainer.metrics import Metrics
 from trainer.placement import Placement
-from trainer.publish import publish
+from trainer.publish import keep, publish
 from trainer.settings import TrainerSettings
 from trainer.triage import Triage
 
@@ -34,7 +44,8 @@ log = logging.getLogger(__name__)
 _RECORD_S = 0.5
 _LOOK_S = 1.0
 _PURGE_S = 60.0
-_RETRY_S = 10.0
+#: After the first loss in a row, the second, and any further.
+_RETRY_S = (10.0, 60.0, 300.0)
 _MAX_PAUSE_S = 30.0
 
 
@@ -128,7 +139,7 @@ class Worker:
             self._fail(held, JobError(code=error.code, message=error.message))
 
     def _admission(self, job: Job) -> Admit:
-        files, registry = self._ledger.files, self._ledger.registry
+        files = self._ledger.files
         parent = job.spec.parent
         return Admit(
             job_id=job.id,
@@ -138,7 +149,7 @@ class Worker:
             validation=files.path(job.validation_file) if job.validation_file else None,
             work_dir=self._work_dir / job.id,
             dataset_digest=job.dataset.digest,
-            parent=registry.directory(registry.version(parent)) if parent else None,
+            parent=self._ledger.weights(parent) if parent else None,
             prove_past=job.lost_at if job.suspect else None,
         )
 
@@ -169,6 +180,8 @@ class Worker:
                 self._finish(held, report)
             case Failed():
                 self._failed(held, report)
+            case Exported():
+                self._keep(held, report)
             case Checkpointed():
                 suspected = not held.proven
                 held.hear(report)
@@ -176,6 +189,16 @@ class Worker:
                     self._acquit(held)
             case _:
                 held.hear(report)
+
+    def _keep(self, held: Held, report: Exported) -> None:
+        """A checkpoint that can be asked. Where it cannot be stored, the job goes on: nothing depends on it."""
+        self._record()
+        try:
+            keep(self._ledger, held.job, report.adapter_dir, report.manifest)
+        except LeaseLost:
+            self._drop(held)
+        except OSError as error:
+            log.warning("a checkpoint of %s could not be stored: %s", held.job.id, error)
 
     def _finish(self, held: Held, report: Finished) -> None:
         held.end(report.manifest.result)
@@ -209,7 +232,7 @@ class Worker:
         self._stopped(held)
 
     def _retry(self, held: Held, reason: str) -> None:
-        delay = _RETRY_S * held.job.attempt
+        delay = _RETRY_S[min(held.job.losses, len(_RETRY_S) - 1)]
         self._hands.give_back([held], reason=reason, lost=True, delay=delay)
 
     # ---- looking after what is in hand
@@ -238,9 +261,15 @@ class Worker:
     def _drop(self, *dropped: Held) -> None:
         for held in dropped:
             if not held.dropping:
-                log.info("dropping %s", held.job.id)
-                self._process.send(Drop(job_id=held.job.id))
+                keep = self._goes_on(held.job)
+                log.info("dropping %s%s", held.job.id, ", which goes on later" if keep else "")
+                self._process.send(Drop(job_id=held.job.id, keep=keep))
                 held.dropping = True
+
+    def _goes_on(self, job: Job) -> bool:
+        """Whether a later attempt will want what this one has learned: it is paused, or makes way."""
+        now = self._ledger.jobs.get(job.id)
+        return now.attempt == job.attempt and not now.status.terminal
 
     def _dropped(self, held: Held) -> None:
         if held.makes_way:
@@ -250,8 +279,8 @@ class Worker:
             self._stopped(held)
 
     def _stopped(self, held: Held) -> None:
-        self._ledger.jobs.confirm_stopped(held.job.id)
-        self._hands.let_go(held)
+        # Where it is still ours, it was paused and resumed while the process let go.
+        self._hands.give_back([held], reason="The job was resumed", lost=False)
         if self._ledger.jobs.get(held.job.id).status.terminal:
             self._leftovers.remove(held.job)
 

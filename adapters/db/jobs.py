@@ -27,6 +27,9 @@ from adapters.records import (
 )
 
 _QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value
+_PAUSED = JobStatus.PAUSED.value
+#: Whether a process may still be training the job, whatever its status.
+_IN_HAND = or_(jobs.c.status == _RUNNING, jobs.c.phase == Phase.STOPPING.value)
 
 
 def add_job(tx: Connection, job: NewJob, now: float) -> Job:
@@ -267,10 +270,10 @@ def cancel_job(tx: Connection, job_id: str, now: float) -> Job:
     """
     row = tx.execute(
         update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.status.in_([_QUEUED, _RUNNING]))
+        .where(jobs.c.id == job_id, jobs.c.status.in_([_QUEUED, _RUNNING, _PAUSED]))
         .values(
             status=JobStatus.CANCELLED.value,
-            phase=case((jobs.c.status == _RUNNING, Phase.STOPPING.value), else_=Phase.ENDED.value),
+            phase=case((_IN_HAND, Phase.STOPPING.value), else_=Phase.ENDED.value),
             finished_at=now,
             lease_expires_at=None,
         )
@@ -284,12 +287,3 @@ def cancel_job(tx: Connection, job_id: str, now: float) -> Job:
     event = NewEvent(kind=EventKind.STATUS, message="Fine-tuning job cancelled")
     append_events(tx, job_id, [event], now)
     return get_job(tx, job_id)
-
-
-def confirm_stopped(tx: Connection, job_id: str) -> None:
-    """Record that no worker trains a cancelled job any more."""
-    tx.execute(
-        update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.status == JobStatus.CANCELLED.value)
-        .values(phase=Phase.ENDED.value)
-    )

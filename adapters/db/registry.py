@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from adapters.db.rows import dump_manifest, to_version
-from adapters.db.schema import adapters, aliases, ledger_revision, versions
+from adapters.db.schema import adapters, aliases, checkpoints, ledger_revision, versions
 from adapters.errors import AdapterNotFound, InvalidRequest
 from adapters.manifest import Manifest
 from adapters.records import Adapter, Version
@@ -155,7 +155,7 @@ def purgeable_versions(tx: Connection, *, before: float) -> list[Version]:
 
 
 def mark_purged(tx: Connection, version: Version, now: float) -> bool:
-    """Record that the files go; False where another version still has the same bytes and they must stay."""
+    """Record that the files go; False where something else still has the same bytes and they must stay."""
     tx.execute(
         update(versions)
         .where(versions.c.adapter == version.adapter, versions.c.number == version.number)
@@ -164,7 +164,8 @@ def mark_purged(tx: Connection, version: Version, now: float) -> bool:
     others = select(versions.c.number).where(
         versions.c.digest == version.digest, versions.c.purged_at.is_(None)
     )
-    return tx.execute(others.limit(1)).first() is None
+    same = select(checkpoints.c.id).where(checkpoints.c.digest == version.digest)
+    return not any(tx.execute(query.limit(1)).first() for query in (others, same))
 
 
 def _next_number(tx: Connection, name: str, base_model: str, now: float) -> int:

@@ -8,6 +8,7 @@ from sqlalchemy import Row
 from adapters.files import File, FileReport, Part, Upload, UploadStatus
 from adapters.manifest import Manifest
 from adapters.records import (
+    Checkpoint,
     DatasetSummary,
     Event,
     EventKind,
@@ -109,6 +110,13 @@ def to_event(row: Row[Any]) -> Event:
     """A `job_events` row."""
     values = dict(row._mapping)
     return Event(**values | {"kind": EventKind(values["kind"])})
+
+
+def to_checkpoint(row: Row[Any]) -> Checkpoint:
+    """A `checkpoints` row."""
+    values = dict(row._mapping)
+    values.pop("deleted_at")
+    return Checkpoint(**values | {"manifest": _manifest.validate_python(values["manifest"])})
 
 
 def to_version(row: Row[Any]) -> Version:

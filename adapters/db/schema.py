@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 metadata = MetaData(
@@ -156,6 +157,26 @@ aliases = Table(
     Column("adapter", String(64), ForeignKey("adapters.name"), primary_key=True),
     Column("alias", String(64), primary_key=True),
     Column("number", Integer, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("job_id", String(64), ForeignKey("jobs.id"), nullable=False),
+    Column("adapter", String(64), nullable=False),
+    Column("base_model", String(128), nullable=False),
+    Column("step", Integer, nullable=False),
+    # What it answers to.
+    Column("name", String(256), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("manifest", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    # The row goes together with the files, some time later.
+    Column("deleted_at", Double),
+    UniqueConstraint("job_id", "step"),
+    Index(None, "name"),
+    Index(None, "digest"),
 )
 
 replies = Table(

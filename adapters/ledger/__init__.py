@@ -5,19 +5,30 @@ Each method is one transaction. What a caller is told is durable by then.
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from adapters.artifacts import LocalArtifacts
 from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
+from adapters.ledger.checkpoints import CheckpointShelf
 from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
 from adapters.ledger.registry import Registry
 from adapters.ledger.uploads import UploadDesk
+from adapters.names import is_checkpoint
 from adapters.parts import LocalParts
 from adapters.settings import LedgerSettings
 
-__all__ = ["FileShelf", "JobQueue", "Ledger", "Registry", "UploadDesk", "open_ledger"]
+__all__ = [
+    "CheckpointShelf",
+    "FileShelf",
+    "JobQueue",
+    "Ledger",
+    "Registry",
+    "UploadDesk",
+    "open_ledger",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +39,14 @@ class Ledger:
     uploads: UploadDesk
     jobs: JobQueue
     registry: Registry
+    checkpoints: CheckpointShelf
     _database: Database
+
+    def weights(self, name: str) -> Path:
+        """A local directory with the PEFT files of `adapter@N` or of a checkpoint. Raises AdapterNotFound."""
+        if is_checkpoint(name):
+            return self.registry.directory(self.checkpoints.find(name, also_deleted=True))
+        return self.registry.directory(self.registry.version(name))
 
     def close(self) -> None:
         """Close the database connections."""
@@ -45,5 +63,6 @@ def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger
         uploads=UploadDesk(database, artifacts, LocalParts(settings.parts_dir), clock),
         jobs=JobQueue(database, clock),
         registry=Registry(database, artifacts, clock),
+        checkpoints=CheckpointShelf(database, artifacts, clock),
         _database=database,
     )

@@ -3,7 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from adapters.clock import Clock
-from adapters.db import events as event_rows, jobs as job_rows, queue, registry, replies, sendings
+from adapters.db import (
+    events as event_rows,
+    jobs as job_rows,
+    pausing,
+    queue,
+    registry,
+    replies,
+    sendings,
+)
 from adapters.db.connect import Conflict, Database
 from adapters.errors import InvalidValue, LeaseLost
 from adapters.records import (
@@ -151,6 +159,16 @@ class JobQueue:
         with self._db.write() as tx:
             return job_rows.cancel_job(tx, job_id, self._clock())
 
+    def pause(self, job_id: str) -> Job:
+        """Let nobody train the job until it is resumed. Raises JobNotFound, JobNotPausable."""
+        with self._db.write() as tx:
+            return pausing.pause_job(tx, job_id, self._clock())
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on, in its old place in the queue. Raises JobNotFound, JobNotResumable."""
+        with self._db.write() as tx:
+            return pausing.resume_job(tx, job_id, self._clock())
+
     def waits(self, *, base_model: str, alone: bool, max_losses: int) -> bool:
         """Whether `claim` would find a job. A read, so that looking for work holds up nobody who writes."""
         with self._db.read() as tx:
@@ -209,7 +227,7 @@ class JobQueue:
         return lost
 
     def lost(self, held: Sequence[Job]) -> set[str]:
-        """The ids of those that were cancelled, or belong to a later attempt. A read."""
+        """The ids of those that were cancelled or paused, or belong to a later attempt. A read."""
         with self._db.read() as tx:
             return {job.id for job in held} - job_rows.held_ids(tx, held)
 
@@ -233,7 +251,7 @@ class JobQueue:
     def requeue(
         self, notes: Sequence[JobNote], *, reason: str, lost: bool, delay: float = 0.0
     ) -> None:
-        """Give jobs back; `lost` counts. A job that was cancelled meanwhile is stopped now."""
+        """Give jobs back; `lost` counts. A job that was cancelled or paused meanwhile has stopped now."""
         with self._db.write() as tx:
             now = self._clock()
             for note in notes:
@@ -243,18 +261,17 @@ class JobQueue:
                         tx, note.job, lost=lost, not_before=now + delay, reason=reason, now=now
                     )
                 except LeaseLost:
-                    job_rows.confirm_stopped(tx, note.job.id)
+                    pausing.let_go(tx, note, now)
 
     def take_back(self, worker: str) -> int:
-        """Requeue what an earlier process of this worker still holds; only for who is that worker now."""
+        """Requeue what an earlier process of this worker still holds; only for who is that worker now.
+
+        What it was to stop, paused or cancelled, has stopped.
+        """
         reason = "The trainer was restarted; continuing from the last checkpoint"
         with self._db.write() as tx:
+            pausing.let_go_of_all(tx, worker)
             return queue.take_back_jobs(tx, worker, reason=reason, now=self._clock())
-
-    def confirm_stopped(self, job_id: str) -> None:
-        """Record that no worker trains a cancelled job any more."""
-        with self._db.write() as tx:
-            job_rows.confirm_stopped(tx, job_id)
 
 
 def _check_owner(new: NewJob, owner: str | None) -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from adapters.artifacts import Artifacts
 from adapters.clock import Clock
-from adapters.db import events as event_rows, jobs as job_rows, registry
+from adapters.db import checkpoints, events as event_rows, jobs as job_rows, registry
 from adapters.db.connect import Database
 from adapters.errors import AdapterNotFound
+from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
 from adapters.manifest import Manifest
 from adapters.names import LIVE, parse_fine_tuned_name, parse_model_name
-from adapters.records import Adapter, EventKind, Job, JobNote, NewEvent, Version
+from adapters.records import Adapter, EventKind, Job, JobNote, NewEvent, Version, Weights
 
 #: No write into the artifact store takes this long; what is older was left by a process that was killed.
 _ABANDONED_S = 24 * 3600.0
@@ -57,12 +58,19 @@ class Registry:
                 trained_tokens=manifest.result.trained_tokens,
                 now=now,
             )
-            event_rows.append_events(tx, job.id, _published(version, promote=promote), now)
+            told = _published(version, promote=promote)
+            if manifest.result.best_step == manifest.result.steps:
+                # The last checkpoint has the same weights: it is the same files.
+                last = new_checkpoint(job, manifest, digest, now)
+                if checkpoints.add_checkpoint(tx, last):
+                    checkpoints.prune_checkpoints(tx, job.id, kept=KEPT, now=now)
+                    told = [created(last), *told]
+            event_rows.append_events(tx, job.id, told, now)
         return version
 
-    def directory(self, version: Version) -> Path:
-        """A local directory with the version's PEFT files."""
-        return self._artifacts.version(version.digest)
+    def directory(self, weights: Weights) -> Path:
+        """A local directory with the PEFT files of a version or checkpoint."""
+        return self._artifacts.version(weights.digest)
 
     def version(self, name: str) -> Version:
         """The living version of that name, `adapter@N`. Raises AdapterNotFound."""
@@ -118,14 +126,19 @@ class Registry:
             return registry.get_adapter(tx, name)
 
     def delete(self, name: str) -> Adapter:
-        """Delete an adapter. Raises AdapterNotFound."""
+        """Delete an adapter, with the checkpoints of its jobs. Raises AdapterNotFound."""
         with self._db.write() as tx:
-            return registry.delete_adapter(tx, name, self._clock())
+            now = self._clock()
+            checkpoints.delete_of_adapter(tx, name, now)
+            return registry.delete_adapter(tx, name, now)
 
     def delete_version(self, name: str, number: int) -> Version:
-        """Delete one version. Raises AdapterNotFound, InvalidRequest."""
+        """Delete one version, with its job's checkpoints. Raises AdapterNotFound, InvalidRequest."""
         with self._db.write() as tx:
-            return registry.delete_version(tx, name, number, self._clock())
+            now = self._clock()
+            version = registry.delete_version(tx, name, number, now)
+            checkpoints.delete_of_job(tx, version.job_id, now)
+            return version
 
     def delete_model(self, version: Version) -> None:
         """Delete a version; where it is the only one of its adapter, the adapter with it.
@@ -135,11 +148,13 @@ class Registry:
             InvalidRequest: it is the live one, and there are others.
         """
         with self._db.write() as tx:
-            adapter = registry.get_adapter(tx, version.adapter)
+            now, adapter = self._clock(), registry.get_adapter(tx, version.adapter)
             if [one.number for one in adapter.versions] == [version.number]:
-                registry.delete_adapter(tx, version.adapter, self._clock())
+                checkpoints.delete_of_adapter(tx, version.adapter, now)
+                registry.delete_adapter(tx, version.adapter, now)
             else:
-                registry.delete_version(tx, version.adapter, version.number, self._clock())
+                checkpoints.delete_of_job(tx, version.job_id, now)
+                registry.delete_version(tx, version.adapter, version.number, now)
 
     def purge(self, *, older_than: float) -> int:
         """Remove the files of versions that were deleted that many seconds ago; returns how many.

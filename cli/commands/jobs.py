@@ -66,3 +66,19 @@ def cancel_job(job_id: JobId, url: Url = HERE) -> None:
     with reporting_errors():
         job = GraftClient(url).cancel(job_id)
     screen().print(Text(f"{job.id}: {job.status}"))
+
+
+@app.command("pause")
+def pause_job(job_id: JobId, url: Url = HERE) -> None:
+    """Stop a job until it is resumed. What it has learned is kept."""
+    with reporting_errors():
+        job = GraftClient(url).pause(job_id)
+    screen().print(Text(f"{job.id}: {job.status}"))
+
+
+@app.command("resume")
+def resume_job(job_id: JobId, url: Url = HERE) -> None:
+    """Let a paused job go on, in its old place in the queue."""
+    with reporting_errors():
+        job = GraftClient(url).resume(job_id)
+    screen().print(Text(f"{job.id}: {job.status}"))

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -40,7 +40,7 @@ async def list_jobs(
 ) -> WireJobList:
     """Jobs, newest first."""
     jobs = list(await asyncio.to_thread(state.ledger.jobs.list, after=after, limit=limit + 1))
-    page = [await _wire(state, job) for job in jobs[:limit]]
+    page = [await shown(state, job) for job in jobs[:limit]]
     return WireJobList(
         object="list",
         data=page,
@@ -54,7 +54,7 @@ async def list_jobs(
 @router.get("/v1/finetune/{job_id}", include_in_schema=False)
 async def get_job(job_id: str, state: State) -> WireJob:
     """One job, as it stands now."""
-    return await _wire(state, await asyncio.to_thread(state.ledger.jobs.get, job_id))
+    return await shown(state, await asyncio.to_thread(state.ledger.jobs.get, job_id))
 
 
 @router.get("/finetune/{job_id}/events")
@@ -78,9 +78,12 @@ async def events(
 @router.delete("/v1/finetune/{job_id}", include_in_schema=False)
 async def cancel(job_id: str, state: State) -> WireJob:
     """Stop a job. What it has learned so far is not published."""
-    return await _wire(state, await asyncio.to_thread(state.ledger.jobs.cancel, job_id))
+    return await shown(state, await asyncio.to_thread(state.ledger.jobs.cancel, job_id))
 
 
-async def _wire(state: ServiceState, job: Job) -> WireJob:
-    position: Any = await asyncio.to_thread(state.ledger.jobs.position, job)
-    return wire_job(job, position=position, now=time.time())
+async def shown(state: ServiceState, job: Job) -> WireJob:
+    """The job as clients see it now."""
+    position = await asyncio.to_thread(state.ledger.jobs.position, job)
+    return wire_job(
+        job, position=position, now=time.time(), openai_status=state.openai_strict_status
+    )

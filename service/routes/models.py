@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from adapters.errors import InvalidRequest
+from adapters.records import Version
 from service.catalog import Catalog
 from service.schemas.adapters import WireDeleted, model_card
 from service.state import State
@@ -38,6 +39,10 @@ async def delete(model: str, state: State) -> WireDeleted:
         raise InvalidRequest(
             f"'{model}' is a base model. It is taken out of the configuration, not deleted.",
             param="model",
+        )
+    if not isinstance(target.version, Version):
+        raise InvalidRequest(
+            f"'{model}' is a checkpoint. It goes away with its job's version.", param="model"
         )
     if model == target.version.adapter:
         await asyncio.to_thread(registry.delete, model)

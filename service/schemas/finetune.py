@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from adapters.errors import InvalidValue, UnknownField
-from adapters.records import EarlyStopping, Method, OptimizerSpec, TrainingSpec, Version
+from adapters.records import EarlyStopping, Method, OptimizerSpec, TrainingSpec, Weights
 from service.schemas.annotations import check_integrations, check_metadata
 from service.schemas.fields import Auto, from_json
 from service.schemas.lora import LoraOptions, lora_spec
@@ -101,7 +101,7 @@ def parse_options(fields: dict[str, Any]) -> FinetuneOptions:
 def training_spec(
     options: FinetuneOptions,
     *,
-    parent: Version | None = None,
+    parent: Weights | None = None,
     compares: bool = False,
     rows: int,
     max_seq_length: int,

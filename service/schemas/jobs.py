@@ -103,15 +103,17 @@ class WireJobList(BaseModel):
     last_id: str | None
 
 
-def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
-    """The job as clients see it."""
+def wire_job(
+    job: Job, *, position: int | None = None, now: float, openai_status: bool = False
+) -> WireJob:
+    """The job as clients see it. With `openai_status` a paused job is `queued`: OpenAI's enum knows no other word."""
     here = f"/finetune/{job.id}"
     hyperparameters = _hyperparameters(job.spec)
     kind = job.spec.method.kind
     return WireJob(
         id=job.id,
         object="fine_tuning.job",
-        status=job.status,
+        status=_status(job, strict=openai_status),
         phase=job.phase.value,
         model=job.base_model,
         fine_tuned_model=str(job.makes) if job.fine_tuned_model else None,
@@ -153,6 +155,10 @@ def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
 def result_file_id(job_id: str) -> str:
     """The id of the file with what the job measured; see `service/results.py`."""
     return RESULT_FILE + job_id.removeprefix("ftjob-")
+
+
+def _status(job: Job, *, strict: bool) -> JobStatus:
+    return JobStatus.QUEUED if strict and job.status is JobStatus.PAUSED else job.status
 
 
 def wire_event(event: Event) -> dict[str, Any]:

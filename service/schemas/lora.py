@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.errors import InvalidValue
 from adapters.manifest import Manifest
-from adapters.records import LoraSpec, Version
+from adapters.records import LoraSpec, Weights
 
 
 class LoraOptions(BaseModel):
@@ -22,7 +22,7 @@ class LoraOptions(BaseModel):
     use_rslora: bool = False
 
 
-def lora_spec(options: LoraOptions, parent: Version | None) -> LoraSpec:
+def lora_spec(options: LoraOptions, parent: Weights | None) -> LoraSpec:
     """The adapter's shape; that of `parent`, where there is one.
 
     Raises:
@@ -40,7 +40,7 @@ def lora_spec(options: LoraOptions, parent: Version | None) -> LoraSpec:
     )
 
 
-def _inherited(options: LoraOptions, parent: Version) -> LoraSpec:
+def _inherited(options: LoraOptions, parent: Weights) -> LoraSpec:
     has = parent.manifest
     asked_targets = _targets(options, has)
     shape = {

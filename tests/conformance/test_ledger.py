@@ -63,8 +63,8 @@ def lose(ledger: Ledger, job_id: str, *, step: int, times: int = 1) -> None:
         ledger.jobs.requeue([note(job, step)], reason="it died", lost=True)
 
 
-def claimed(ledger: Ledger) -> Job:
-    submit(ledger)
+def claimed(ledger: Ledger, adapter: str = "support-bot") -> Job:
+    submit(ledger, adapter)
     job = claim(ledger)
     assert job is not None
     return job
@@ -302,8 +302,9 @@ def test_cancelling_a_running_job_takes_it_from_its_worker(ledger: Ledger) -> No
     cancelled = ledger.jobs.cancel(job.id)
     assert (cancelled.status, cancelled.phase) == (JobStatus.CANCELLED, Phase.STOPPING)
     assert ledger.jobs.renew([job], lease_seconds=30) == {job.id}
-    ledger.jobs.confirm_stopped(job.id)
-    assert ledger.jobs.get(job.id).phase is Phase.ENDED
+    ledger.jobs.requeue([note(job)], reason="it has stopped", lost=False)
+    stopped = ledger.jobs.get(job.id)
+    assert (stopped.status, stopped.phase) == (JobStatus.CANCELLED, Phase.ENDED)
 
 
 def test_a_job_that_has_ended_cannot_be_cancelled(ledger: Ledger) -> None:

@@ -19,6 +19,7 @@ from trainer.messages import (
     Drop,
     Dropped,
     Evaluated,
+    Exported,
     Failed,
     Finished,
     Ready,
@@ -52,6 +53,8 @@ class FakeProcess:
         self.deaths: list[set[str]] = []
         self.fail_with: Failed | None = None
         self.valid_loss: float | None = 1.0
+        #: Export the adapter at these steps.
+        self.exports: set[int] = set()
         #: Train on a quantised base, with this loss on the one that is served.
         self.served_valid_loss: float | None = None
         self._steps = steps
@@ -61,6 +64,8 @@ class FakeProcess:
         self._alive = False
         self._outbox: deque[AnyReport] = deque()
         self._training: dict[str, Iterator[AnyReport]] = {}
+        #: The latest step of each job that has made one.
+        self._latest: dict[str, Stepped] = {}
 
     @property
     def training(self) -> set[str]:
@@ -82,7 +87,9 @@ class FakeProcess:
                 self._training[order.job_id] = self._train(order)
             case Drop():
                 self.dropped.append(order.job_id)
-                self._training.pop(order.job_id, None)
+                training = self._training.pop(order.job_id, None)
+                if order.keep and training is not None:
+                    self._keep(order.job_id)
                 self._outbox.append(Dropped(job_id=order.job_id))
             case Shutdown():
                 self._alive = False
@@ -109,6 +116,14 @@ class FakeProcess:
         if self._alive:
             self.deaths.append(self.training)
             self._alive = False
+
+    def _keep(self, job_id: str) -> None:
+        latest = self._latest.get(job_id)
+        if latest is not None:
+            step = latest.progress.step
+            self._checkpoints[job_id] = step
+            kept = Checkpointed(job_id=job_id, attempt=latest.attempt, step=step)
+            self._outbox.append(kept)
 
     def _check(self) -> None:
         if not self._alive:
@@ -138,6 +153,7 @@ class FakeProcess:
             )
             return
         done = self._checkpoints.get(order.job_id, 0)
+        self._latest.pop(order.job_id, None)
         yield Started(
             **named,
             total_steps=self._steps,
@@ -154,12 +170,15 @@ class FakeProcess:
             if self.poison.get(order.job_id) == step:
                 self.kill()
                 return
-            yield Stepped(
+            self._latest[order.job_id] = Stepped(
                 **named,
                 progress=_progress(step, self._steps),
                 learning_rate=1e-4,
                 grad_norm=1.0,
             )
+            yield self._latest[order.job_id]
+            if step in self.exports:
+                yield self._export(order, step)
             proves = must_prove and step > order.prove_past
             if (proves or step % self._checkpoint_every == 0) and step < self._steps:
                 must_prove = must_prove and not proves
@@ -172,8 +191,22 @@ class FakeProcess:
             manifest=self._manifest(order),
         )
 
+    def _export(self, order: Admit, step: int) -> Exported:
+        plain = self._manifest(order)
+        return Exported(
+            job_id=order.job_id,
+            attempt=order.attempt,
+            adapter_dir=adapter_directory(
+                order.work_dir / f"exported-{order.attempt}-{step}",
+                content=f"{order.job_id} {step}".encode(),
+            ),
+            manifest=replace(plain, result=replace(plain.result, steps=step, best_step=step)),
+        )
+
     def _manifest(self, order: Admit) -> Manifest:
         plain = manifest(_as_new(order), self.valid_loss)
+        ended = replace(plain.result, steps=self._steps, best_step=self._steps)
+        plain = replace(plain, result=ended)
         if self.served_valid_loss is None:
             return plain
         served = {"quantization": "nf4", "served_valid_loss": self.served_valid_loss}

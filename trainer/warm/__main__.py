@@ -100,7 +100,12 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Nam
         dtype = choose_dtype(device, settings.dtype)
         directory = ledger.base_model_dir(parsed.base_id)
         base = load(directory, device, dtype, settings.quantization, crew)
-        limits = limits_for(device, settings.checkpoint_seconds, settings.token_budget)
+        limits = limits_for(
+            device,
+            settings.checkpoint_seconds,
+            settings.token_budget,
+            settings.checkpoint_export_seconds,
+        )
         threads = threads_for(_threads(settings, crew.size), torch.set_num_threads)
         WarmProcess(base, mailbox, limits, threads).run()
 

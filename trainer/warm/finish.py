@@ -1,16 +1,18 @@
 """The end of a job: its best weights as a PEFT directory, and the manifest that says how they came about.
 
-<work_dir>/adapter/        plain PEFT
-<work_dir>/finished.json   the manifest; written last, so that its presence means "complete"
+<work_dir>/adapter/                  plain PEFT
+<work_dir>/finished.json             the manifest; written last, so that its presence means "complete"
+<work_dir>/exported/step-00000012/   plain PEFT on the way, until the worker has stored it
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from adapters.durable import write_text
-from adapters.manifest import Manifest, TrainingResult, dump_manifest, load_manifest
+from adapters.manifest import Manifest, Probe, TrainingResult, dump_manifest, load_manifest
 from trainer.warm.adapter import suffixes
 from trainer.warm.export import export
 from trainer.warm.job import Job
@@ -19,7 +21,7 @@ from trainer.warm.probe import take_probes
 
 log = logging.getLogger(__name__)
 
-ADAPTER, FINISHED = "adapter", "finished.json"
+ADAPTER, FINISHED, EXPORTED = "adapter", "finished.json", "exported"
 
 
 def adapter_dir(work_dir: Path) -> Path:
@@ -33,24 +35,22 @@ def finish(base: BaseModel, job: Job) -> Manifest:
     rows = (row for sample in job.dataset.train for row in sample.rows)
     with base.as_served():  # an engine will be held to them
         probes = take_probes(base, job.adapter, rows)
-    manifest = Manifest(
-        base=base.card,
-        rank=job.spec.lora.rank,
-        alpha=job.spec.lora.alpha,
-        target_modules=suffixes(job.adapter.shapes),
-        method=job.spec.method.kind,
-        rslora=job.spec.lora.rslora,
-        parent=job.spec.parent,
-        dataset_digest=job.identity.dataset_digest,
-        job_id=job.identity.job_id,
-        result=_result(job, best_step, base),
-        probes=probes,
-    )
+    manifest = _manifest(base, job, _result(job, best_step, base), probes)
     if base.crew.rank == 0:
         work_dir = job.identity.work_dir
         export(job.adapter, adapter_dir(work_dir), base_id=base.card.id, dtype=base.dtype)
         write_text(work_dir / FINISHED, dump_manifest(manifest))
     return manifest
+
+
+def export_on_the_way(base: BaseModel, job: Job) -> tuple[Path, Manifest]:
+    """Export the job's weights as they are now; without probes, which cost a pass. Raises OSError, where it leads."""
+    state = job.state
+    now = replace(_result(job, state.step, base), valid_loss=state.valid_loss)
+    directory = job.identity.work_dir / EXPORTED / f"step-{state.step:08d}"
+    if base.crew.rank == 0:
+        export(job.adapter, directory, base_id=base.card.id, dtype=base.dtype)
+    return directory, _manifest(base, job, now)
 
 
 def finished_before(work_dir: Path, job_id: str) -> Manifest | None:
@@ -64,6 +64,24 @@ def finished_before(work_dir: Path, job_id: str) -> Manifest | None:
         return None
     complete = (adapter_dir(work_dir) / "adapter_model.safetensors").is_file()
     return manifest if complete and manifest.job_id == job_id else None
+
+
+def _manifest(
+    base: BaseModel, job: Job, result: TrainingResult, probes: tuple[Probe, ...] = ()
+) -> Manifest:
+    return Manifest(
+        base=base.card,
+        rank=job.spec.lora.rank,
+        alpha=job.spec.lora.alpha,
+        target_modules=suffixes(job.adapter.shapes),
+        method=job.spec.method.kind,
+        rslora=job.spec.lora.rslora,
+        parent=job.spec.parent,
+        dataset_digest=job.identity.dataset_digest,
+        job_id=job.identity.job_id,
+        result=result,
+        probes=probes,
+    )
 
 
 def _result(job: Job, best_step: int, base: BaseModel) -> TrainingResult:

@@ -23,13 +23,21 @@ class Limits:
     meter: Meter = field(default_factory=Blind)
     #: See `Routing`.
     batched_tokens: int = 0
+    #: At least so many seconds lie between two exports of a job on the way.
+    export_seconds: float = 5.0
 
 
-def limits_for(device: torch.device, checkpoint_seconds: float, token_budget: int = 0) -> Limits:
+def limits_for(
+    device: torch.device,
+    checkpoint_seconds: float,
+    token_budget: int = 0,
+    export_seconds: float = 5.0,
+) -> Limits:
     """Those of a device. A budget of 0 means its own."""
     return Limits(
         token_budget or TOKEN_BUDGET[device.type],
         checkpoint_seconds,
         meter_for(device),
         BATCHED_TOKENS[device.type],
+        export_seconds,
     )

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.messages import Checkpointed, Evaluated, Failed, Finished
+from trainer.messages import Checkpointed, Evaluated, Exported, Failed, Finished
 from trainer.warm import checkpoint
 from trainer.warm.batch import Share, by_share
 from trainer.warm.budget import TokenBudget
 from trainer.warm.evaluate import look_up_references
 from trainer.warm.failures import DIVERGED, NOT_A_NUMBER, does_not_fit
-from trainer.warm.finish import adapter_dir, finish
+from trainer.warm.finish import adapter_dir, export_on_the_way, finish
 from trainer.warm.job import Job
 from trainer.warm.limits import Limits
 from trainer.warm.memory import memory_may_run_out
@@ -39,6 +39,7 @@ class Active:
     job: Job
     progress: ProgressReporter
     checkpointed_at: float
+    exported_at: float
     #: A checkpoint is wanted as soon as it is past this step; see `Admit.prove_past`.
     prove_past: int | None = None
     #: Not even one sample fits unless layers are computed twice.
@@ -82,7 +83,7 @@ class Loop:
             log.warning("%s: no memory to lie beside others", job.identity.job_id)
         reporter = ProgressReporter(self._send, self._clock)
         now = self._crew.agree(self._clock())
-        self._active[job.identity.job_id] = Active(job, reporter, now, prove_past)
+        self._active[job.identity.job_id] = Active(job, reporter, now, now, prove_past)
 
     def drop(self, job_id: str) -> bool:
         """Forget a job. Returns whether it was here."""
@@ -90,6 +91,12 @@ class Loop:
         if active is not None:
             self._base.routing.cohorts.leave(active.job.adapter)
         return active is not None
+
+    def keep(self, job_id: str) -> None:
+        """Make the job's latest step durable, if it is here. Where that fails, the job is failed and forgotten."""
+        active = self._active.get(job_id)
+        if active is not None:
+            self._guarded(active, self._checkpoint)
 
     def checkpoint_all(self) -> None:
         """Make every job's latest step durable. Raises OSError."""
@@ -230,6 +237,8 @@ class Loop:
         self._after_step(active, evaluated=True)
 
     def _after_step(self, active: Active, *, evaluated: bool = False) -> None:
+        if self._wants_export(active) and not self._guarded(active, self._export_on_the_way):
+            return
         if active.job.trained:
             self._finish(active)
         elif evaluated or self._wants_checkpoint(active):
@@ -240,6 +249,27 @@ class Loop:
         if proven:
             active.prove_past = None
         return proven or self._now - active.checkpointed_at >= self._limits.checkpoint_seconds
+
+    def _wants_export(self, active: Active) -> bool:
+        """At the end of an epoch, but not all the time; at the very end unless the same weights are published."""
+        job = active.job
+        if job.trained:
+            return not job.publishes_latest
+        return job.ends_epoch and self._now - active.exported_at >= self._limits.export_seconds
+
+    def _export_on_the_way(self, active: Active) -> None:
+        active.progress.flush()
+        directory, manifest = export_on_the_way(self._base, active.job)
+        active.exported_at = self._now
+        identity = active.job.identity
+        self._send(
+            Exported(
+                job_id=identity.job_id,
+                attempt=identity.attempt,
+                adapter_dir=directory,
+                manifest=manifest,
+            )
+        )
 
     def _checkpoint(self, active: Active) -> None:
         active.progress.flush()
@@ -284,8 +314,8 @@ class Loop:
             )
         )
 
-    def _guarded(self, active: Active, act: Callable[[Active], None]) -> None:
-        """A full disk is one job's trouble, not everyone's; but all ranks have to know of it."""
+    def _guarded(self, active: Active, act: Callable[[Active], None]) -> bool:
+        """A full disk is one job's trouble, not everyone's; but all ranks have to know of it. Whether it went well."""
         trouble: str | None = None
         try:
             act(active)
@@ -297,6 +327,7 @@ class Loop:
         trouble = self._crew.agree(trouble)
         if trouble is not None:
             self._fail(active, "storage_error", trouble, retryable=True)
+        return trouble is None
 
     def _fail(self, active: Active, code: str, message: str, *, retryable: bool = False) -> None:
         identity = active.job.identity

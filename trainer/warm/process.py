@@ -75,6 +75,8 @@ class WarmProcess:
                     self._forget(order.job_id)
                     self._arrivals.add(order, admit(order, self._base, self._renderer))
                 case Drop():
+                    if order.keep:
+                        self._loop.keep(order.job_id)
                     self._forget(order.job_id)
                     self._mailbox.send(Dropped(job_id=order.job_id))
                 case Shutdown():

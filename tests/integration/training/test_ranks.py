@@ -30,6 +30,7 @@ from trainer.messages import (
     Drop,
     Dropped,
     Evaluated,
+    Exported,
     Failed,
     Finished,
     Ready,
@@ -37,6 +38,7 @@ from trainer.messages import (
     Started,
     Stepped,
 )
+from trainer.warm import checkpoint
 from trainer.warm.crew import Solo
 from trainer.warm.model import BaseModel
 from trainer.warm.parts import deal, deal_out, idle_share
@@ -322,6 +324,36 @@ def test_running_out_of_memory_on_one_rank_halves_the_budget_of_all(pair, base64
     assert ours[0][1] == ours[1][1] < 256
     for weights_P, _ in ours:
         torch.testing.assert_close(weights_P, expected_P, rtol=0, atol=1e-9)
+
+
+def _pauses(base: BaseModel, work_dir: Path) -> tuple[list[int], list[int], torch.Tensor]:
+    """Trains for a while, keeps the job, drops it, and goes on from what was kept."""
+    spec, rows = make_spec(n_epochs=4), random_rows(12, seed=2)
+    job = make_job(base, spec, work_dir, train=rows)
+    loop, reports = make_loop(base, job, budget=32, export_seconds=0.0)
+    while job.state.step < 4:
+        loop.turn()
+    loop.turn()
+    loop.keep("ftjob-1")
+    loop.drop("ftjob-1")
+    kept = [one.step for one in of_kind(reports, Checkpointed)]
+    resumed = make_job(base, spec, work_dir, train=rows)
+    kept.append(checkpoint.resume(resumed))
+    loop, more = make_loop(base, resumed, budget=32, export_seconds=0.0)
+    while not loop.idle:
+        loop.turn()
+    exported = of_kind(reports, Exported) + of_kind(more, Exported)
+    assert all((one.adapter_dir / "adapter_config.json").exists() for one in exported)
+    return kept, [one.manifest.result.steps for one in exported], resumed.adapter.weights_P
+
+
+def test_ranks_pause_and_export_together(pair, base64, tmp_path):
+    alone = _pauses(base64, tmp_path / "solo")
+    assert alone[0][0] == alone[0][1] >= 4
+    for kept, exported, weights_P in pair.call(_pauses, tmp_path / "ranks"):
+        assert kept[0] == kept[1] >= 4
+        assert exported == alone[1] == [3, 6, 9]
+        torch.testing.assert_close(weights_P, alone[2], rtol=0, atol=1e-9)
 
 
 # ---------------------------------------------------------------- the process

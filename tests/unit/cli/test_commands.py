@@ -173,6 +173,12 @@ def test_one_job_is_shown_with_its_events_but_not_its_numbers(graft, run):
     assert "metrics" not in result.output
 
 
+@pytest.mark.parametrize(("what", "status"), [("pause", "paused"), ("resume", "queued")])
+def test_a_job_is_paused_and_resumed(graft, run, what, status):
+    graft.answers[f"POST /v1/finetune/ftjob-1/{what}"] = job(status)
+    assert run("jobs", what, "ftjob-1").output == f"ftjob-1: {status}\n"
+
+
 def test_a_job_is_cancelled(graft, run):
     graft.answers["POST /v1/finetune/ftjob-1/cancel"] = job("cancelled")
     assert run("jobs", "cancel", "ftjob-1").output == "ftjob-1: cancelled\n"

@@ -26,8 +26,9 @@ def process() -> FakeProcess:
 @pytest.fixture
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that does every duty in every turn."""
-    for duty in ("_RECORD_S", "_LOOK_S", "_RETRY_S", "_MAX_PAUSE_S"):
+    for duty in ("_RECORD_S", "_LOOK_S", "_MAX_PAUSE_S"):
         monkeypatch.setattr(worker_module, duty, 0.0)
+    monkeypatch.setattr(worker_module, "_RETRY_S", (0.0,))
 
 
 @pytest.fixture

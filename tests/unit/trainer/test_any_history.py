@@ -1,14 +1,15 @@
 """Whatever happens in whatever order: every innocent job gets its one version, and the poisonous one is found out."""
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from adapters.errors import JobNotCancellable
+from adapters.errors import JobNotCancellable, JobNotPausable, JobNotResumable
 from adapters.ledger import Ledger, open_ledger
-from adapters.records import JobStatus
+from adapters.records import JobStatus, Phase
 from adapters.settings import LedgerSettings
 from tests.support.fake_process import FakeProcess
 from tests.unit.trainer.workshop import make_worker, submit
@@ -17,7 +18,7 @@ from tests.unit.trainer.workshop import make_worker, submit
 KILLS = 3
 EVENTS = st.one_of(
     st.just(("submit", 0)),
-    st.tuples(st.just("cancel"), st.integers(0, 9)),
+    st.tuples(st.sampled_from(["cancel", "pause", "resume"]), st.integers(0, 9)),
     st.tuples(st.just("kill"), st.sampled_from(["process", "trainer"])),
     st.tuples(st.just("work"), st.integers(1, 12)),
 )
@@ -54,6 +55,9 @@ class History:
                 self.submit()
             case "cancel", int(number):
                 self.cancel(self.ids[number % len(self.ids)])
+            case "pause" | "resume", int(number):
+                with suppress(JobNotPausable, JobNotResumable):
+                    getattr(self.ledger.jobs, event)(self.ids[number % len(self.ids)])
             case "kill", who if self.kills < KILLS:
                 self.kills += 1
                 self.process.kill() if who == "process" else self.boot()
@@ -74,10 +78,14 @@ class History:
             assert order.prove_past is None or not company
         inside = self.process.training
         assert len(inside) <= 4
+        assert not any(self.ledger.jobs.get(job_id).phase is Phase.PAUSED for job_id in inside)
         if len(inside) > 1:
             assert not any(self.ledger.jobs.get(job_id).suspect for job_id in inside)
 
     def settle(self) -> None:
+        for job_id in self.ids:
+            with suppress(JobNotResumable):
+                self.ledger.jobs.resume(job_id)
         for _ in range(100 * len(self.ids)):
             if all(self.ledger.jobs.get(job_id).status.terminal for job_id in self.ids):
                 return

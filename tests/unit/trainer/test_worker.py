@@ -32,7 +32,7 @@ def test_a_job_is_trained_published_and_settled(
         "Training begins: 9 rows to train on, 1 held out",
     ]
     assert "one row is odd" in said
-    assert "Checkpoint created at step 2" in said
+    assert "Training state saved at step 2" in said
     assert said[-1] == "The job has successfully completed"
 
 
@@ -197,6 +197,23 @@ def test_a_job_that_could_end_differently_is_tried_again(
     job = finish(worker, ledger, job_id)
     assert job.status is JobStatus.SUCCEEDED
     assert job.attempt > 1
+
+
+def test_a_job_whose_files_cannot_be_written_waits_longer_each_time(
+    ledger: Ledger, process: FakeProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(ledger, process, tmp_path, max_losses=4)
+    process.fail_with = Failed(job_id="", attempt=0, code="x", message="disk", retryable=True)
+    job_id = submit(ledger, tmp_path)
+    requeue, delays = ledger.jobs.requeue, []
+
+    def at_once(notes: object, *, delay: float = 0.0, **how: object) -> None:
+        delays.append(delay)
+        requeue(notes, **how)
+
+    monkeypatch.setattr(type(ledger.jobs), "requeue", lambda _, *a, **n: at_once(*a, **n))
+    assert finish(worker, ledger, job_id).error.code == "worker_lost"
+    assert delays == [10.0, 60.0, 300.0, 300.0]
 
 
 def test_a_job_whose_data_is_gone_fails_and_the_next_one_runs(
