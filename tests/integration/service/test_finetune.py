@@ -261,6 +261,12 @@ async def test_a_reader_continues_after_the_last_event_it_saw_also_after_a_resta
 async def test_adapters_are_listed_with_versions_and_what_is_live(service: Running) -> None:
     service.publish("bot")
     service.publish("bot", promote=False)
+
+    async def live_is_loaded() -> bool:  # ahead of use, in the background
+        found = (await service.http.get("/adapters/bot")).json()
+        return bool(found.get("versions")) and found["versions"][0]["resident"]
+
+    await until(live_is_loaded)
     [entry] = (await service.http.get("/adapters")).json()["data"]
     assert (entry["name"], entry["live"], entry["aliases"]) == ("bot", "bot@1", {"live": 1})
     assert [version["name"] for version in entry["versions"]] == ["bot@1", "bot@2"]
