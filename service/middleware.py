@@ -7,9 +7,10 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters.errors import GraftError, PayloadTooLarge
+from adapters.errors import GraftError, InvalidRequest, PayloadTooLarge
 from service.errors import error_response
 from service.metrics import Metrics
 
@@ -56,6 +57,10 @@ class LastResort:
 
         try:
             await self._app(scope, receive, note_start)
+        except ClientDisconnect:
+            # In the middle of an upload. Nobody reads this answer, but it is counted as what it is: not our fault.
+            left = InvalidRequest("The connection was closed before the request was whole.")
+            await error_response(left)(scope, receive, send)
         except Exception:
             # The last door before the client: it must get an envelope, and the log the rest.
             if scope["type"] != "http" or started:

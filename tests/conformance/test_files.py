@@ -205,6 +205,7 @@ def test_pages_of_files_meet_whatever_share_their_second(
     ):
         assert len(page) <= limit
         met += page
+        assert len(met) <= len(ticks)
     fitting = [file for file in ledger.files.list() if purpose in {None, file.purpose}]
     key = lambda file: (file.created_at, file.id)  # noqa: E731
     assert met == sorted(fitting, key=key, reverse=not ascending)

@@ -1,5 +1,6 @@
 """Uploads over a real connection, with the SDK that other people's programs use."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from adapters.files import MAX_PART_BYTES
-from tests.integration.service.conftest import Running
+from tests.integration.service.conftest import Running, until
 
 LARGEST = os.urandom(1 << 20) * 64
 
@@ -49,3 +50,29 @@ async def test_a_part_of_no_announced_length_is_cut_off_at_the_limit(service: Ru
     refused = await service.http.post(path, content=drip(), headers=form)
     assert (refused.status_code, refused.json()["error"]["code"]) == (413, "file_too_large")
     assert list((service.home / "incoming").iterdir()) == []
+
+
+async def test_a_client_that_breaks_off_leaves_nothing_and_is_no_error_of_ours(
+    service: Running,
+) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", int(service.url.rpartition(":")[2]))
+    writer.write(
+        b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nhalf of'
+    )
+    await writer.drain()
+    await until(lambda: reading(service))
+    writer.close()
+    counted = 'method="POST",route="/v1/files",status="400"} 1.0'
+
+    async def told() -> bool:
+        return counted in (await service.http.get("/metrics")).text
+
+    await until(told)
+    assert list((service.home / "incoming").iterdir()) == []
+    assert list(service.ledger.files.list()) == []
+
+
+async def reading(service: Running) -> bool:
+    return bool(list((service.home / "incoming").iterdir()))
