@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from adapters.errors import AdapterNotFound, ModelNotFound, Unavailable
 from adapters.ledger import CheckpointShelf, Registry
 from adapters.names import is_checkpoint, parse_model_name
-from adapters.records import Adapter, Weights
+from adapters.records import Adapter
+from adapters.weights import Weights
 
 log = logging.getLogger(__name__)
 

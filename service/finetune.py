@@ -20,8 +20,8 @@ from adapters.records import (
     NewJob,
     Reply,
     TrainingSpec,
-    Weights,
 )
+from adapters.weights import Weights
 from service.schemas.finetune import FinetuneOptions, training_spec
 from service.schemas.jobs import wire_job
 from service.settings import EngineSettings

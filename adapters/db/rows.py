@@ -7,7 +7,6 @@ from sqlalchemy import Row
 
 from adapters.manifest import Manifest
 from adapters.records import (
-    Checkpoint,
     DatasetSummary,
     Event,
     EventKind,
@@ -20,6 +19,7 @@ from adapters.records import (
     TrainingSpec,
     Version,
 )
+from adapters.weights import Checkpoint
 
 _spec = TypeAdapter(TrainingSpec)
 _progress = TypeAdapter(Progress)

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from adapters.errors import InvalidValue, UnknownField
-from adapters.records import EarlyStopping, Method, OptimizerSpec, TrainingSpec, Weights
+from adapters.records import EarlyStopping, Method, OptimizerSpec, TrainingSpec
+from adapters.weights import Weights
 from service.schemas.fields import Auto, from_json
 from service.schemas.lora import LoraOptions, lora_spec
 from service.schemas.method import MethodName, resolve_method, spread_method, usual_rate
