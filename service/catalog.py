@@ -127,6 +127,8 @@ class Catalog:
         return Target(version.base_model, version) if version else None
 
     def _explain(self, model: str) -> str:
+        if is_checkpoint(model):
+            return f"There is no checkpoint '{model}'. A job keeps its last three; GET /finetune/{{id}}/checkpoints lists them."
         adapter = self._adapters.get(parse_model_name(model).adapter)
         if adapter is None:
             return (
