@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from adapters.errors import AdapterNotFound, ModelNotFound, Unavailable
 from adapters.ledger import CheckpointShelf, Registry
 from adapters.names import is_checkpoint, parse_fine_tuned_name, parse_model_name
-from adapters.records import Adapter, Version, Weights
+from adapters.records import Adapter, Version
+from adapters.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,11 @@ class Catalog:
         return adapter.select(name.selector) if adapter else None
 
     def _explain(self, model: str) -> str:
+        if is_checkpoint(model):
+            return (
+                f"There is no checkpoint '{model}'. A job keeps its last three; "
+                "GET /finetune/{id}/checkpoints lists them."
+            )
         adapter = self._adapters.get(parse_model_name(model).adapter)
         if adapter is None:
             return (

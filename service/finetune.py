@@ -31,8 +31,8 @@ from adapters.records import (
     Reply,
     Sending,
     TrainingSpec,
-    Weights,
 )
+from adapters.weights import Weights
 from service.schemas.finetune import FinetuneOptions, training_spec
 from service.schemas.jobs import wire_job
 from service.schemas.limits import WireLimits

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from adapters.errors import Overloaded
-from adapters.records import Weights
+from adapters.weights import Weights
 from service.engine.protocol import Engine
 from service.metrics import Metrics
 

@@ -8,7 +8,8 @@ from sqlalchemy.sql.dml import Update
 from adapters.db.rows import dump_manifest, to_checkpoint
 from adapters.db.schema import checkpoints, jobs, versions
 from adapters.errors import AdapterNotFound, InvalidValue
-from adapters.records import Checkpoint, JobStatus
+from adapters.records import JobStatus
+from adapters.weights import Checkpoint
 
 _ALIVE = checkpoints.c.deleted_at.is_(None)
 _IN_VAIN = [JobStatus.FAILED.value, JobStatus.CANCELLED.value]

@@ -8,7 +8,6 @@ from sqlalchemy import Row
 from adapters.files import File, FileReport, Part, Upload, UploadStatus
 from adapters.manifest import Manifest
 from adapters.records import (
-    Checkpoint,
     DatasetSummary,
     Event,
     EventKind,
@@ -20,6 +19,7 @@ from adapters.records import (
     TrainingSpec,
     Version,
 )
+from adapters.weights import Checkpoint
 
 _spec = TypeAdapter(TrainingSpec)
 _progress = TypeAdapter(Progress)

@@ -16,7 +16,8 @@ from adapters.db.connect import Database
 from adapters.errors import AdapterNotFound
 from adapters.manifest import Manifest
 from adapters.names import FineTunedName, new_id
-from adapters.records import Checkpoint, EventKind, Job, NewEvent
+from adapters.records import EventKind, Job, NewEvent
+from adapters.weights import Checkpoint
 
 #: Of one job.
 KEPT = 3

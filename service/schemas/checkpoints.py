@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from adapters.records import Checkpoint
+from adapters.weights import Checkpoint
 
 
 class WireCheckpoint(BaseModel):

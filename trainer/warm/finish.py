@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from adapters.durable import write_text
 from adapters.manifest import Manifest, Probe, TrainingResult, dump_manifest, load_manifest
+from trainer.messages import Exported
 from trainer.warm.adapter import suffixes
 from trainer.warm.export import export
 from trainer.warm.job import Job
@@ -43,14 +44,19 @@ def finish(base: BaseModel, job: Job) -> Manifest:
     return manifest
 
 
-def export_on_the_way(base: BaseModel, job: Job) -> tuple[Path, Manifest]:
+def export_on_the_way(base: BaseModel, job: Job) -> Exported:
     """Export the job's weights as they are now; without probes, which cost a pass. Raises OSError, where it leads."""
     state = job.state
     now = replace(_result(job, state.step, base), valid_loss=state.valid_loss)
     directory = job.identity.work_dir / EXPORTED / f"step-{state.step:08d}"
     if base.crew.rank == 0:
         export(job.adapter, directory, base_id=base.card.id, dtype=base.dtype)
-    return directory, _manifest(base, job, now)
+    return Exported(
+        job_id=job.identity.job_id,
+        attempt=job.identity.attempt,
+        adapter_dir=directory,
+        manifest=_manifest(base, job, now),
+    )
 
 
 def finished_before(work_dir: Path, job_id: str) -> Manifest | None:

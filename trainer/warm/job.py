@@ -236,15 +236,15 @@ class Job:
         """Mean over the latest epoch's samples, by size."""
         return self.state.epoch_loss / (self.state.epoch_size or 1.0)
 
-    @property
-    def ends_epoch(self) -> bool:
-        """Whether the step that was just made was the last of its epoch, or of all."""
-        return self.state.step % self.steps_per_epoch == 0 or self.trained
+    def wants_export(self, *, lately: bool) -> bool:
+        """Whether the adapter shall be exported as it is after the step that was just made.
 
-    @property
-    def publishes_latest(self) -> bool:
-        """Whether the weights to publish are those of the latest step."""
-        return self.best_P is None or self.state.best_step == self.state.step
+        Where an epoch ends, unless that was done `lately`. At the very end in any case, unless the same weights are
+        published.
+        """
+        if self.trained:
+            return self.best_P is not None and self.state.best_step < self.state.step
+        return not lately and self.state.step % self.steps_per_epoch == 0
 
     def wants_evaluation(self) -> bool:
         """Whether held-out loss is due after the step that was just made, and not yet known."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.messages import Checkpointed, Evaluated, Exported, Failed, Finished
+from trainer.messages import Checkpointed, Evaluated, Failed, Finished
 from trainer.warm import checkpoint
 from trainer.warm.batch import Share, by_share
 from trainer.warm.budget import TokenBudget
@@ -237,7 +237,9 @@ class Loop:
         self._after_step(active, evaluated=True)
 
     def _after_step(self, active: Active, *, evaluated: bool = False) -> None:
-        if self._wants_export(active) and not self._guarded(active, self._export_on_the_way):
+        lately = self._now - active.exported_at < self._limits.export_seconds
+        wanted = active.job.wants_export(lately=lately)
+        if wanted and not self._guarded(active, self._export_on_the_way):
             return
         if active.job.trained:
             self._finish(active)
@@ -250,26 +252,10 @@ class Loop:
             active.prove_past = None
         return proven or self._now - active.checkpointed_at >= self._limits.checkpoint_seconds
 
-    def _wants_export(self, active: Active) -> bool:
-        """At the end of an epoch, but not all the time; at the very end unless the same weights are published."""
-        job = active.job
-        if job.trained:
-            return not job.publishes_latest
-        return job.ends_epoch and self._now - active.exported_at >= self._limits.export_seconds
-
     def _export_on_the_way(self, active: Active) -> None:
         active.progress.flush()
-        directory, manifest = export_on_the_way(self._base, active.job)
+        self._send(export_on_the_way(self._base, active.job))
         active.exported_at = self._now
-        identity = active.job.identity
-        self._send(
-            Exported(
-                job_id=identity.job_id,
-                attempt=identity.attempt,
-                adapter_dir=directory,
-                manifest=manifest,
-            )
-        )
 
     def _checkpoint(self, active: Active) -> None:
         active.progress.flush()

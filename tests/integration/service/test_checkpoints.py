@@ -97,6 +97,7 @@ async def test_one_that_is_no_longer_kept_is_not_found(service: Running) -> None
     await service.http.get("/v1/models")  # the catalog has seen it
     gone = await ask(service, name(job, 10))
     assert (gone["status"], gone["error"]["code"]) == (404, "model_not_found")
+    assert "A job keeps its last three" in gone["error"]["message"]
     assert (await ask(service, name(job, 40)))["status"] == 200
 
 

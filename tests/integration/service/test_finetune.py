@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from adapters.records import EventKind, JobError, JobNote, JobStatus, NewEvent, Phase, Progress
-from tests.integration.service.conftest import BASE, Running, serving
+from tests.integration.service.conftest import BASE, Running, serving, until
 
 ROWS = [{"input": f"question {n}", "target": f"answer {n}"} for n in range(40)]
 JSONL = "\n".join(json.dumps(row) for row in ROWS).encode()
