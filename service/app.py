@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from adapters.ledger import Ledger, open_ledger
-from adapters.manifest import read_base_card
+from adapters.manifest import BaseModelCard, read_base_card
 from adapters.settings import LedgerSettings
 from service.admission import Admission
 from service.background import followed
@@ -21,6 +21,7 @@ from service.engines import EngineHost, Engines
 from service.errors import install_error_handlers
 from service.finetune import Intake
 from service.generate import Generator
+from service.limits import Limits
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.residency import Residency
@@ -119,6 +120,10 @@ def _compose(
     # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir(parents=True)
+
+    def card_of(model_id: str) -> BaseModelCard | None:
+        return read_base_card(configuration.ledger.base_model_dir(model_id))
+
     return ServiceState(
         ledger=ledger,
         catalog=catalog,
@@ -134,7 +139,14 @@ def _compose(
             ledger,
             configuration.engine,
             base_models=base_models,
-            card_of=lambda model_id: read_base_card(configuration.ledger.base_model_dir(model_id)),
+            card_of=card_of,
+            most_waiting=settings.max_queued_jobs,
+        ),
+        limits=Limits(
+            ledger.jobs,
+            configuration.engine,
+            base_models=base_models,
+            card_of=card_of,
             most_waiting=settings.max_queued_jobs,
         ),
         metrics=metrics,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from adapters.clock import Clock
 from adapters.db import events as event_rows, jobs as job_rows, queue, registry, replies, sendings
 from adapters.db.connect import Conflict, Database
+from adapters.demand import QueueLoad, Sending
 from adapters.errors import InvalidValue, LeaseLost
 from adapters.records import (
     Event,
@@ -15,9 +16,7 @@ from adapters.records import (
     JobNote,
     NewEvent,
     NewJob,
-    QueueLoad,
     Reply,
-    Sending,
 )
 
 
