@@ -185,9 +185,8 @@ class NewJob:
     spec: TrainingSpec
     dataset: DatasetSummary
     metadata: dict[str, str] | None = None
-    #: OpenAI's `integrations`, given back as they came.
     integrations: tuple[JsonObject, ...] = ()
-    #: Why there is nothing to train: the job has failed from the start. `problems` are the first bad rows.
+    #: Why the job has failed from the start; `problems` are the first bad rows.
     error: JobError | None = None
     problems: tuple[JsonObject, ...] = ()
 
@@ -228,11 +227,6 @@ class Job:
     def suspect(self) -> bool:
         """Whether it may be this job that brings its process down."""
         return self.losses >= SUSPECT_LOSSES
-
-    @property
-    def makes(self) -> FineTunedName:
-        """What OpenAI's clients call the version that the job makes."""
-        return FineTunedName.of_job(self.id, base_model=self.base_model, adapter=self.adapter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,10 +286,8 @@ class Version:
     @property
     def fine_tuned_name(self) -> str | None:
         """What OpenAI's clients call it; None where no job has made it."""
-        if self.job_id is None:
-            return None
-        name = FineTunedName.of_job(self.job_id, base_model=self.base_model, adapter=self.adapter)
-        return str(name)
+        job, base, name = self.job_id, self.base_model, self.adapter
+        return str(FineTunedName.of_job(job, base_model=base, adapter=name)) if job else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,25 +340,3 @@ class IdempotencyKey:
 
     key: str
     request_digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sending:
-    """One sending of a request by a client that repeats by itself and names no key, as OpenAI's SDK does."""
-
-    #: Of what was meant; the same each time that it is sent.
-    digest: str
-    #: How often it has been sent before.
-    retries: int
-    arrived_at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueLoad:
-    """How much there is to do on a base model."""
-
-    base_model: str
-    queued: int
-    running: int
-    #: Until the first of the running jobs ends; None where no speed is known yet.
-    soonest_end: float | None

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from adapters.files import MAX_PART_BYTES
 from adapters.ledger import Ledger, open_ledger
-from adapters.manifest import read_base_card
+from adapters.manifest import BaseModelCard, read_base_card
 from adapters.settings import LedgerSettings
 from service.admission import Admission
 from service.background import followed
@@ -24,6 +24,7 @@ from service.errors import install_error_handlers
 from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
+from service.limits import Limits
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.openapi import publish
@@ -153,6 +154,10 @@ def _compose(
     # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir(parents=True)
+
+    def card_of(model_id: str) -> BaseModelCard | None:
+        return read_base_card(configuration.ledger.base_model_dir(model_id))
+
     return ServiceState(
         ledger=ledger,
         catalog=catalog,
@@ -168,7 +173,14 @@ def _compose(
             ledger,
             configuration.engine,
             base_models=base_models,
-            card_of=lambda model_id: read_base_card(configuration.ledger.base_model_dir(model_id)),
+            card_of=card_of,
+            most_waiting=settings.max_queued_jobs,
+        ),
+        limits=Limits(
+            ledger.jobs,
+            configuration.engine,
+            base_models=base_models,
+            card_of=card_of,
             most_waiting=settings.max_queued_jobs,
         ),
         filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),

@@ -4,15 +4,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.datasets import DatasetReport, check_dataset, file_report, require_valid
+from adapters.demand import Sending
 from adapters.errors import (
     AdapterNotFound,
-    FileNotFound,
     InvalidDataset,
-    InvalidHeldOut,
     InvalidRequest,
     InvalidValue,
     NotServable,
@@ -24,26 +23,20 @@ from adapters.records import (
     DatasetSummary,
     IdempotencyKey,
     Job,
-    JobError,
     LoraSpec,
     NewJob,
-    QueueLoad,
     Reply,
-    Sending,
     TrainingSpec,
 )
 from adapters.weights import Weights
+from service.flaws import as_if_good, failed, flaw_of, misfit, require_files
 from service.schemas.finetune import FinetuneOptions, training_spec
 from service.schemas.jobs import wire_job
-from service.schemas.limits import WireLimits
-from service.schemas.method import METHODS, resolve_method
 from service.settings import EngineSettings
 
 _NOTHING_THERE = (
     "No training data: send rows in 'data', a file in the form field 'data', or 'training_file'."
 )
-
-_PURPOSE = "fine-tune"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +117,9 @@ class Intake:
         key = _key(request, data)
         if key is not None and (reply := self._ledger.jobs.find_reply(key)) is not None:
             return reply
-        decision = self.decide(
-            request.options, data if flaw is None else _as_if_good(data, request.options)
-        )
-        if flaw is None:  # again when it is queued; here before its files are kept
-            self._ledger.jobs.require_room(self._most_waiting)
-        new = self._new_job(request, data, decision)
+        new = self._new(request, data, flaw)
         return self._ledger.jobs.submit(
-            new if flaw is None else _failed(new, flaw),
+            new,
             key=key,
             sending=sending,
             most_waiting=self._most_waiting,
@@ -140,10 +128,8 @@ class Intake:
 
     def look_at(self, request: FinetuneRequest) -> Data:
         """Check the rows. Raises InvalidDataset, InvalidRequest, InvalidValue, FileNotFound; see `accept`."""
-        data = self._read(request)
-        _require_good(data)
-        _require_one_kind(request.options, data)
-        return data
+        report = self._training_data(request)
+        return Data(report, self._validation_data(request, compares=report.compares))
 
     def decide(self, options: FinetuneOptions, data: Data) -> Decision:
         """What exactly a job would compute. Raises InvalidValue, NotServable, AdapterNotFound; see `accept`."""
@@ -160,29 +146,15 @@ class Intake:
         self._check_servable(base_model, spec.lora)
         return Decision(base_model, spec)
 
-    def limits(self) -> dict[str, WireLimits]:
-        """What may be asked for of each base model, and how busy it is."""
-        loads = {load.base_model: load for load in self._ledger.jobs.loads()}
-        return {
-            model_id: self._limits(model_id, loads.get(model_id)) for model_id in self._base_models
-        }
-
-    def _limits(self, base_model: str, load: QueueLoad | None) -> WireLimits:
-        card = self._card_of(base_model)
-        queued = load.queued if load else 0
-        return WireLimits(
-            max_total_jobs=self._most_waiting,
-            max_concurrent_jobs=None,
-            active_jobs=load.running if load else 0,
-            queued_jobs=queued,
-            max_lora_rank=self._engine.max_lora_rank,
-            max_seq_length=self._longest(base_model),
-            methods=list(METHODS),
-            target_modules=list(card.linear_modules) if card else None,
-            min_examples=1,
-            # A job that nobody is before starts at once: it is taken in beside those that are training.
-            estimated_wait_seconds=load.soonest_end if load and queued else 0.0,
-        )
+    def _new(self, request: FinetuneRequest, data: Data, flaw: InvalidDataset | None) -> NewJob:
+        options = request.options
+        if flaw is None:
+            decision = self.decide(options, data)
+            # Looked at again when it is queued; here before its files are kept.
+            self._ledger.jobs.require_room(self._most_waiting)
+            return self._new_job(request, data, decision)
+        decision = self.decide(options, Data(as_if_good(options, data.training), None))
+        return failed(self._new_job(request, data, decision), options, flaw)
 
     def _new_job(self, request: FinetuneRequest, data: Data, decision: Decision) -> NewJob:
         options, report = request.options, data.training
@@ -278,48 +250,47 @@ class Intake:
         """The rows, and what is wrong with them where that is for the job to say. Raises as `look_at`."""
         if not request.openai:
             return self.look_at(request), None
-        self._require_file(request.options.training_file, InvalidDataset, "training_file")
-        self._require_file(request.options.validation_file, InvalidHeldOut, "validation_file")
-        data = self._read(request)
+        require_files(self._ledger.files, request.options)
         try:
-            _require_good(data)
-        except InvalidDataset as flaw:
-            return data, flaw
-        return data, _misfit(request.options, data)
+            data = self.look_at(request)
+        except (InvalidDataset, InvalidValue) as error:
+            # Read once more for the summary: bad files are few, and `look_at` stays what it is.
+            path = self._ledger.files.path(str(request.options.training_file))
+            return Data(check_dataset(path), None), flaw_of(error)
+        return data, misfit(request.options, data.training)
 
-    def _require_file(self, file_id: str | None, wrong: type[InvalidDataset], param: str) -> None:
-        """Look whether the file is there and for training; what is in it, is another question."""
-        if file_id is None:
-            return
-        try:
-            purpose = self._ledger.files.get(file_id).purpose
-        except FileNotFound as error:
-            raise wrong(
-                f"{error.message} Upload it first: POST /v1/files with the purpose '{_PURPOSE}'.",
-                param=param,
-            ) from error
-        if purpose != _PURPOSE:
-            raise wrong(
-                f"The file {file_id} has the purpose '{purpose}'; upload it with '{_PURPOSE}'.",
-                param=param,
-            )
-
-    def _read(self, request: FinetuneRequest) -> Data:
-        options = request.options
-        if (request.data is None) == (options.training_file is None):
+    def _training_data(self, request: FinetuneRequest) -> DatasetReport:
+        file_id = request.options.training_file
+        if (request.data is None) == (file_id is None):
             why = (
                 _NOTHING_THERE
-                if options.training_file is None
+                if file_id is None
                 else "Send either 'data' or 'training_file', not both."
             )
             raise InvalidRequest(why, param="data")
-        report = self._report(request.data, options.training_file)
-        if request.validation is None and options.validation_file is None:
-            return Data(report, None)
-        return Data(report, self._report(request.validation, options.validation_file))
+        return self._check(request.data, file_id)
 
-    def _report(self, upload: Upload | None, file_id: str | None) -> DatasetReport:
-        return check_dataset(upload.path if upload else self._ledger.files.path(str(file_id)))
+    def _validation_data(self, request: FinetuneRequest, *, compares: bool) -> DatasetReport | None:
+        file_id = request.options.validation_file
+        if request.validation is None and file_id is None:
+            return None
+        report = self._check(request.validation, file_id, held_out=True)
+        if report.compares != compares:
+            one, other = ("", " not") if compares else (" not", "")
+            raise InvalidValue(
+                f"The training rows do{one} compare two replies, and the validation rows do{other}. "
+                "Both must be of one kind.",
+                param="validation_data" if file_id is None else "validation_file",
+            )
+        return report
+
+    def _check(
+        self, upload: Upload | None, file_id: str | None, *, held_out: bool = False
+    ) -> DatasetReport:
+        path = upload.path if upload else self._ledger.files.path(str(file_id))
+        report = check_dataset(path)
+        require_valid(report, held_out=held_out)
+        return report
 
     def _keep(self, upload: Upload | None, file_id: str | None, report: DatasetReport) -> str:
         if upload is None:
@@ -328,7 +299,7 @@ class Intake:
         kept = self._ledger.files.add(
             upload.path,
             filename=upload.filename,
-            purpose=_PURPOSE,
+            purpose="fine-tune",
             report=file_report(report),
         )
         return kept.id
@@ -343,49 +314,6 @@ def _accepted(job: Job, position: int | None) -> Reply:
     return Reply(
         status=200, body=wire_job(job, position=position, now=time.time()).model_dump_json()
     )
-
-
-def _require_good(data: Data) -> None:
-    require_valid(data.training)
-    if data.held_out is not None:
-        require_valid(data.held_out, held_out=True)
-
-
-def _require_one_kind(options: FinetuneOptions, data: Data) -> None:
-    if data.held_out is not None and data.held_out.compares != data.training.compares:
-        one, other = ("", " not") if data.training.compares else (" not", "")
-        raise InvalidValue(
-            f"The training rows do{one} compare two replies, and the validation rows do{other}. "
-            "Both must be of one kind.",
-            param="validation_data" if options.validation_file is None else "validation_file",
-        )
-
-
-def _misfit(options: FinetuneOptions, data: Data) -> InvalidDataset | None:
-    """To OpenAI's clients, rows that are not for the method are bad rows, and so are two files of two kinds."""
-    try:
-        _require_one_kind(options, data)
-    except InvalidValue as error:
-        return InvalidHeldOut(error.message, param=error.param)
-    try:
-        resolve_method(options.method, "auto", compares=data.training.compares)
-    except InvalidValue as error:
-        return InvalidDataset(error.message, param="training_file")
-    return None
-
-
-def _as_if_good(data: Data, options: FinetuneOptions) -> Data:
-    """Rows that would do: what else the request asks for is checked also where its rows are bad."""
-    compares = options.method == "dpo" or (
-        options.method is None and (data.training.compares or options.beta != "auto")
-    )
-    rows = max(1, data.training.rows)
-    return Data(replace(data.training, compares=compares, rows=rows), data.held_out)
-
-
-def _failed(new: NewJob, flaw: InvalidDataset) -> NewJob:
-    error = JobError(code=flaw.code, message=flaw.message, param=flaw.param)
-    return replace(new, error=error, problems=tuple(flaw.details or ()))
 
 
 def _sending(request: FinetuneRequest) -> Sending | None:

@@ -12,6 +12,7 @@ from service.engines import Engines
 from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
+from service.limits import Limits
 from service.metrics import Metrics
 
 
@@ -25,6 +26,7 @@ class ServiceState:
     generator: Generator
     intake: Intake
     filing: Filing
+    limits: Limits
     metrics: Metrics
     #: Where uploads lie until the ledger has them.
     incoming: Path

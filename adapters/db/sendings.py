@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from adapters.db.schema import sendings
-from adapters.records import Sending
+from adapters.demand import Sending
 
 KEPT_SECONDS = 600.0
 

@@ -13,6 +13,7 @@ from adapters.db import (
     sendings,
 )
 from adapters.db.connect import Conflict, Database
+from adapters.demand import QueueLoad, Sending
 from adapters.errors import InvalidValue, LeaseLost
 from adapters.records import (
     Event,
@@ -23,9 +24,7 @@ from adapters.records import (
     JobNote,
     NewEvent,
     NewJob,
-    QueueLoad,
     Reply,
-    Sending,
 )
 
 

@@ -140,7 +140,7 @@ async def metrics(
 @router.get("/model_limits")
 async def model_limits(state: State) -> dict[str, WireLimits]:
     """What may be asked for of each base model, and how busy it is."""
-    return await asyncio.to_thread(state.intake.limits)
+    return await asyncio.to_thread(state.limits.look)
 
 
 async def _shown(state: ServiceState, jobs: Sequence[Job]) -> list[WireJob]:

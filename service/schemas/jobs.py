@@ -4,7 +4,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from adapters.names import ORGANISATION
+from adapters.names import ORGANISATION, FineTunedName
 from adapters.records import Dpo, Event, Job, JobStatus, Progress, TrainingSpec
 from service.schemas.method import usual_rate
 
@@ -116,7 +116,7 @@ def wire_job(
         status=_status(job, strict=openai_status),
         phase=job.phase.value,
         model=job.base_model,
-        fine_tuned_model=str(job.makes) if job.fine_tuned_model else None,
+        fine_tuned_model=_fine_tuned_model(job),
         training_file=job.training_file,
         validation_file=job.validation_file,
         hyperparameters=hyperparameters,
@@ -150,6 +150,13 @@ def wire_job(
         attempt=job.attempt,
         links={"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
     )
+
+
+def _fine_tuned_model(job: Job) -> str | None:
+    """OpenAI's name for what the ledger calls `name@N`; the job's `adapter.version` is that."""
+    if job.fine_tuned_model is None:
+        return None
+    return str(FineTunedName.of_job(job.id, base_model=job.base_model, adapter=job.adapter))
 
 
 def result_file_id(job_id: str) -> str:

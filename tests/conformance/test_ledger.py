@@ -32,7 +32,7 @@ from adapters.records import (
     TrainingSpec,
 )
 from tests.support.clock import Clock
-from tests.support.samples import BASE, adapter_directory, manifest, new_job, render
+from tests.support.samples import BASE, adapter_directory, made_by, manifest, new_job, render
 
 
 def submit(ledger: Ledger, adapter: str = "support-bot") -> str:
@@ -401,7 +401,7 @@ def test_what_was_still_to_say_is_written_with_the_version(ledger: Ledger, tmp_p
     assert (settled.phase, settled.progress.percent) == (Phase.ENDED, 100.0)
     messages = [event.message for event in ledger.jobs.events(job.id)]
     assert messages.index("the last step") < messages.index(
-        f"New fine-tuned model created: {job.makes}"
+        f"New fine-tuned model created: {made_by(job)}"
     )
 
 

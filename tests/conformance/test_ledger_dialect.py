@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from adapters.demand import Sending
 from adapters.errors import AdapterNotFound, InvalidRequest, QueueFull
 from adapters.ledger import Ledger
-from adapters.records import EventKind, Job, JobError, JobNote, JobStatus, Phase, Progress, Sending
+from adapters.records import EventKind, Job, JobError, JobNote, JobStatus, Phase, Progress
 from tests.conformance.test_ledger import claim, claimed, publish, submit
 from tests.support.clock import Clock
-from tests.support.samples import new_job, render
+from tests.support.samples import made_by, new_job, render
 
 
 def send(ledger: Ledger, retries: int, *, digest: str = "d", arrived_at: float = 0.0) -> str:
@@ -190,12 +191,12 @@ def test_a_version_is_found_by_what_openais_clients_call_it(ledger: Ledger, tmp_
     publish(ledger, job, tmp_path)
     second = claimed(ledger)
     publish(ledger, second, tmp_path)
-    assert ledger.registry.resolve(str(job.makes)).name == "support-bot@1"
-    assert ledger.registry.resolve(str(second.makes)).fine_tuned_name == str(second.makes)
+    assert ledger.registry.resolve(made_by(job)).name == "support-bot@1"
+    assert ledger.registry.resolve(made_by(second)).fine_tuned_name == made_by(second)
     for unknown in (
         "ft:tiny-base:graft:support-bot:00000000",
         f"ft:other:graft:support-bot:{job.id[-8:]}",
-        f"{job.makes}:ckpt-step-3",
+        f"{made_by(job)}:ckpt-step-3",
         f"ft:tiny-base:graft:nobody:{job.id[-8:]}",
     ):
         with pytest.raises(AdapterNotFound):

@@ -87,5 +87,10 @@ def adapter_directory(path: Path, *, content: bytes = b"weights") -> Path:
     return path
 
 
+def made_by(job: Job) -> str:
+    """What OpenAI's clients call the version that a job makes."""
+    return f"ft:{job.base_model}:graft:{job.adapter}:{job.id[-8:]}"
+
+
 def render(job: Job, position: int | None) -> Reply:
     return Reply(status=202, body=job.id, location=f"/finetune/{job.id}")
