@@ -7,12 +7,15 @@ GraftError                      500  internal_error
 │   ├── InvalidDataset          400  invalid_training_file   (details: one entry per bad row)
 │   ├── NotServable             400  not_servable
 │   ├── JobNotCancellable       400  job_not_cancellable
-│   └── FileInUse               400  file_in_use
+│   ├── FileInUse               400  file_in_use
+│   └── EndpointUnreachable     400  webhook_unreachable
 ├── NotFound                    404  not_found
 │   ├── ModelNotFound           404  model_not_found
 │   ├── AdapterNotFound         404  adapter_not_found
 │   ├── JobNotFound             404  job_not_found
-│   └── FileNotFound            404  file_not_found
+│   ├── FileNotFound            404  file_not_found
+│   ├── EndpointNotFound        404  webhook_endpoint_not_found
+│   └── DeliveryNotFound        404  webhook_delivery_not_found
 ├── PayloadTooLarge             413  file_too_large
 ├── UnsupportedMediaType        415  unsupported_media_type
 ├── IdempotencyKeyReused        422  idempotency_key_reused
@@ -120,6 +123,12 @@ class FileInUse(InvalidRequest):
     code = "file_in_use"
 
 
+class EndpointUnreachable(InvalidRequest):
+    """A webhook endpoint did not answer, or may not be asked."""
+
+    code = "webhook_unreachable"
+
+
 class NotFound(GraftError):
     """Nothing of that name."""
 
@@ -150,6 +159,18 @@ class FileNotFound(NotFound):
     """No file has that id."""
 
     code = "file_not_found"
+
+
+class EndpointNotFound(NotFound):
+    """No webhook endpoint has that id."""
+
+    code = "webhook_endpoint_not_found"
+
+
+class DeliveryNotFound(NotFound):
+    """The webhook endpoint has no delivery of that id."""
+
+    code = "webhook_delivery_not_found"
 
 
 class PayloadTooLarge(GraftError):

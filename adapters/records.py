@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 from adapters.manifest import Manifest
+from adapters.webhooks import JobWebhook, NewEndpoint
 
 #: A job that was lost this often in a row, without getting further, is a suspect: it is retried alone.
 SUSPECT_LOSSES = 2
@@ -192,6 +193,8 @@ class NewJob:
     spec: TrainingSpec
     dataset: DatasetSummary
     metadata: dict[str, str] | None = None
+    #: Who is told of this job only.
+    webhook: NewEndpoint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +227,7 @@ class Job:
     #: `name@N`, set together with SUCCEEDED.
     fine_tuned_model: str | None
     trained_tokens: int | None
+    webhook: JobWebhook | None = None
 
     @property
     def suspect(self) -> bool:

@@ -10,8 +10,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Update, and_, case, func, insert, or_, select, update
 
+from adapters.db.endpoints import add_endpoint
 from adapters.db.events import append_events
-from adapters.db.rows import dump_dataset, dump_error, dump_progress, dump_spec, to_job
+from adapters.db.outbox import announce
+from adapters.db.rows import (
+    dump_dataset,
+    dump_error,
+    dump_job_webhook,
+    dump_progress,
+    dump_spec,
+    to_job,
+)
 from adapters.db.schema import jobs
 from adapters.errors import JobNotCancellable, JobNotFound, LeaseLost
 from adapters.records import (
@@ -25,12 +34,13 @@ from adapters.records import (
     Phase,
     Progress,
 )
+from adapters.webhooks import Happening, JobWebhook, NewEndpoint, secret_hint
 
 _QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value
 
 
 def add_job(tx: Connection, job: NewJob, now: float) -> Job:
-    """Queue a job."""
+    """Queue a job, and record its own webhook endpoint if it has one."""
     row = tx.execute(
         insert(jobs)
         .values(
@@ -46,10 +56,22 @@ def add_job(tx: Connection, job: NewJob, now: float) -> Job:
             phase=Phase.QUEUED.value,
             progress=dump_progress(Progress()),
             created_at=now,
+            webhook=dump_job_webhook(_remembered(job.webhook)) if job.webhook else None,
         )
         .returning(jobs)
     ).one()
+    if job.webhook is not None:
+        add_endpoint(tx, job.webhook, now, job_id=job.id)
     return to_job(row)
+
+
+def _remembered(webhook: NewEndpoint) -> JobWebhook:
+    return JobWebhook(
+        id=webhook.id,
+        url=webhook.url,
+        event_types=webhook.event_types,
+        secret_hint=secret_hint(webhook.secret),
+    )
 
 
 def get_job(tx: Connection, job_id: str) -> Job:
@@ -133,7 +155,7 @@ def take_note(tx: Connection, note: JobNote, now: float) -> None:
         LeaseLost: as above. Nothing was written.
     """
     job = note.job
-    write_as(
+    held = write_as(
         tx,
         job.id,
         job.attempt,
@@ -142,6 +164,8 @@ def take_note(tx: Connection, note: JobNote, now: float) -> None:
         losses=case((jobs.c.lost_at < (note.checkpoint or 0), 0), else_=jobs.c.losses),
     )
     append_events(tx, job.id, note.events, now)
+    if note.checkpoint is not None:
+        announce(tx, held, Happening.CHECKPOINT_CREATED, now, step=note.checkpoint)
 
 
 def held_ids(tx: Connection, held: Sequence[Job]) -> set[str]:
@@ -159,7 +183,7 @@ def fail_job(tx: Connection, job_id: str, attempt: int, error: JobError, now: fl
     Raises:
         LeaseLost: as above.
     """
-    write_as(
+    failed = write_as(
         tx,
         job_id,
         attempt,
@@ -182,6 +206,7 @@ def fail_job(tx: Connection, job_id: str, attempt: int, error: JobError, now: fl
         ],
         now,
     )
+    announce(tx, failed, Happening.FAILED, now)
 
 
 def settle_job(
@@ -192,7 +217,7 @@ def settle_job(
     Raises:
         LeaseLost: as above.
     """
-    return write_as(
+    settled = write_as(
         tx,
         job_id,
         attempt,
@@ -203,6 +228,9 @@ def settle_job(
         finished_at=now,
         lease_expires_at=None,
     )
+    announce(tx, settled, Happening.ADAPTER_READY, now)
+    announce(tx, settled, Happening.SUCCEEDED, now)
+    return settled
 
 
 def hold_job(tx: Connection, job_id: str, attempt: int) -> Job:
@@ -239,6 +267,7 @@ def cancel_job(tx: Connection, job_id: str, now: float) -> Job:
         return job
     event = NewEvent(kind=EventKind.STATUS, message="Fine-tuning job cancelled")
     append_events(tx, job_id, [event], now)
+    announce(tx, to_job(row), Happening.CANCELLED, now)
     return get_job(tx, job_id)
 
 

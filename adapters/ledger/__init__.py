@@ -13,9 +13,10 @@ from adapters.db.migrate import migrate
 from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
 from adapters.ledger.registry import Registry
+from adapters.ledger.webhooks import Webhooks
 from adapters.settings import LedgerSettings
 
-__all__ = ["FileShelf", "JobQueue", "Ledger", "Registry", "open_ledger"]
+__all__ = ["FileShelf", "JobQueue", "Ledger", "Registry", "Webhooks", "open_ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Ledger:
     files: FileShelf
     jobs: JobQueue
     registry: Registry
+    webhooks: Webhooks
     _database: Database
 
     def close(self) -> None:
@@ -41,5 +43,6 @@ def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger
         files=FileShelf(database, artifacts, clock),
         jobs=JobQueue(database, clock),
         registry=Registry(database, artifacts, clock),
+        webhooks=Webhooks(database, clock),
         _database=database,
     )

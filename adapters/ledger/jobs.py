@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from adapters.clock import Clock
-from adapters.db import events as event_rows, jobs as job_rows, queue, registry, replies
+from adapters.db import events as event_rows, jobs as job_rows, outbox, queue, registry, replies
 from adapters.db.connect import Conflict, Database
 from adapters.errors import InvalidValue, LeaseLost
 from adapters.records import (
@@ -18,6 +18,7 @@ from adapters.records import (
     NewJob,
     Reply,
 )
+from adapters.webhooks import Happening
 
 
 class JobQueue:
@@ -140,6 +141,7 @@ class JobQueue:
                 job_rows.fail_job(tx, job.id, job.attempt, _lost_too_often(job), now)
             if job is not None:
                 event_rows.append_events(tx, job.id, [_claimed(job)], now)
+                outbox.announce(tx, job, Happening.RUNNING, now)
             return job
 
     def renew(self, held: Sequence[Job], *, lease_seconds: float) -> set[str]:
