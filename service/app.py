@@ -24,9 +24,13 @@ from service.generate import Generator
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.residency import Residency
-from service.routes import adapters, completions, files, finetune, health, models
-from service.settings import EngineSettings, ServiceSettings
+from service.routes import adapters, completions, files, finetune, health, models, webhooks
+from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from service.state import ServiceState
+from service.webhooks.courier import Courier
+from service.webhooks.endpoints import Endpoints
+from service.webhooks.guard import Guard
+from service.webhooks.post import Postman
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Configuration:
     ledger: LedgerSettings
     service: ServiceSettings
     engine: EngineSettings
+    webhooks: WebhookSettings
 
 
 EngineFactory = Callable[[str], Engine]
@@ -53,7 +58,11 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
             ledger = await asyncio.to_thread(open_ledger, configuration.ledger)
             stack.callback(ledger.close)
             hosts = _connect_engines(configuration, ledger, metrics, connect, stack)
-            state = _compose(configuration, ledger, Engines(hosts), metrics)
+            guard = Guard(allow_private=configuration.webhooks.allow_private)
+            postman = Postman(guard, timeout=configuration.webhooks.timeout_seconds)
+            stack.callback(postman.close)
+            courier = Courier(ledger.webhooks, postman, configuration.webhooks, metrics=metrics)
+            state = _compose(configuration, ledger, Engines(hosts), metrics, guard, courier)
             await stack.enter_async_context(followed(state, settings))
             yield {"service": state}
 
@@ -63,7 +72,7 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for module in (completions, models, finetune, adapters, files, health):
+    for module in (completions, models, finetune, adapters, files, webhooks, health):
         app.include_router(module.router)
     install_error_handlers(app)
 
@@ -103,7 +112,12 @@ def _connect_engines(
 
 
 def _compose(
-    configuration: Configuration, ledger: Ledger, engines: Engines, metrics: Metrics
+    configuration: Configuration,
+    ledger: Ledger,
+    engines: Engines,
+    metrics: Metrics,
+    guard: Guard,
+    courier: Courier,
 ) -> ServiceState:
     base_models = configuration.ledger.base_model_ids
     settings = configuration.service
@@ -134,7 +148,10 @@ def _compose(
             configuration.engine,
             base_models=base_models,
             card_of=lambda model_id: read_base_card(configuration.ledger.base_model_dir(model_id)),
+            guard=guard,
         ),
         metrics=metrics,
+        endpoints=Endpoints(ledger.webhooks, guard, courier),
+        courier=courier,
         incoming=incoming,
     )

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from adapters.datasets import DatasetReport, check_dataset, require_valid
@@ -25,6 +26,8 @@ from adapters.records import (
 from service.schemas.finetune import FinetuneOptions, training_spec
 from service.schemas.jobs import wire_job
 from service.settings import EngineSettings
+from service.webhooks.endpoints import job_endpoint
+from service.webhooks.guard import Guard
 
 _NOTHING_THERE = (
     "No training data: send rows in 'data', a file in the form field 'data', or 'training_file'."
@@ -75,11 +78,13 @@ class Intake:
         *,
         base_models: list[str],
         card_of: Callable[[str], BaseModelCard | None],
+        guard: Guard,
     ) -> None:
         self._ledger = ledger
         self._engine = engine
         self._base_models = base_models
         self._card_of = card_of
+        self._guard = guard
 
     def accept(self, request: FinetuneRequest) -> Reply:
         """Check everything, then queue the job; when this returns, the job is durable.
@@ -87,7 +92,7 @@ class Intake:
         Raises:
             InvalidDataset: rows that cannot be trained on, each with its line, field and reason.
             InvalidRequest: no data, or more than one source of it.
-            InvalidValue: an option out of range.
+            InvalidValue: an option out of range, or a webhook that may not be called.
             NotServable: the engine could not serve such an adapter.
             AdapterNotFound: `continue_from` names nothing.
             FileNotFound: no such `training_file`.
@@ -98,7 +103,8 @@ class Intake:
         if key is not None and (reply := self._ledger.jobs.find_reply(key)) is not None:
             return reply
         new = self._new_job(request, data, self.decide(request.options, data))
-        return self._ledger.jobs.submit(new, key=key, render=self._render)
+        render = partial(_render, secret=_made_secret(request.options, new))
+        return self._ledger.jobs.submit(new, key=key, render=render)
 
     def look_at(self, request: FinetuneRequest) -> Data:
         """Check the rows. Raises InvalidDataset, InvalidRequest, InvalidValue, FileNotFound; see `accept`."""
@@ -126,6 +132,7 @@ class Intake:
         name = check_adapter_name(
             options.name or f"adapter-{job_id[-8:].lower()}", base_models=self._base_models
         )
+        webhook = job_endpoint(options.webhook, self._guard) if options.webhook else None
         return NewJob(
             id=job_id,
             adapter=name,
@@ -143,6 +150,7 @@ class Intake:
                 digest=report.digest,
             ),
             metadata=options.metadata,
+            webhook=webhook,
         )
 
     def _parent(self, name: str | None) -> Version | None:
@@ -242,9 +250,20 @@ class Intake:
             return file_id
         return self._ledger.files.add(upload.path, filename=upload.filename, purpose="fine-tune").id
 
-    def _render(self, job: Job, position: int) -> Reply:
-        body = wire_job(job, position=position, now=time.time()).model_dump_json()
-        return Reply(status=202, body=body, location=f"/finetune/{job.id}")
+
+def _render(job: Job, position: int, *, secret: str | None) -> Reply:
+    shown = wire_job(job, position=position, now=time.time())
+    body = shown.model_dump(mode="json")
+    if secret is not None:
+        body["webhook"]["signing_secret"] = secret
+    return Reply(status=202, body=json.dumps(body), location=f"/finetune/{job.id}")
+
+
+def _made_secret(options: FinetuneOptions, new: NewJob) -> str | None:
+    """The secret of the job's webhook, where the client does not know it yet. Told once, and never shown again."""
+    if new.webhook is None or options.webhook is None or options.webhook.secret is not None:
+        return None
+    return new.webhook.secret
 
 
 def _key(request: FinetuneRequest, data: Data) -> IdempotencyKey | None:

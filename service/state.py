@@ -12,6 +12,8 @@ from service.engines import Engines
 from service.finetune import Intake
 from service.generate import Generator
 from service.metrics import Metrics
+from service.webhooks.courier import Courier
+from service.webhooks.endpoints import Endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class ServiceState:
     generator: Generator
     intake: Intake
     metrics: Metrics
+    endpoints: Endpoints
+    courier: Courier
     #: Where uploads lie until the ledger has them.
     incoming: Path
 

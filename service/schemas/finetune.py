@@ -10,6 +10,7 @@ from adapters.records import EarlyStopping, Method, OptimizerSpec, TrainingSpec,
 from service.schemas.fields import Auto, from_json
 from service.schemas.lora import LoraOptions, lora_spec
 from service.schemas.method import MethodName, resolve_method, spread_method, usual_rate
+from service.schemas.webhooks import WebhookOptions, webhook_from
 
 #: "auto" aims at this many optimizer steps, within the bounds below.
 _AUTO_STEPS = 120
@@ -53,10 +54,17 @@ class FinetuneOptions(BaseModel):
     gate: Literal["auto", "off"] = "auto"
     seed: int = Field(42, ge=0, lt=2**31)
     metadata: Annotated[dict[str, str] | None, BeforeValidator(from_json)] = None
+    #: Who is told of this job: a URL, or an object with more.
+    webhook: Annotated[WebhookOptions | None, BeforeValidator(webhook_from)] = None
     training_file: str | None = None
     validation_file: str | None = None
 
 
+_NESTED: Mapping[str, type[BaseModel]] = {
+    "early_stopping": EarlyStoppingOptions,
+    "lora": LoraOptions,
+    "webhook": WebhookOptions,
+}
 #: Other names that people's code uses for the same thing.
 SYNONYMS = {
     "model": "base_model",
@@ -169,9 +177,9 @@ def _invalid(detail: Mapping[str, Any]) -> InvalidValue | UnknownField:
     path = [str(part) for part in detail["loc"] if part not in {"int", "float", "bool"}]
     field = ".".join(part for part in path if not part.startswith(("literal[", "function-")))
     if detail["type"] == "extra_forbidden":
-        owner = EarlyStoppingOptions if path[0] == "early_stopping" else LoraOptions
+        known = _NESTED[path[0]].model_fields
         return UnknownField.named(
-            field, [f"{path[0]}.{f}" for f in owner.model_fields], where=f"'{path[0]}'"
+            field, [f"{path[0]}.{name}" for name in known], where=f"'{path[0]}'"
         )
     got = repr(detail.get("input"))[:80]
     return InvalidValue(f"{field}: {detail['msg']} (got {got}).", param=field)

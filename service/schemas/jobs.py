@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from adapters.records import Dpo, Event, Job, JobStatus, Progress, TrainingSpec
+from adapters.webhooks import JobWebhook
 from service.schemas.method import usual_rate
 
 
@@ -57,6 +58,15 @@ class WireDataset(BaseModel):
     digest: str
 
 
+class WireJobWebhook(BaseModel):
+    """Who is told of this job only."""
+
+    id: str
+    url: str
+    events: list[str]
+    signing_secret_hint: str
+
+
 class WireJob(BaseModel):
     """The job object."""
 
@@ -86,6 +96,7 @@ class WireJob(BaseModel):
     progress: WireProgress
     dataset: WireDataset
     attempt: int
+    webhook: WireJobWebhook | None
     links: dict[str, str]
 
 
@@ -142,6 +153,7 @@ def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
             digest=job.dataset.digest,
         ),
         attempt=job.attempt,
+        webhook=_webhook(job.webhook) if job.webhook else None,
         links={"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
     )
 
@@ -190,6 +202,15 @@ def _progress(progress: Progress) -> WireProgress:
         reward_accuracy=progress.reward_accuracy,
         tokens_per_second=progress.tokens_per_second,
         eta_seconds=progress.eta_seconds,
+    )
+
+
+def _webhook(webhook: JobWebhook) -> WireJobWebhook:
+    return WireJobWebhook(
+        id=webhook.id,
+        url=webhook.url,
+        events=list(webhook.event_types),
+        signing_secret_hint=webhook.secret_hint,
     )
 
 
