@@ -90,7 +90,9 @@ def parse_options(fields: dict[str, Any]) -> FinetuneOptions:
     try:
         return FinetuneOptions.model_validate(spread_method(options))
     except ValidationError as error:
-        raise _invalid(error.errors()[0]) from error
+        # A misspelt name first: that another one is missing is a consequence.
+        details = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        raise _invalid(details[0]) from error
 
 
 def training_spec(
@@ -181,5 +183,7 @@ def _invalid(detail: Mapping[str, Any]) -> InvalidValue | UnknownField:
         return UnknownField.named(
             field, [f"{path[0]}.{name}" for name in known], where=f"'{path[0]}'"
         )
+    if detail["type"] == "missing":
+        return InvalidValue(f"{field} is required.", param=field)
     got = repr(detail.get("input"))[:80]
     return InvalidValue(f"{field}: {detail['msg']} (got {got}).", param=field)

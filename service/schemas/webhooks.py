@@ -137,6 +137,8 @@ def parse(model: type[Options], body: Mapping[str, Any], *, where: str) -> Optio
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise InvalidValue(f"{field} is required.", param=field) from error
         raise InvalidValue(f"{field}: {first['msg']}.", param=field) from error
 
 

@@ -69,6 +69,11 @@ class Courier:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
 
+    @property
+    def under_way(self) -> int:
+        """How many calls have not come back yet."""
+        return len(self._under_way)
+
     async def set_out(self) -> None:
         """Begin every delivery that is due, as far as there is room. Raises Unavailable."""
         lease = self._settings.timeout_seconds + _MARGIN_S
