@@ -41,7 +41,9 @@ class Postman:
         except TimeoutError:
             return Outcome(status=None, error=f"no answer within {self._timeout:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Outcome(status=None, error=f"no answer: {str(error) or type(error).__name__}"[:500])
+            return Outcome(
+                status=None, error=f"no answer: {str(error) or type(error).__name__}"[:500]
+            )
 
     def close(self) -> None:
         """Let the threads go."""
