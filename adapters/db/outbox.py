@@ -6,7 +6,7 @@ A delivery is taken up for as long as a lease lasts. Whoever takes it up next, b
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, exists, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, case, exists, insert, or_, select, update
 
 from adapters.db.endpoints import get_endpoint, listeners
 from adapters.db.rows import dump_news, to_delivery
@@ -51,12 +51,12 @@ def waits(tx: Connection, now: float) -> bool:
 
 
 def claim(tx: Connection, *, now: float, lease_seconds: float) -> Errand | None:
-    """Take up the delivery that has been due for longest.
+    """Take up the delivery that has been due for longest, of endpoints that answer before those that do not.
 
-    One at a time for each endpoint, so that a slow one holds up nobody else. On PostgreSQL two claimers in the same
-    moment may both serve one endpoint; they never get the same delivery.
+    One at a time for each endpoint, so that neither a slow one nor a silent one holds up the others. On PostgreSQL two
+    claimers in the same moment may both serve one endpoint; they never get the same delivery.
     """
-    candidate = _due(now).with_for_update(skip_locked=True).scalar_subquery()
+    candidate = _due(now, lock=True).scalar_subquery()
     row = tx.execute(
         update(webhook_deliveries)
         .where(webhook_deliveries.c.id == candidate)
@@ -139,25 +139,29 @@ def retry(tx: Connection, delivery: Delivery, now: float) -> None:
     )
 
 
-def _due(now: float) -> Select[Any]:
+def _due(now: float, *, lock: bool = False) -> Select[Any]:
     due, other = webhook_deliveries.alias("due"), webhook_deliveries.alias("other")
-    heard = exists().where(
-        webhook_endpoints.c.id == due.c.endpoint_id,
-        webhook_endpoints.c.disabled_at.is_(None),
-        webhook_endpoints.c.deleted_at.is_(None),
-    )
+    endpoint = webhook_endpoints.c
+    # A delivery with a running lease is its own `busy`.
     busy = exists().where(
         other.c.endpoint_id == due.c.endpoint_id,
         other.c.status == _PENDING,
         other.c.lease_expires_at > now,
     )
-    # A delivery with a running lease is its own `busy`.
-    return (
+    query = (
         select(due.c.id)
-        .where(due.c.status == _PENDING, due.c.due_at <= now, heard, ~busy)
-        .order_by(due.c.due_at, due.c.id)
+        .join(webhook_endpoints, endpoint.id == due.c.endpoint_id)
+        .where(
+            due.c.status == _PENDING,
+            due.c.due_at <= now,
+            endpoint.disabled_at.is_(None),
+            endpoint.deleted_at.is_(None),
+            ~busy,
+        )
+        .order_by(case((endpoint.failing_since.is_(None), 0), else_=1), due.c.due_at, due.c.id)
         .limit(1)
     )
+    return query.with_for_update(skip_locked=True, of=due) if lock else query
 
 
 def _news(job: Job, step: int | None) -> JobNews:

@@ -122,6 +122,11 @@ class Webhooks:
         with self._db.write() as tx:
             return outbox.claim(tx, now=self._clock(), lease_seconds=lease_seconds)
 
+    def give_back(self, errand: Errand) -> None:
+        """Let somebody else make a delivery that was taken up and not made, at once."""
+        with self._db.write() as tx:
+            outbox.settle(tx, errand.delivery)
+
     def settle(self, errand: Errand, outcome: Outcome) -> None:
         """Record an attempt: delivered, to be tried again later, or given up.
 

@@ -49,7 +49,7 @@ class Courier:
     ) -> None:
         self._webhooks, self._caller, self._settings = webhooks, caller, settings
         self._metrics, self._clock = metrics, clock
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], Errand] = {}
         self._returned = asyncio.Event()
 
     async def run(self) -> None:
@@ -65,9 +65,7 @@ class Courier:
                         await self._returned.wait()
                 self._returned.clear()
         finally:
-            for task in self._under_way:
-                task.cancel()
-            await asyncio.gather(*self._under_way, return_exceptions=True)
+            await self._turn_back()
 
     @property
     def under_way(self) -> int:
@@ -84,7 +82,7 @@ class Courier:
             if errand is None:
                 return
             task = asyncio.create_task(self._deliver(errand))
-            self._under_way.add(task)
+            self._under_way[task] = errand
             task.add_done_callback(self._came_back)
 
     async def send(self, endpoint: Endpoint, announcement: Announcement) -> Outcome:
@@ -104,8 +102,18 @@ class Courier:
             log.info("%s to %s: %s", errand.delivery.id, errand.endpoint.id, outcome.error)
         await asyncio.to_thread(partial(self._webhooks.settle, errand, outcome))
 
+    async def _turn_back(self) -> None:
+        """Break off what is under way. The next service need not wait for leases to run out."""
+        left = dict(self._under_way)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for task, errand in left.items():
+            if task.cancelled():
+                await asyncio.to_thread(self._webhooks.give_back, errand)
+
     def _came_back(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+        self._under_way.pop(task, None)
         self._returned.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # Nothing was recorded, so it is sent again when the lease has run out.

@@ -232,6 +232,28 @@ def test_an_endpoint_is_told_one_thing_at_a_time_and_others_do_not_wait(ledger: 
     assert ledger.webhooks.claim(lease_seconds=30).endpoint.id == claimed[0].endpoint.id
 
 
+def test_who_answers_is_told_before_those_who_do_not(ledger: Ledger, clock: Clock) -> None:
+    endpoint(ledger, "a")
+    cancelled(ledger)
+    ledger.webhooks.settle(ledger.webhooks.claim(lease_seconds=30), BROKEN)
+    clock.tick(60)
+    endpoint(ledger, "b")
+    cancelled(ledger)
+    claimed = [ledger.webhooks.claim(lease_seconds=30) for _ in range(2)]
+    assert [errand.endpoint.id for errand in claimed] == ["we_b", "we_a"]
+
+
+def test_what_is_given_back_is_taken_up_again_at_once_and_cost_no_attempt(ledger: Ledger) -> None:
+    endpoint(ledger)
+    cancelled(ledger)
+    first = ledger.webhooks.claim(lease_seconds=30)
+    ledger.webhooks.give_back(first)
+    second = ledger.webhooks.claim(lease_seconds=30)
+    assert (second.delivery.id, second.delivery.attempts) == (first.delivery.id, 0)
+    ledger.webhooks.give_back(first)
+    assert ledger.webhooks.claim(lease_seconds=30) is None
+
+
 # ---- how often it is tried
 
 

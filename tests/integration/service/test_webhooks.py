@@ -27,7 +27,7 @@ from service.webhooks.sign import new_secret
 from tests.integration.service.conftest import ledger_settings, serving, until
 from tests.support.clock import Clock
 from tests.support.receiver import Call, Receiver
-from tests.support.samples import BASE, new_job, render
+from tests.support.samples import BASE, adapter_directory, manifest, new_job, render
 
 ROOT = Path(__file__).parents[3]
 ROWS = [{"input": f"question {n}", "target": f"answer {n}"} for n in range(40)]
@@ -106,6 +106,26 @@ async def test_a_jobs_webhook_hears_how_it_ended(service: Serving, receiver: Rec
             "error": None,
         },
     }
+
+
+async def test_a_webhook_names_a_model_that_is_there(
+    service: Serving, receiver: Receiver, tmp_path: Path
+) -> None:
+    asked = await service.job(
+        name="bot",
+        webhook={"url": receiver.url, "events": ["fine_tuning.job.succeeded", "adapter.ready"]},
+    )
+    job = service.ledger.jobs.claim(worker="w", base_model=BASE, lease_seconds=60, max_losses=9)
+    made = adapter_directory(tmp_path / "made")
+    service.ledger.registry.publish(job, made, manifest(job), promote=True)
+    await called(receiver, 2)
+    secret = asked["webhook"]["signing_secret"]
+    events = [UNWRAP(call.body, call.headers, secret=secret) for call in receiver.calls]
+    assert {event.type for event in events} == {"fine_tuning.job.succeeded", "adapter.ready"}
+    for event in events:
+        assert (event.data.id, event.data.status) == (job.id, "succeeded")
+        model = await service.sdk.models.retrieve(event.data.fine_tuned_model)
+        assert model.id == "bot@1"
 
 
 async def test_the_secret_that_was_made_is_shown_once(service: Serving, receiver: Receiver) -> None:
@@ -414,7 +434,7 @@ async def test_who_does_not_answer_in_time_has_failed(rounds: Rounds, receiver: 
     impatient = replace(rounds, courier=courier)
     began = time.monotonic()
     await impatient.round()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert rounds.entry().last_error == "no answer within 0.2 s"
     assert rounds.entry().attempts == 1
 
@@ -460,6 +480,19 @@ async def test_two_couriers_send_one_delivery_once(rounds: Rounds, receiver: Rec
     assert receiver.most_at_once == 1
 
 
+async def test_a_service_that_stops_gives_back_what_it_has_not_told(
+    rounds: Rounds, receiver: Receiver
+) -> None:
+    receiver.answers = [0, 204]
+    running = asyncio.create_task(rounds.courier.run())
+    await called(receiver)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert (rounds.entry().status, rounds.entry().attempts) == (DeliveryStatus.PENDING, 0)
+    await replace(rounds, courier=hire(rounds.ledger, rounds.clock)).round()
+    assert rounds.entry().status is DeliveryStatus.DELIVERED
+
+
 # ---- processes that die
 
 TELLER = """
@@ -483,7 +516,7 @@ from service.settings import WebhookSettings
 from tests.integration.service.conftest import serving
 
 async def main():
-    settings = WebhookSettings(allow_private=True, poll_seconds=0.02, timeout_seconds=0.5)
+    settings = WebhookSettings(allow_private=True, poll_seconds=0.02, timeout_seconds=30)
     async with serving(Path(sys.argv[1]), webhooks=settings):
         print("up", flush=True)
         await asyncio.sleep(600)
@@ -538,7 +571,7 @@ async def test_a_service_that_is_killed_while_it_calls_is_followed_by_one_that_c
     rounds = Rounds(ledger, hire(ledger, clock), clock, secret)
     await rounds.round()
     assert len(receiver.calls) == 1
-    clock.tick(60)
+    clock.tick(120)
     await rounds.round()
     one, two = receiver.calls
     assert (one.body, one.headers["webhook-id"]) == (two.body, two.headers["webhook-id"])
