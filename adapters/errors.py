@@ -12,13 +12,16 @@ GraftError                      500  internal_error
 │   ├── JobNotPausable          400  job_not_pausable
 │   ├── JobNotResumable         400  job_not_resumable
 │   ├── FileInUse               400  file_in_use
-│   └── UploadNotPending        400  upload_not_pending
+│   ├── UploadNotPending        400  upload_not_pending
+│   └── EndpointUnreachable     400  webhook_unreachable
 ├── NotFound                    404  not_found
 │   ├── ModelNotFound           404  model_not_found
 │   ├── AdapterNotFound         404  adapter_not_found
 │   ├── JobNotFound             404  job_not_found
 │   ├── FileNotFound            404  file_not_found
-│   └── UploadNotFound          404  upload_not_found
+│   ├── UploadNotFound          404  upload_not_found
+│   ├── EndpointNotFound        404  webhook_endpoint_not_found
+│   └── DeliveryNotFound        404  webhook_delivery_not_found
 ├── PayloadTooLarge             413  file_too_large
 ├── UnsupportedMediaType        415  unsupported_media_type
 ├── IdempotencyKeyReused        422  idempotency_key_reused
@@ -157,6 +160,12 @@ class UploadNotPending(InvalidRequest):
     code = "upload_not_pending"
 
 
+class EndpointUnreachable(InvalidRequest):
+    """A webhook endpoint did not answer, or may not be asked."""
+
+    code = "webhook_unreachable"
+
+
 class NotFound(GraftError):
     """Nothing of that name."""
 
@@ -193,6 +202,18 @@ class UploadNotFound(NotFound):
     """No upload has that id."""
 
     code = "upload_not_found"
+
+
+class EndpointNotFound(NotFound):
+    """No webhook endpoint has that id."""
+
+    code = "webhook_endpoint_not_found"
+
+
+class DeliveryNotFound(NotFound):
+    """The webhook endpoint has no delivery of that id."""
+
+    code = "webhook_delivery_not_found"
 
 
 class PayloadTooLarge(GraftError):

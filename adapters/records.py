@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from adapters.manifest import Manifest
 from adapters.names import FineTunedName
+from adapters.webhooks import JobWebhook, NewEndpoint
 
 #: A job that was lost this often in a row, without getting further, is a suspect: it is retried alone.
 SUSPECT_LOSSES = 2
@@ -189,6 +190,8 @@ class NewJob:
     #: Why the job has failed from the start; `problems` are the first bad rows.
     error: JobError | None = None
     problems: tuple[JsonObject, ...] = ()
+    #: Who is told of this job only.
+    webhook: NewEndpoint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +225,7 @@ class Job:
     fine_tuned_model: str | None
     trained_tokens: int | None
     integrations: tuple[JsonObject, ...] = ()
+    webhook: JobWebhook | None = None
 
     @property
     def suspect(self) -> bool:

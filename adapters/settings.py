@@ -20,7 +20,7 @@ from pydantic_settings import (
 from adapters.errors import InvalidValue, UnknownField
 
 DEMO_MODEL = "smollm2-135m-instruct"
-SECTIONS = ["ledger", "service", "engine", "trainer"]
+SECTIONS = ["ledger", "service", "webhooks", "engine", "trainer"]
 
 
 class Section(BaseSettings):

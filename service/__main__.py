@@ -9,7 +9,7 @@ import uvicorn
 from adapters.errors import GraftError
 from adapters.settings import LedgerSettings
 from service.app import Configuration, create_app
-from service.settings import EngineSettings, ServiceSettings
+from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 
 
 def main() -> None:
@@ -23,7 +23,9 @@ def main() -> None:
     )
     try:
         settings = ServiceSettings(**given)
-        app = create_app(Configuration(LedgerSettings(), settings, EngineSettings()))
+        app = create_app(
+            Configuration(LedgerSettings(), settings, EngineSettings(), WebhookSettings())
+        )
     except GraftError as error:
         sys.exit(f"graft: {error}")
     uvicorn.run(

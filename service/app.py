@@ -41,9 +41,14 @@ from service.routes import (
     pausing,
     results,
     uploads,
+    webhooks,
 )
-from service.settings import EngineSettings, ServiceSettings
+from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from service.state import ServiceState
+from service.webhooks.courier import Courier
+from service.webhooks.endpoints import Endpoints
+from service.webhooks.guard import Guard
+from service.webhooks.post import Postman
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class Configuration:
     ledger: LedgerSettings
     service: ServiceSettings
     engine: EngineSettings
+    webhooks: WebhookSettings
 
 
 EngineFactory = Callable[[str], Engine]
@@ -73,7 +79,11 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
             ledger = await asyncio.to_thread(open_ledger, configuration.ledger)
             stack.callback(ledger.close)
             hosts = _connect_engines(configuration, ledger, metrics, connect, stack)
-            state = _compose(configuration, ledger, Engines(hosts), metrics)
+            guard = Guard(allow_private=configuration.webhooks.allow_private)
+            postman = Postman(guard, timeout=configuration.webhooks.timeout_seconds)
+            stack.callback(postman.close)
+            courier = Courier(ledger.webhooks, postman, configuration.webhooks, metrics=metrics)
+            state = _compose(configuration, ledger, Engines(hosts), metrics, guard, courier)
             await stack.enter_async_context(followed(state, settings))
             yield {"service": state}
 
@@ -95,6 +105,7 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         results,
         files,
         uploads,
+        webhooks,
         health,
     ):
         app.include_router(module.router)
@@ -139,7 +150,12 @@ def _connect_engines(
 
 
 def _compose(
-    configuration: Configuration, ledger: Ledger, engines: Engines, metrics: Metrics
+    configuration: Configuration,
+    ledger: Ledger,
+    engines: Engines,
+    metrics: Metrics,
+    guard: Guard,
+    courier: Courier,
 ) -> ServiceState:
     base_models = configuration.ledger.base_model_ids
     settings = configuration.service
@@ -175,6 +191,7 @@ def _compose(
             base_models=base_models,
             card_of=card_of,
             most_waiting=settings.max_queued_jobs,
+            guard=guard,
         ),
         limits=Limits(
             ledger.jobs,
@@ -185,6 +202,8 @@ def _compose(
         ),
         filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),
         metrics=metrics,
+        endpoints=Endpoints(ledger.webhooks, guard, courier),
+        courier=courier,
         incoming=incoming,
         openai_strict_status=settings.openai_strict_status,
     )

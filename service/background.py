@@ -1,4 +1,7 @@
-"""What goes on beside requests: the ledger is followed, engines are watched, live versions are loaded ahead of use."""
+"""What goes on beside requests.
+
+The ledger is followed, engines are watched, live versions are loaded ahead of use, webhooks are called.
+"""
 
 import asyncio
 import logging
@@ -19,7 +22,7 @@ _PRELOADED = 4
 
 @asynccontextmanager
 async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncIterator[None]:
-    """Inside the context the ledger is followed and the engines are watched."""
+    """Inside the context the ledger is followed, the engines are watched and webhooks are called."""
     errands: set[asyncio.Task[None]] = set()
 
     def go_on(errand: Coroutine[Any, Any, None]) -> None:
@@ -42,6 +45,7 @@ async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncItera
     tasks = [
         asyncio.create_task(state.catalog.follow(settings.refresh_seconds)),
         asyncio.create_task(state.engines.watch(on_up)),
+        asyncio.create_task(state.courier.run()),
     ]
     for task in tasks:
         task.add_done_callback(_stop_visibly)

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from adapters.datasets import DatasetReport, check_dataset, file_report, require_valid
@@ -33,6 +34,8 @@ from service.flaws import as_if_good, failed, flaw_of, misfit, require_files
 from service.schemas.finetune import FinetuneOptions, training_spec
 from service.schemas.jobs import wire_job
 from service.settings import EngineSettings
+from service.webhooks.endpoints import job_endpoint
+from service.webhooks.guard import Guard
 
 _NOTHING_THERE = (
     "No training data: send rows in 'data', a file in the form field 'data', or 'training_file'."
@@ -89,12 +92,14 @@ class Intake:
         base_models: list[str],
         card_of: Callable[[str], BaseModelCard | None],
         most_waiting: int,
+        guard: Guard,
     ) -> None:
         self._ledger = ledger
         self._engine = engine
         self._base_models = base_models
         self._card_of = card_of
         self._most_waiting = most_waiting
+        self._guard = guard
 
     def accept(self, request: FinetuneRequest) -> Reply:
         """Check everything, then queue the job; when this returns, the job is durable.
@@ -103,7 +108,7 @@ class Intake:
             InvalidDataset: rows that cannot be trained on, each with its line, field and reason. To OpenAI's clients it
                 speaks of a wrong file id; where rows are bad, their job has failed.
             InvalidRequest: no data, or more than one source of it.
-            InvalidValue: an option out of range.
+            InvalidValue: an option out of range, or a webhook that may not be called.
             NotServable: the engine could not serve such an adapter.
             AdapterNotFound: `continue_from` names nothing.
             FileNotFound: no such `training_file`.
@@ -112,18 +117,19 @@ class Intake:
         """
         sending = _sending(request)
         if sending is not None and (job := self._ledger.jobs.find_sent(sending)) is not None:
-            return _accepted(job, self._ledger.jobs.position(job))
+            return _render(job, self._ledger.jobs.position(job), openai=True)
         data, flaw = self._see(request)
         key = _key(request, data)
         if key is not None and (reply := self._ledger.jobs.find_reply(key)) is not None:
             return reply
         new = self._new(request, data, flaw)
+        secret = _made_secret(request.options, new)
         return self._ledger.jobs.submit(
             new,
             key=key,
             sending=sending,
             most_waiting=self._most_waiting,
-            render=_accepted if request.openai else self._render,
+            render=partial(_render, secret=secret, openai=request.openai),
         )
 
     def look_at(self, request: FinetuneRequest) -> Data:
@@ -162,6 +168,7 @@ class Intake:
         name = check_adapter_name(
             options.name or f"adapter-{job_id[-8:].lower()}", base_models=self._base_models
         )
+        webhook = job_endpoint(options.webhook, self._guard) if options.webhook else None
         return NewJob(
             id=job_id,
             adapter=name,
@@ -182,6 +189,7 @@ class Intake:
                 digest=report.digest,
             ),
             metadata=options.metadata,
+            webhook=webhook,
         )
 
     def _parent(self, name: str | None) -> Weights | None:
@@ -304,16 +312,22 @@ class Intake:
         )
         return kept.id
 
-    def _render(self, job: Job, position: int | None) -> Reply:
-        body = wire_job(job, position=position, now=time.time()).model_dump_json()
-        return Reply(status=202, body=body, location=f"/finetune/{job.id}")
+
+def _render(job: Job, position: int | None, *, secret: str | None = None, openai: bool) -> Reply:
+    """The answer, as OpenAI gives it or as ours; with the webhook's secret where nobody knows it yet."""
+    body = wire_job(job, position=position, now=time.time()).model_dump(mode="json")
+    if secret is not None:
+        body["webhook"]["signing_secret"] = secret
+    if openai:
+        return Reply(status=200, body=json.dumps(body))
+    return Reply(status=202, body=json.dumps(body), location=f"/finetune/{job.id}")
 
 
-def _accepted(job: Job, position: int | None) -> Reply:
-    """As OpenAI answers."""
-    return Reply(
-        status=200, body=wire_job(job, position=position, now=time.time()).model_dump_json()
-    )
+def _made_secret(options: FinetuneOptions, new: NewJob) -> str | None:
+    """The secret of the job's webhook, where the client does not know it yet. Told once, and never shown again."""
+    if new.webhook is None or options.webhook is None or options.webhook.secret is not None:
+        return None
+    return new.webhook.secret
 
 
 def _sending(request: FinetuneRequest) -> Sending | None:

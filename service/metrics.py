@@ -73,3 +73,9 @@ class Metrics:
         self.jobs = Gauge(
             "graft_jobs", "Fine-tuning jobs by status.", ["status"], registry=self.registry
         )
+        self.webhook_deliveries = Counter(
+            "graft_webhook_deliveries",
+            "Attempts to call webhook endpoints by outcome.",
+            ["outcome"],
+            registry=self.registry,
+        )

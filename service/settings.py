@@ -1,4 +1,4 @@
-"""The `service` and `engine` sections of the configuration. Docs: docs/configuration.md."""
+"""The `service`, `webhooks` and `engine` sections of the configuration. Docs: docs/configuration.md."""
 
 from typing import ClassVar, Literal
 
@@ -37,6 +37,22 @@ class ServiceSettings(Section):
     openai_strict_status: bool = False
     #: A request may wait this long for an engine that is restarting before it gets a 503.
     engine_wait_seconds: float = Field(5.0, ge=0)
+
+
+class WebhookSettings(Section):
+    """Who may be told, and how patiently."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_WEBHOOKS_", extra="forbid", frozen=True)
+    section: ClassVar[str] = "webhooks"
+
+    #: Plain http, and addresses of this machine and its network, may be called too: for receivers in the same cluster.
+    allow_private: bool = False
+    #: How long an endpoint may take to answer.
+    timeout_seconds: float = Field(15.0, gt=0)
+    #: How often the outbox is looked at.
+    poll_seconds: float = Field(0.5, gt=0)
+    #: Most calls under way at a time, one for each endpoint.
+    max_at_once: int = Field(32, ge=1)
 
 
 class EngineSettings(Section):

@@ -14,6 +14,8 @@ from service.finetune import Intake
 from service.generate import Generator
 from service.limits import Limits
 from service.metrics import Metrics
+from service.webhooks.courier import Courier
+from service.webhooks.endpoints import Endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class ServiceState:
     filing: Filing
     limits: Limits
     metrics: Metrics
+    endpoints: Endpoints
+    courier: Courier
     #: Where uploads lie until the ledger has them.
     incoming: Path
     #: See `ServiceSettings`.

@@ -10,8 +10,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Update, and_, case, func, insert, or_, select, update
 
+from adapters.db.endpoints import add_endpoint
 from adapters.db.events import append_events
-from adapters.db.rows import dump_dataset, dump_error, dump_progress, dump_spec, to_job
+from adapters.db.outbox import announce
+from adapters.db.rows import (
+    dump_dataset,
+    dump_error,
+    dump_job_webhook,
+    dump_progress,
+    dump_spec,
+    to_job,
+)
 from adapters.db.schema import jobs
 from adapters.errors import JobNotCancellable, JobNotFound, LeaseLost
 from adapters.records import (
@@ -25,6 +34,7 @@ from adapters.records import (
     Phase,
     Progress,
 )
+from adapters.webhooks import Happening, JobWebhook, NewEndpoint, secret_hint
 
 _QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value
 _PAUSED = JobStatus.PAUSED.value
@@ -33,7 +43,7 @@ _IN_HAND = or_(jobs.c.status == _RUNNING, jobs.c.phase == Phase.STOPPING.value)
 
 
 def add_job(tx: Connection, job: NewJob, now: float) -> Job:
-    """Queue a job; one that has an error has failed already."""
+    """Queue a job, and record its own webhook endpoint if it has one; a job that has an error has failed already."""
     status, phase = JobStatus.QUEUED, Phase.QUEUED
     ended: dict[str, Any] = {}
     if job.error is not None:
@@ -55,11 +65,23 @@ def add_job(tx: Connection, job: NewJob, now: float) -> Job:
             phase=phase.value,
             progress=dump_progress(Progress()),
             created_at=now,
+            webhook=dump_job_webhook(_remembered(job.webhook)) if job.webhook else None,
             **ended,
         )
         .returning(jobs)
     ).one()
+    if job.webhook is not None:
+        add_endpoint(tx, job.webhook, now, job_id=job.id)
     return to_job(row)
+
+
+def _remembered(webhook: NewEndpoint) -> JobWebhook:
+    return JobWebhook(
+        id=webhook.id,
+        url=webhook.url,
+        event_types=webhook.event_types,
+        secret_hint=secret_hint(webhook.secret),
+    )
 
 
 def get_job(tx: Connection, job_id: str) -> Job:
@@ -206,7 +228,7 @@ def fail_job(tx: Connection, job_id: str, attempt: int, error: JobError, now: fl
     Raises:
         LeaseLost: as above.
     """
-    write_as(
+    failed = write_as(
         tx,
         job_id,
         attempt,
@@ -229,6 +251,7 @@ def fail_job(tx: Connection, job_id: str, attempt: int, error: JobError, now: fl
         ],
         now,
     )
+    announce(tx, failed, Happening.FAILED, now)
 
 
 def settle_job(
@@ -239,7 +262,7 @@ def settle_job(
     Raises:
         LeaseLost: as above.
     """
-    return write_as(
+    settled = write_as(
         tx,
         job_id,
         attempt,
@@ -250,6 +273,9 @@ def settle_job(
         finished_at=now,
         lease_expires_at=None,
     )
+    announce(tx, settled, Happening.ADAPTER_READY, now)
+    announce(tx, settled, Happening.SUCCEEDED, now)
+    return settled
 
 
 def hold_job(tx: Connection, job_id: str, attempt: int) -> Job:
@@ -286,4 +312,5 @@ def cancel_job(tx: Connection, job_id: str, now: float) -> Job:
         return job
     event = NewEvent(kind=EventKind.STATUS, message="Fine-tuning job cancelled")
     append_events(tx, job_id, [event], now)
+    announce(tx, to_job(row), Happening.CANCELLED, now)
     return get_job(tx, job_id)

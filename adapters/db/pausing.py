@@ -11,10 +11,12 @@ from sqlalchemy import ColumnElement, Connection, and_, case, or_, update
 
 from adapters.db.events import append_events
 from adapters.db.jobs import get_job
+from adapters.db.outbox import announce
 from adapters.db.rows import dump_progress
 from adapters.db.schema import jobs
 from adapters.errors import JobNotPausable, JobNotResumable, LeaseLost
 from adapters.records import EventKind, Job, JobNote, JobStatus, NewEvent, Phase
+from adapters.webhooks import Happening
 
 _QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value
 _PAUSED, _CANCELLED = JobStatus.PAUSED.value, JobStatus.CANCELLED.value
@@ -41,7 +43,9 @@ def pause_job(tx: Connection, job_id: str, now: float) -> Job:
         if job.status is not JobStatus.PAUSED:
             raise JobNotPausable(f"The job {job_id} has already {_ended(job)}.", param="id")
         return job
-    return _told(tx, job_id, "Fine-tuning job paused", now)
+    paused = _told(tx, job_id, "Fine-tuning job paused", now)
+    announce(tx, paused, Happening.PAUSED, now)
+    return paused
 
 
 def resume_job(tx: Connection, job_id: str, now: float) -> Job:

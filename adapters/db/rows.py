@@ -19,6 +19,15 @@ from adapters.records import (
     TrainingSpec,
     Version,
 )
+from adapters.webhooks import (
+    Announcement,
+    Delivery,
+    DeliveryStatus,
+    Endpoint,
+    Happening,
+    JobNews,
+    JobWebhook,
+)
 from adapters.weights import Checkpoint
 
 _spec = TypeAdapter(TrainingSpec)
@@ -26,6 +35,8 @@ _progress = TypeAdapter(Progress)
 _dataset = TypeAdapter(DatasetSummary)
 _manifest = TypeAdapter(Manifest)
 _report = TypeAdapter(FileReport)
+_news = TypeAdapter(JobNews)
+_job_webhook = TypeAdapter(JobWebhook)
 
 
 def dump_spec(spec: TrainingSpec) -> Any:
@@ -56,6 +67,16 @@ def dump_error(error: JobError) -> dict[str, Any]:
 def dump_report(report: FileReport | None) -> Any:
     """The report as a JSON document."""
     return _report.dump_python(report, mode="json") if report is not None else None
+
+
+def dump_news(news: JobNews) -> Any:
+    """The news as a JSON document."""
+    return _news.dump_python(news, mode="json")
+
+
+def dump_job_webhook(webhook: JobWebhook) -> Any:
+    """What is shown of a job's endpoint as a JSON document."""
+    return _job_webhook.dump_python(webhook, mode="json")
 
 
 def to_file(row: Row[Any]) -> File:
@@ -102,6 +123,9 @@ def to_job(row: Row[Any]) -> Job:
             "phase": Phase(values["phase"]),
             "error": JobError(**values["error"]) if values["error"] else None,
             "integrations": tuple(values["integrations"] or ()),
+            "webhook": _job_webhook.validate_python(values["webhook"])
+            if values["webhook"]
+            else None,
         }
     )
 
@@ -124,3 +148,26 @@ def to_version(row: Row[Any]) -> Version:
     values = dict(row._mapping)
     values.pop("purged_at")
     return Version(**values | {"manifest": _manifest.validate_python(values["manifest"])})
+
+
+def to_endpoint(row: Row[Any]) -> Endpoint:
+    """A `webhook_endpoints` row."""
+    values = dict(row._mapping)
+    values.pop("deleted_at")
+    return Endpoint(
+        **values | {"event_types": tuple(Happening(one) for one in values["event_types"])}
+    )
+
+
+def to_delivery(row: Row[Any]) -> Delivery:
+    """A `webhook_deliveries` row."""
+    values = dict(row._mapping)
+    announcement = Announcement(
+        id=values.pop("event_id"),
+        type=Happening(values.pop("event_type")),
+        created_at=values.pop("created_at"),
+        news=_news.validate_python(values.pop("news")),
+    )
+    return Delivery(
+        **values | {"announcement": announcement, "status": DeliveryStatus(values["status"])}
+    )

@@ -102,6 +102,8 @@ jobs = Table(
     Column("error", JSON(none_as_null=True)),
     Column("fine_tuned_model", String(160)),
     Column("trained_tokens", BigInteger),
+    # What is shown of the job's own endpoint; the endpoint itself, with its secret, is a row of webhook_endpoints.
+    Column("webhook", JSON(none_as_null=True)),
     # The seq of the newest event; counted here so that numbering needs no table scan and no gaps arise.
     Column("last_event", Integer, nullable=False, default=0),
     Column("integrations", JSON(none_as_null=True)),
@@ -207,4 +209,48 @@ ledger_revision = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("value", BigInteger, nullable=False),
+)
+
+# Rows stay when an endpoint is deleted: a transaction that is about to tell it of a job must not fail on that.
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("job_id", String(64), ForeignKey("jobs.id")),
+    Column("name", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("event_types", JSON, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("old_secret", Text),
+    Column("old_secret_until", Double),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("failing_since", Double),
+    Column("disabled_at", Double),
+    Column("disabled_reason", Text),
+    Column("deleted_at", Double),
+    Index(None, "job_id"),
+)
+
+# The outbox, and afterwards the log of what was sent.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("endpoint_id", String(64), ForeignKey("webhook_endpoints.id"), nullable=False),
+    Column("event_id", String(64), nullable=False),
+    Column("event_type", String(64), nullable=False),
+    Column("news", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    # The fencing number of whoever sends it now.
+    Column("claims", Integer, nullable=False, default=0),
+    Column("due_at", Double, nullable=False),
+    Column("lease_expires_at", Double),
+    Column("last_attempt_at", Double),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+    Index(None, "status", "due_at"),
+    Index(None, "endpoint_id", "created_at"),
 )

@@ -16,6 +16,7 @@ from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
 from adapters.ledger.registry import Registry
 from adapters.ledger.uploads import UploadDesk
+from adapters.ledger.webhooks import Webhooks
 from adapters.names import is_checkpoint
 from adapters.parts import LocalParts
 from adapters.settings import LedgerSettings
@@ -27,6 +28,7 @@ __all__ = [
     "Ledger",
     "Registry",
     "UploadDesk",
+    "Webhooks",
     "open_ledger",
 ]
 
@@ -40,6 +42,7 @@ class Ledger:
     jobs: JobQueue
     registry: Registry
     checkpoints: CheckpointShelf
+    webhooks: Webhooks
     _database: Database
 
     def weights(self, name: str) -> Path:
@@ -64,5 +67,6 @@ def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger
         jobs=JobQueue(database, clock),
         registry=Registry(database, artifacts, clock),
         checkpoints=CheckpointShelf(database, artifacts, clock),
+        webhooks=Webhooks(database, clock),
         _database=database,
     )

@@ -9,6 +9,7 @@ from adapters.db import (
     checkpoints as rows,
     events as event_rows,
     jobs as job_rows,
+    outbox,
     pausing,
     registry,
 )
@@ -17,6 +18,7 @@ from adapters.errors import AdapterNotFound
 from adapters.manifest import Manifest
 from adapters.names import FineTunedName, new_id
 from adapters.records import EventKind, Job, NewEvent
+from adapters.webhooks import Happening
 from adapters.weights import Checkpoint
 
 #: Of one job.
@@ -49,6 +51,7 @@ class CheckpointShelf:
             if rows.prune_checkpoints(tx, job.id, kept=KEPT, now=now):
                 registry.raise_revision(tx)  # so that nobody goes on serving those that went
             event_rows.append_events(tx, job.id, [created(checkpoint)], now)
+            outbox.announce(tx, job, Happening.CHECKPOINT_CREATED, now, step=checkpoint.step)
 
     def list(
         self, job_id: str, *, after: str | None = None, limit: int = 10

@@ -6,6 +6,7 @@ from adapters.clock import Clock
 from adapters.db import (
     events as event_rows,
     jobs as job_rows,
+    outbox,
     pausing,
     queue,
     registry,
@@ -26,6 +27,7 @@ from adapters.records import (
     NewJob,
     Reply,
 )
+from adapters.webhooks import Happening
 
 
 class JobQueue:
@@ -101,6 +103,8 @@ class JobQueue:
                 queue.require_room(tx, most_waiting)
             job = job_rows.add_job(tx, new, now)
             event_rows.append_events(tx, job.id, _created(job, new), now)
+            if job.error is not None:
+                outbox.announce(tx, job, Happening.FAILED, now)
             reply = render(job, job_rows.place_of(tx, job))
             if key is not None:
                 replies.store_reply(tx, key, reply, now)
@@ -211,6 +215,7 @@ class JobQueue:
                 job_rows.fail_job(tx, job.id, job.attempt, _lost_too_often(job), now)
             if job is not None:
                 event_rows.append_events(tx, job.id, [_claimed(job)], now)
+                outbox.announce(tx, job, Happening.RUNNING, now)
             return job
 
     def renew(self, held: Sequence[Job], *, lease_seconds: float) -> set[str]:

@@ -19,6 +19,7 @@ from service.schemas.annotations import check_integrations, check_metadata
 from service.schemas.fields import Auto, from_json
 from service.schemas.lora import LoraOptions, lora_spec
 from service.schemas.method import MethodName, resolve_method, spread_method, usual_rate
+from service.schemas.webhooks import WebhookOptions, webhook_from
 
 #: "auto" aims at this many optimizer steps, within the bounds below.
 _AUTO_STEPS = 120
@@ -67,10 +68,17 @@ class FinetuneOptions(BaseModel):
     integrations: Annotated[
         list[dict[str, Any]] | None, BeforeValidator(from_json), AfterValidator(check_integrations)
     ] = None
+    #: Who is told of this job: a URL, or an object with more.
+    webhook: Annotated[WebhookOptions | None, BeforeValidator(webhook_from)] = None
     training_file: str | None = None
     validation_file: str | None = None
 
 
+_NESTED: Mapping[str, type[BaseModel]] = {
+    "early_stopping": EarlyStoppingOptions,
+    "lora": LoraOptions,
+    "webhook": WebhookOptions,
+}
 #: Other names that people's code uses for the same thing.
 SYNONYMS = {
     "model": "base_model",
@@ -96,7 +104,9 @@ def parse_options(fields: dict[str, Any]) -> FinetuneOptions:
     try:
         return FinetuneOptions.model_validate(spread_method(options))
     except ValidationError as error:
-        raise _invalid(error.errors()[0]) from error
+        # A misspelt name first: that another one is missing is a consequence.
+        details = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        raise _invalid(details[0]) from error
 
 
 def training_spec(
@@ -183,9 +193,11 @@ def _invalid(detail: Mapping[str, Any]) -> InvalidValue | UnknownField:
     path = [str(part) for part in detail["loc"] if part not in {"int", "float", "bool"}]
     field = ".".join(part for part in path if not part.startswith(("literal[", "function-")))
     if detail["type"] == "extra_forbidden":
-        owner = EarlyStoppingOptions if path[0] == "early_stopping" else LoraOptions
+        known = _NESTED[path[0]].model_fields
         return UnknownField.named(
-            field, [f"{path[0]}.{f}" for f in owner.model_fields], where=f"'{path[0]}'"
+            field, [f"{path[0]}.{name}" for name in known], where=f"'{path[0]}'"
         )
+    if detail["type"] == "missing":
+        return InvalidValue(f"{field} is required.", param=field)
     got = repr(detail.get("input"))[:80]
     return InvalidValue(f"{field}: {detail['msg']} (got {got}).", param=field)

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from adapters.names import ORGANISATION, FineTunedName
 from adapters.records import Dpo, Event, Job, JobStatus, Progress, TrainingSpec
+from adapters.webhooks import JobWebhook
 from service.schemas.method import usual_rate
 
 #: What ids of result files begin with; those of uploaded files have no second hyphen.
@@ -61,6 +62,15 @@ class WireDataset(BaseModel):
     digest: str
 
 
+class WireJobWebhook(BaseModel):
+    """Who is told of this job only."""
+
+    id: str
+    url: str
+    events: list[str]
+    signing_secret_hint: str
+
+
 class WireJob(BaseModel):
     """The job object."""
 
@@ -90,6 +100,7 @@ class WireJob(BaseModel):
     progress: WireProgress
     dataset: WireDataset
     attempt: int
+    webhook: WireJobWebhook | None
     links: dict[str, str]
 
 
@@ -148,6 +159,7 @@ def wire_job(
             digest=job.dataset.digest,
         ),
         attempt=job.attempt,
+        webhook=_webhook(job.webhook) if job.webhook else None,
         links={"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
     )
 
@@ -212,6 +224,15 @@ def _progress(progress: Progress) -> WireProgress:
         reward_accuracy=progress.reward_accuracy,
         tokens_per_second=progress.tokens_per_second,
         eta_seconds=progress.eta_seconds,
+    )
+
+
+def _webhook(webhook: JobWebhook) -> WireJobWebhook:
+    return WireJobWebhook(
+        id=webhook.id,
+        url=webhook.url,
+        events=list(webhook.event_types),
+        signing_secret_hint=webhook.secret_hint,
     )
 
 

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from adapters.settings import BaseModelSettings, LedgerSettings
 from service.app import Configuration, create_app
-from service.settings import EngineSettings, ServiceSettings
+from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 
 BASE = "tiny-base"
 
@@ -25,6 +25,7 @@ def answering(home: Path, **settings: object) -> Iterator[TestClient]:
         ledger=ledger_settings(home),
         service=ServiceSettings(**settings),
         engine=EngineSettings(),
+        webhooks=WebhookSettings(),
     )
     with TestClient(create_app(configuration), base_url="http://graft/") as client:
         yield client

@@ -12,6 +12,7 @@ from adapters.files import UploadStatus
 from adapters.ledger import open_ledger
 from adapters.records import JobStatus
 from adapters.settings import LedgerSettings
+from adapters.webhooks import NewEndpoint
 
 ROOT = Path(__file__).parents[3]
 WRITER = """
@@ -110,6 +111,10 @@ def test_nothing_that_was_answered_is_lost_and_nothing_is_half_done(
     seed: int, tmp_path: Path
 ) -> None:
     said: list[list[str]] = []
+    ledger = open_ledger(LedgerSettings(home=tmp_path))
+    listener = NewEndpoint(id="we_1", name="x", url="https://hooks.example", secret="whsec_")
+    ledger.webhooks.add(listener)
+    ledger.close()
     for turn in range(3):
         said += killed(WRITER, tmp_path, after=0.02 + 0.013 * seed + 0.007 * turn)
     ledger = open_ledger(LedgerSettings(home=tmp_path))
@@ -123,6 +128,8 @@ def test_nothing_that_was_answered_is_lost_and_nothing_is_half_done(
     settled = [job for job in jobs.values() if job.status is JobStatus.SUCCEEDED]
     assert {job.fine_tuned_model for job in settled} == {version.name for version in versions}
     assert len({version.job_id for version in versions}) == len(versions)
+    told = ledger.webhooks.deliveries(listener.id, limit=100_000)
+    assert sorted(one.announcement.news.job_id for one in told) == sorted(job.id for job in settled)
     for version in versions:
         weights = ledger.registry.directory(version) / "adapter_model.safetensors"
         assert weights.read_bytes() == str(version.job_id).encode()

@@ -15,7 +15,7 @@ from adapters.ledger import Ledger, open_ledger
 from adapters.records import Version
 from adapters.settings import BaseModelSettings, LedgerSettings
 from service.app import Configuration, create_app
-from service.settings import EngineSettings, ServiceSettings
+from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from tests.support.fake_engine import FakeEngine
 from tests.support.samples import adapter_directory, manifest, new_job, render
 
@@ -62,11 +62,14 @@ async def until(condition, timeout: float = 10.0) -> None:
 
 
 @asynccontextmanager
-async def serving(home: Path, **settings: object) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+async def serving(
+    home: Path, *, webhooks: WebhookSettings | None = None, **settings: object
+) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     configuration = Configuration(
         ledger=ledger_settings(home),
         service=ServiceSettings(**settings),
         engine=EngineSettings(max_cpu_loras=8),
+        webhooks=webhooks or WebhookSettings(),
     )
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

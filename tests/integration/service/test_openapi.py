@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from adapters.settings import LedgerSettings
 from service.app import Configuration, create_app
-from service.settings import EngineSettings, ServiceSettings
+from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from tests.integration.service.conftest import BASE, ledger_settings, serving
 from tests.support.fake_engine import FakeEngine
 
@@ -71,7 +71,12 @@ PROMISED = (
 
 schema = schemathesis.openapi.from_dict(
     create_app(
-        Configuration(LedgerSettings(home=Path("nowhere")), ServiceSettings(), EngineSettings())
+        Configuration(
+            LedgerSettings(home=Path("nowhere")),
+            ServiceSettings(),
+            EngineSettings(),
+            WebhookSettings(),
+        )
     ).openapi()
 )
 

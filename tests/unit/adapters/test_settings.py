@@ -4,10 +4,10 @@ import pytest
 
 from adapters.errors import InvalidValue, UnknownField
 from adapters.settings import DEMO_MODEL, LedgerSettings
-from service.settings import EngineSettings, ServiceSettings
+from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from trainer.settings import TrainerSettings
 
-SECTIONS = (LedgerSettings, ServiceSettings, EngineSettings, TrainerSettings)
+SECTIONS = (LedgerSettings, ServiceSettings, WebhookSettings, EngineSettings, TrainerSettings)
 
 
 @pytest.fixture
