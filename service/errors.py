@@ -29,9 +29,9 @@ _SERVER_ERROR = 500
 def envelope(error: GraftError) -> dict[str, Any]:
     """The body of an error response, and of an error inside a stream."""
     body: dict[str, Any] = {
-        "message": error.message,
+        "message": _encodable(error.message),
         "type": error.type,
-        "param": error.param,
+        "param": _encodable(error.param) if error.param is not None else None,
         "code": error.code,
     }
     if error.details is not None:
@@ -62,6 +62,11 @@ def engine_error_body(raw: bytes, status: int) -> bytes:
         "code": "invalid_value" if client else "engine_error",
     }
     return json.dumps({"error": error}).encode()
+
+
+def _encodable(text: str) -> str:
+    """The text with half surrogate pairs escaped: a client's JSON may hold them, a response may not."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -83,7 +83,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     """The object that the body is. Raises InvalidRequest."""
     try:
         body = json.loads(await request.body())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
@@ -94,7 +94,7 @@ def repetition_of(request: Request) -> Repetition:
     """What the headers say of whether the request has been sent before."""
     tries = request.headers.get("x-stainless-retry-count", "")
     return Repetition(
-        key=request.headers.get("idempotency-key"),
+        key=request.headers.get("idempotency-key") or None,
         tries_before=int(tries) if re.fullmatch("[0-9]{1,4}", tries) else 0,
     )
 

@@ -242,6 +242,8 @@ def test_what_the_sdk_sends_a_second_time_is_the_file_of_the_first(
     assert post(http, headers={"x-stainless-retry-count": "0"})["body"]["id"] != first["id"]
     other = post(http, headers={"x-stainless-retry-count": "1"}, name="other.jsonl")["body"]
     assert other["id"] != first["id"]
+    empty = {"x-stainless-retry-count": "0", "Idempotency-Key": ""}
+    assert post(http, headers=empty)["body"]["id"] != post(http, headers=empty)["body"]["id"]
     keyed = {"x-stainless-retry-count": "1", "Idempotency-Key": "fresh"}
     assert post(http, headers=keyed)["body"]["id"] != first["id"]
     stored = {path.name for path in (tmp_path / "artifacts" / "files").iterdir()}

@@ -162,6 +162,15 @@ def test_the_same_bytes_twice_are_one_part_and_may_be_named_twice(client: OpenAI
     assert client.files.content(done.file.id).read() == b"haha"
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"part_ids": ["\\ud800"]}', b'{"part_ids": ["p\\u0000"]}', b'{"\\ud800": 1}']
+)
+def test_half_a_character_is_nobodys_name(http: TestClient, client: OpenAI, body: bytes) -> None:
+    upload = begin(client)
+    response = http.post(f"/v1/uploads/{upload.id}/complete", content=body)
+    assert response.status_code == 400, response.text
+
+
 @pytest.mark.parametrize("verb", ["parts", "complete", "cancel"])
 def test_an_unknown_upload_is_a_404(http: TestClient, verb: str) -> None:
     body: dict[str, Any] = (
@@ -196,7 +205,7 @@ def test_a_wrong_field_is_a_400_that_names_it(
 
 
 def test_a_body_that_is_no_object_is_refused(http: TestClient) -> None:
-    for body in (b"", b"[]", b"{"):
+    for body in (b"", b"[]", b"{", b"[" * 100_000):
         response = http.post("/v1/uploads", content=body)
         assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
 
