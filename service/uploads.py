@@ -70,11 +70,23 @@ async def read_object(request: Request) -> dict[str, Any]:
     """The JSON object that is the body. Raises InvalidRequest."""
     try:
         body = json.loads(await request.body())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     return body
+
+
+def require_plain(fields: dict[str, Any]) -> None:
+    """Refuse what Python reads as JSON and nobody could be sent again: NaN, and half a surrogate pair.
+
+    Raises:
+        InvalidRequest: there is such a value.
+    """
+    try:
+        json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise InvalidRequest(f"The body has a value that is not JSON: {error}.") from error
 
 
 async def save_upload(upload: UploadFile, target: Path) -> Upload:
@@ -130,6 +142,7 @@ async def _read_json(request: Request, folder: Path) -> tuple[dict[str, Any], di
         target = folder / name
         await asyncio.to_thread(write_rows, rows, target)
         uploads[name] = Upload(path=target, filename=f"{name}.jsonl")
+    require_plain(body)
     return body, uploads
 
 
