@@ -105,6 +105,18 @@ def answer(reply: Reply) -> Response:
     return Response(reply.body, reply.status, headers, "application/json")
 
 
+def require_plain(fields: dict[str, Any]) -> None:
+    """Refuse what Python reads as JSON and nobody could be sent again: NaN, and half a surrogate pair.
+
+    Raises:
+        InvalidRequest: there is such a value.
+    """
+    try:
+        json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise InvalidRequest(f"The body has a value that is not JSON: {error}.") from error
+
+
 async def save_upload(upload: UploadFile, target: Path) -> Upload:
     """Copy an uploaded file to disk, off the event loop."""
     with target.open("wb") as file:
@@ -193,6 +205,7 @@ async def _read_json(request: Request, folder: Path) -> tuple[dict[str, Any], di
         target = folder / name
         await asyncio.to_thread(write_rows, rows, target)
         uploads[name] = Upload(path=target, filename=f"{name}.jsonl")
+    require_plain(body)
     return body, uploads
 
 

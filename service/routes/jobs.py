@@ -19,7 +19,7 @@ from service.schemas.dialect import parse_job_request
 from service.schemas.jobs import WireJob, WireJobList, wire_event, wire_job
 from service.schemas.limits import WireLimits
 from service.state import ServiceState, State
-from service.uploads import read_json
+from service.uploads import read_json, require_plain
 
 router = APIRouter(prefix="/v1/fine_tuning", tags=["fine-tuning"])
 
@@ -37,6 +37,7 @@ async def create(
     """Train an adapter on an uploaded file. Bad rows fail the job; everything else that is wrong is said at once."""
     arrived_at = time.time()
     body = await read_json(request)
+    require_plain(body)
     options = parse_job_request(body, state.catalog.base_models)
     if options.continue_from == body["model"]:
         await state.catalog.resolve(body["model"])

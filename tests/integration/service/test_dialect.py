@@ -159,6 +159,27 @@ async def test_what_can_be_refused_at_once_is_and_makes_no_job(
     assert service.ledger.jobs.list() == []
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[]",
+        "{",
+        "[" * 100_000,
+        '{"model": "\\ud800", "training_file": "f"}',
+        '{"model": "tiny-base", "training_file": "f", "metadata": {"a": "\\udfff"}}',
+        '{"model": "tiny-base", "training_file": "f", "\\ud800": 1}',
+        '{"model": "tiny-base", "training_file": "f", "learning_rate": NaN}',
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/fine_tuning/jobs", "/finetune"])
+async def test_a_body_that_is_no_plain_json_object_is_a_400(
+    service: Running, path: str, body: str
+) -> None:
+    headers = {"content-type": "application/json"}
+    response = await service.http.post(path, content=body, headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
+
+
 async def test_a_file_of_another_purpose_is_refused_at_once(
     service: Running, client: AsyncOpenAI
 ) -> None:
