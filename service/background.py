@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from adapters.errors import GraftError
+from adapters.names import parse_fine_tuned_name
 from adapters.records import Adapter
 from service.settings import ServiceSettings
 from service.state import ServiceState
@@ -70,14 +71,16 @@ async def _bring_in(state: ServiceState, adapter: Adapter) -> None:
 
 
 async def _take_out(state: ServiceState, adapter: Adapter) -> None:
-    """Unload deleted versions, once the last request that uses them has ended."""
+    """Unload deleted versions, and a deleted adapter's checkpoints, once the last request that uses them has ended."""
     host = state.engines.get(adapter.base_model)
     if host is None:
         return
     living = {version.name for version in adapter.versions}
     of_adapter = f"{adapter.name}@"
     for name in host.residency.resident:
-        if name.startswith(of_adapter) and name not in living:
+        made = parse_fine_tuned_name(name)
+        orphan = made is not None and made.adapter == adapter.name and not living
+        if orphan or (name.startswith(of_adapter) and name not in living):
             try:
                 await host.residency.drop(name)
             except GraftError as error:

@@ -5,7 +5,7 @@ import pytest
 
 from adapters.ledger import CheckpointShelf
 from adapters.records import Job
-from tests.integration.service.conftest import BASE, Running
+from tests.integration.service.conftest import BASE, Running, until
 from tests.support.samples import adapter_directory, manifest, new_job, render
 
 ROWS = [{"input": f"question {n}", "target": f"answer {n}"} for n in range(40)]
@@ -105,8 +105,15 @@ async def test_checkpoints_go_with_their_adapter(service: Running) -> None:
     service.publish("bot")
     job = train(service, 10)
     assert (await ask(service, name(job, 10)))["status"] == 200
+    other = train(service, 10, adapter="other")
+    assert (await ask(service, name(other, 10)))["status"] == 200
     await service.http.delete("/adapters/bot")
     assert (await ask(service, name(job, 10)))["status"] == 404
+
+    async def unloaded() -> bool:
+        return set(service.engine.adapters) == {name(other, 10)}
+
+    await until(unloaded)
 
 
 async def test_a_job_may_continue_a_checkpoint(service: Running) -> None:
