@@ -21,10 +21,11 @@ from service.engines import EngineHost, Engines
 from service.errors import install_error_handlers
 from service.finetune import Intake
 from service.generate import Generator
+from service.looking import Lookout
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.residency import Residency
-from service.routes import adapters, completions, files, finetune, health, models
+from service.routes import adapters, completions, files, finetune, health, looking, models
 from service.settings import EngineSettings, ServiceSettings
 from service.state import ServiceState
 
@@ -39,7 +40,15 @@ class Configuration:
 
 
 EngineFactory = Callable[[str], Engine]
-_UPLOADS = ("/finetune", "/v1/finetune", "/v1/files")
+_UPLOADS = (
+    "/finetune",
+    "/v1/finetune",
+    "/v1/files",
+    "/datasets/validate",
+    "/v1/datasets/validate",
+    "/v1/fine_tuning/estimate",
+    "/v1/fine_tuning/preview",
+)
 
 
 def create_app(configuration: Configuration, *, connect: EngineFactory | None = None) -> FastAPI:
@@ -63,7 +72,7 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for module in (completions, models, finetune, adapters, files, health):
+    for module in (completions, models, finetune, looking, adapters, files, health):
         app.include_router(module.router)
     install_error_handlers(app)
 
@@ -118,6 +127,12 @@ def _compose(
     # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir(parents=True)
+    intake = Intake(
+        ledger,
+        configuration.engine,
+        base_models=base_models,
+        card_of=lambda model_id: read_base_card(configuration.ledger.base_model_dir(model_id)),
+    )
     return ServiceState(
         ledger=ledger,
         catalog=catalog,
@@ -129,12 +144,8 @@ def _compose(
             admissions=admissions,
             metrics=metrics,
         ),
-        intake=Intake(
-            ledger,
-            configuration.engine,
-            base_models=base_models,
-            card_of=lambda model_id: read_base_card(configuration.ledger.base_model_dir(model_id)),
-        ),
+        intake=intake,
+        lookout=Lookout(intake),
         metrics=metrics,
         incoming=incoming,
     )

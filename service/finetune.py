@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.datasets import DatasetReport, check_dataset, require_valid
@@ -24,6 +24,7 @@ from adapters.records import (
 )
 from service.schemas.finetune import FinetuneOptions, training_spec
 from service.schemas.jobs import wire_job
+from service.schemas.looking import Asides
 from service.settings import EngineSettings
 
 _NOTHING_THERE = (
@@ -47,6 +48,7 @@ class FinetuneRequest:
     data: Upload | None
     validation: Upload | None
     idempotency_key: str | None
+    aside: Asides = field(default_factory=Asides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Intake:
 
     def look_at(self, request: FinetuneRequest) -> Data:
         """Check the rows. Raises InvalidDataset, InvalidRequest, InvalidValue, FileNotFound; see `accept`."""
-        report = self._training_data(request)
+        report = _checked(self.training_file(request))
         return Data(report, self._validation_data(request, compares=report.compares))
 
     def decide(self, options: FinetuneOptions, data: Data) -> Decision:
@@ -205,7 +207,8 @@ class Intake:
         served = self._engine.max_model_len
         return min(served, card.max_seq_length) if card else served
 
-    def _training_data(self, request: FinetuneRequest) -> DatasetReport:
+    def training_file(self, request: FinetuneRequest) -> Path:
+        """Where the rows lie. Raises InvalidRequest, FileNotFound; see `accept`."""
         file_id = request.options.training_file
         if (request.data is None) == (file_id is None):
             why = (
@@ -214,27 +217,26 @@ class Intake:
                 else "Send either 'data' or 'training_file', not both."
             )
             raise InvalidRequest(why, param="data")
-        return self._check(request.data, file_id)
+        return self._path(request.data, file_id)
 
-    def _validation_data(self, request: FinetuneRequest, *, compares: bool) -> DatasetReport | None:
+    def validation_file(self, request: FinetuneRequest) -> Path | None:
+        """Where the rows to hold out lie, if any came. Raises FileNotFound."""
         file_id = request.options.validation_file
         if request.validation is None and file_id is None:
             return None
-        report = self._check(request.validation, file_id)
+        return self._path(request.validation, file_id)
+
+    def _validation_data(self, request: FinetuneRequest, *, compares: bool) -> DatasetReport | None:
+        path = self.validation_file(request)
+        if path is None:
+            return None
+        report = _checked(path)
         if report.compares != compares:
-            one, other = ("", " not") if compares else (" not", "")
-            raise InvalidValue(
-                f"The training rows do{one} compare two replies, and the validation rows do{other}. "
-                "Both must be of one kind.",
-                param="validation_data" if file_id is None else "validation_file",
-            )
+            raise unlike_rows(request, compares=compares)
         return report
 
-    def _check(self, upload: Upload | None, file_id: str | None) -> DatasetReport:
-        path = upload.path if upload else self._ledger.files.path(str(file_id))
-        report = check_dataset(path)
-        require_valid(report)
-        return report
+    def _path(self, upload: Upload | None, file_id: str | None) -> Path:
+        return upload.path if upload else self._ledger.files.path(str(file_id))
 
     def _keep(self, upload: Upload | None, file_id: str | None) -> str:
         if upload is None:
@@ -245,6 +247,22 @@ class Intake:
     def _render(self, job: Job, position: int) -> Reply:
         body = wire_job(job, position=position, now=time.time()).model_dump_json()
         return Reply(status=202, body=body, location=f"/finetune/{job.id}")
+
+
+def unlike_rows(request: FinetuneRequest, *, compares: bool) -> InvalidValue:
+    """The error for rows to hold out that are not of the kind of the training rows."""
+    one, other = ("", " not") if compares else (" not", "")
+    return InvalidValue(
+        f"The training rows do{one} compare two replies, and the validation rows do{other}. "
+        "Both must be of one kind.",
+        param="validation_file" if request.validation is None else "validation_data",
+    )
+
+
+def _checked(path: Path) -> DatasetReport:
+    report = check_dataset(path)
+    require_valid(report)
+    return report
 
 
 def _key(request: FinetuneRequest, data: Data) -> IdempotencyKey | None:

@@ -11,6 +11,7 @@ from service.catalog import Catalog
 from service.engines import Engines
 from service.finetune import Intake
 from service.generate import Generator
+from service.looking import Lookout
 from service.metrics import Metrics
 
 
@@ -23,6 +24,7 @@ class ServiceState:
     engines: Engines
     generator: Generator
     intake: Intake
+    lookout: Lookout
     metrics: Metrics
     #: Where uploads lie until the ledger has them.
     incoming: Path
