@@ -10,24 +10,26 @@ from typing import Any
 from fastapi import FastAPI
 
 from adapters.ledger import Ledger, open_ledger
-from adapters.manifest import read_base_card
+from adapters.manifest import BaseModelCard, read_base_card
 from adapters.settings import LedgerSettings
 from service.admission import Admission
 from service.background import followed
 from service.catalog import Catalog
 from service.engine.client import VllmEngine
 from service.engine.protocol import Engine
+from service.engine.start import has_nvidia_gpu
 from service.engines import EngineHost, Engines
 from service.errors import install_error_handlers
 from service.finetune import Intake
 from service.generate import Generator
-from service.looking import Lookout
+from service.looking import Lookout, Surroundings
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.residency import Residency
 from service.routes import adapters, completions, files, finetune, health, looking, models
 from service.settings import EngineSettings, ServiceSettings
 from service.state import ServiceState
+from service.tokens.process import TokenProcess, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,17 @@ _UPLOADS = (
 )
 
 
-def create_app(configuration: Configuration, *, connect: EngineFactory | None = None) -> FastAPI:
-    """The application. `connect` makes the engine of a base model; by default, vLLM on its socket."""
+def create_app(
+    configuration: Configuration,
+    *,
+    connect: EngineFactory | None = None,
+    tokens: Tokens | None = None,
+) -> FastAPI:
+    """The application.
+
+    `connect` makes the engine of a base model; by default, vLLM on its socket. `tokens` says what rows come to in
+    tokens; by default, a process that has the tokenizers.
+    """
     metrics = Metrics()
     settings = configuration.service
 
@@ -62,7 +73,9 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
             ledger = await asyncio.to_thread(open_ledger, configuration.ledger)
             stack.callback(ledger.close)
             hosts = _connect_engines(configuration, ledger, metrics, connect, stack)
-            state = _compose(configuration, ledger, Engines(hosts), metrics)
+            reader = tokens or TokenProcess(idle_seconds=settings.tokenizer_idle_seconds)
+            stack.push_async_callback(reader.close)
+            state = _compose(configuration, ledger, Engines(hosts), metrics, reader)
             await stack.enter_async_context(followed(state, settings))
             yield {"service": state}
 
@@ -112,7 +125,7 @@ def _connect_engines(
 
 
 def _compose(
-    configuration: Configuration, ledger: Ledger, engines: Engines, metrics: Metrics
+    configuration: Configuration, ledger: Ledger, engines: Engines, metrics: Metrics, tokens: Tokens
 ) -> ServiceState:
     base_models = configuration.ledger.base_model_ids
     settings = configuration.service
@@ -127,12 +140,12 @@ def _compose(
     # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir(parents=True)
-    intake = Intake(
-        ledger,
-        configuration.engine,
-        base_models=base_models,
-        card_of=lambda model_id: read_base_card(configuration.ledger.base_model_dir(model_id)),
-    )
+
+    def card_of(model_id: str) -> BaseModelCard | None:
+        return read_base_card(configuration.ledger.base_model_dir(model_id))
+
+    intake = Intake(ledger, configuration.engine, base_models=base_models, card_of=card_of)
+    around = Surroundings(configuration.ledger.base_model_dir, card_of, gpu=has_nvidia_gpu())
     return ServiceState(
         ledger=ledger,
         catalog=catalog,
@@ -145,7 +158,7 @@ def _compose(
             metrics=metrics,
         ),
         intake=intake,
-        lookout=Lookout(intake),
+        lookout=Lookout(intake, ledger.jobs, tokens, around),
         metrics=metrics,
         incoming=incoming,
     )

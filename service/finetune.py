@@ -58,6 +58,18 @@ class Data:
     training: DatasetReport
     held_out: DatasetReport | None
 
+    @property
+    def summary(self) -> DatasetSummary:
+        """Of the rows to train on, as a job keeps it."""
+        report = self.training
+        return DatasetSummary(
+            format=str(report.format),
+            rows=report.rows,
+            duplicates=report.duplicates,
+            ignored_fields=report.ignored_fields,
+            digest=report.digest,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -122,8 +134,13 @@ class Intake:
         self._check_servable(base_model, spec.lora)
         return Decision(base_model, spec)
 
+    def check_name(self, name: str | None) -> None:
+        """Whether an adapter may be called that. Raises InvalidValue."""
+        if name is not None:
+            check_adapter_name(name, base_models=self._base_models)
+
     def _new_job(self, request: FinetuneRequest, data: Data, decision: Decision) -> NewJob:
-        options, report = request.options, data.training
+        options = request.options
         job_id = new_id("ftjob-")
         name = check_adapter_name(
             options.name or f"adapter-{job_id[-8:].lower()}", base_models=self._base_models
@@ -137,13 +154,7 @@ class Intake:
                 self._keep(request.validation, options.validation_file) if data.held_out else None
             ),
             spec=decision.spec,
-            dataset=DatasetSummary(
-                format=str(report.format),
-                rows=report.rows,
-                duplicates=report.duplicates,
-                ignored_fields=report.ignored_fields,
-                digest=report.digest,
-            ),
+            dataset=data.summary,
             metadata=options.metadata,
         )
 

@@ -29,9 +29,14 @@ async def create(
     """Train an adapter on the data in this request. Answers once the job is durable; training follows.
 
     `Accept: text/event-stream` streams the job's events; `Prefer: wait=N` answers when the job has ended, or after N
-    seconds. Whoever leaves early cancels nothing.
+    seconds. Whoever leaves early cancels nothing. With `dry_run` there is no job, but an estimate of one.
     """
-    async with read_finetune_request(request, state.incoming, idempotency_key) as asked:
+    async with read_finetune_request(
+        request, state.incoming, idempotency_key, beside=("dry_run",)
+    ) as asked:
+        if asked.aside.dry_run:
+            estimate = await state.lookout.estimate(asked)
+            return Response(estimate.model_dump_json(), 200, media_type="application/json")
         reply = await asyncio.to_thread(state.intake.accept, asked)
     state.metrics.jobs_submitted.inc()
     if prefers_events(request.headers.get("accept")):

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from adapters.records import Dpo, Event, Job, JobStatus, Progress, TrainingSpec
+from adapters.records import DatasetSummary, Dpo, Event, Job, JobStatus, Progress, TrainingSpec
 from service.schemas.method import usual_rate
 
 
@@ -102,7 +102,7 @@ class WireJobList(BaseModel):
 def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
     """The job as clients see it."""
     here = f"/finetune/{job.id}"
-    hyperparameters = _hyperparameters(job.spec)
+    hyperparameters = wire_hyperparameters(job.spec)
     kind = job.spec.method.kind
     return WireJob(
         id=job.id,
@@ -134,15 +134,20 @@ def wire_job(job: Job, *, position: int | None = None, now: float) -> WireJob:
         ),
         queue=WireQueue(position=position) if position is not None else None,
         progress=_progress(job.progress),
-        dataset=WireDataset(
-            format=job.dataset.format,
-            rows=job.dataset.rows,
-            duplicates=job.dataset.duplicates,
-            ignored_fields=list(job.dataset.ignored_fields),
-            digest=job.dataset.digest,
-        ),
+        dataset=wire_dataset(job.dataset),
         attempt=job.attempt,
         links={"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
+    )
+
+
+def wire_dataset(found: DatasetSummary) -> WireDataset:
+    """What was found in the data."""
+    return WireDataset(
+        format=found.format,
+        rows=found.rows,
+        duplicates=found.duplicates,
+        ignored_fields=list(found.ignored_fields),
+        digest=found.digest,
     )
 
 
@@ -159,7 +164,8 @@ def wire_event(event: Event) -> dict[str, Any]:
     }
 
 
-def _hyperparameters(spec: TrainingSpec) -> dict[str, Any]:
+def wire_hyperparameters(spec: TrainingSpec) -> dict[str, Any]:
+    """What a job computes with, every "auto" resolved."""
     rate = spec.optimizer.learning_rate
     found: dict[str, Any] = {
         "n_epochs": spec.n_epochs,

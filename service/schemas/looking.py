@@ -7,9 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters.datasets import DatasetReport
 from adapters.errors import Details, InvalidValue
+from service.schemas.jobs import WireDataset
+from service.tokens.messages import Counted, Preview, Shown
 
 #: The most rows of one preview.
 MOST_ROWS = 20
+#: The label of a token that does not count in the loss: torch's `ignore_index`.
+CONTEXT = -100
 
 
 class Asides(BaseModel):
@@ -39,7 +43,7 @@ class WireBar(BaseModel):
 class WireTokens(BaseModel):
     """The rows in tokens of the base model, duplicates left out."""
 
-    #: Of one pass over all rows. Scaled up where `sampled`.
+    #: Of one pass over all rows that fit. Scaled up where `sampled`.
     tokens: int
     trained_tokens: int
     #: Of the rows that were looked at.
@@ -51,6 +55,91 @@ class WireTokens(BaseModel):
     #: Rows that were looked at, and whether they are not all.
     rows: int
     sampled: bool
+
+
+class WireMemory(BaseModel):
+    """What a job needs beside the base model, which is in memory already."""
+
+    adapter_parameters: int
+    #: Weights, gradients and the optimizer's two moments, in float32.
+    adapter_bytes: int
+    #: What a micro-batch keeps for its backward pass, about.
+    activation_bytes: int
+    #: Of the base model's own files.
+    base_bytes: int
+    #: What the machine could still give; null where it is a GPU's memory that counts.
+    available_bytes: int | None
+
+
+class WireEstimate(BaseModel):
+    """What a job would come to. Nothing was queued and nothing kept."""
+
+    object: Literal["fine_tuning.estimate"]
+    model: str
+    method: str
+    steps: int
+    steps_per_epoch: int
+    train_rows: int
+    valid_rows: int
+    #: Rows longer than `max_seq_length`: left out, never cut. This and the figures in tokens are null where the base
+    #: model's tokenizer is not at hand.
+    dropped_rows: int | None
+    #: Of all epochs.
+    tokens: int | None
+    trained_tokens: int | None
+    tokens_per_epoch: int | None
+    trained_tokens_per_epoch: int | None
+    longest: int | None
+    #: Whether the figures in tokens are of some of the rows, scaled up.
+    sampled: bool
+    duration_seconds: float | None
+    tokens_per_second: float | None
+    #: `measured` on recent jobs of this base model, or `assumed` from its size.
+    duration_basis: Literal["measured", "assumed"] | None
+    memory: WireMemory | None
+    fits: bool | None
+    queue_wait_seconds: float | None
+    hyperparameters: dict[str, Any]
+    dataset: WireDataset
+    warnings: list[WireWarning]
+
+
+class WireSpan(BaseModel):
+    """A stretch of trained tokens."""
+
+    start: int
+    stop: int
+    weight: float
+    text: str
+
+
+class WirePreviewRow(BaseModel):
+    """One sequence as training sees it."""
+
+    line: int
+    #: Of a comparison.
+    side: Literal["chosen", "rejected"] | None
+    tokens: list[str]
+    input_ids: list[int]
+    #: The ids again, -100 where the token is context.
+    labels: list[int]
+    trained_spans: list[WireSpan]
+    num_tokens: int
+    num_trained_tokens: int
+    #: Longer than `max_seq_length`, and so left out.
+    too_long: bool
+    #: Not all of its tokens are shown.
+    truncated: bool
+
+
+class WirePreview(BaseModel):
+    """The first rows, token by token."""
+
+    object: Literal["fine_tuning.preview"]
+    model: str
+    method: str
+    max_seq_length: int
+    rows: list[WirePreviewRow]
 
 
 class WireReport(BaseModel):
@@ -116,6 +205,53 @@ def wire_report(
         digest=report.digest,
         tokens=tokens,
         validation=validation,
+    )
+
+
+def wire_tokens(counted: Counted, *, rows: int, max_seq_length: int) -> WireTokens:
+    """What was counted, scaled up to all the distinct rows there are."""
+    scale = 1.0 if counted.complete else rows / counted.rows
+    return WireTokens(
+        tokens=round(counted.tokens * scale),
+        trained_tokens=round(counted.trained_tokens * scale),
+        longest=counted.longest,
+        histogram=[WireBar(up_to=bar.up_to, rows=bar.rows) for bar in counted.histogram],
+        max_seq_length=max_seq_length,
+        too_long=round(counted.too_long * scale),
+        rows=counted.rows,
+        sampled=not counted.complete,
+    )
+
+
+def wire_preview(model: str, method: str, max_seq_length: int, preview: Preview) -> WirePreview:
+    """Rows as training sees them."""
+    return WirePreview(
+        object="fine_tuning.preview",
+        model=model,
+        method=method,
+        max_seq_length=max_seq_length,
+        rows=[_preview_row(shown) for shown in preview.sequences],
+    )
+
+
+def _preview_row(shown: Shown) -> WirePreviewRow:
+    labels = [CONTEXT] * len(shown.input_ids)
+    for span in shown.spans:
+        labels[span.start : span.stop] = shown.input_ids[span.start : span.stop]
+    return WirePreviewRow(
+        line=shown.line,
+        side=shown.side,
+        tokens=list(shown.tokens),
+        input_ids=list(shown.input_ids),
+        labels=labels,
+        trained_spans=[
+            WireSpan(start=span.start, stop=span.stop, weight=span.weight, text=span.text)
+            for span in shown.spans
+        ],
+        num_tokens=shown.num_tokens,
+        num_trained_tokens=shown.num_trained_tokens,
+        too_long=shown.too_long,
+        truncated=shown.num_tokens > len(shown.input_ids),
     )
 
 

@@ -2,14 +2,20 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from adapters.records import JobError
-from tests.integration.service.conftest import BASE, Running
+from adapters.errors import InvalidDataset, Unavailable
+from adapters.manifest import BASE_CARD_FILE, dump_base_card
+from adapters.records import JobError, JobNote, Phase, Progress
+from service.tokens.messages import Bar, Count, Counted, Preview, Show, Shown, Span
+from tests.integration.service.conftest import BASE, Running, ledger_settings, serving
 from tests.integration.service.test_finetune import JSONL, ROWS, parse
+from tests.support.samples import card
+from tests.support.tiny_tokenizer import write_speaker
 
 PAIRS = [{"prompt": f"q {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(12)]
 
@@ -121,6 +127,10 @@ async def validate(service: Running, **body: Any) -> dict[str, Any]:
     return response.json()
 
 
+def codes(answer: dict[str, Any]) -> list[str]:
+    return [warning["code"] for warning in answer["warnings"]]
+
+
 async def test_good_data_is_reported_the_same_whichever_way_it_comes(service: Running) -> None:
     kept = await service.http.post(
         "/v1/files", files={"file": ("t.jsonl", JSONL)}, data={"purpose": "fine-tune"}
@@ -134,7 +144,7 @@ async def test_good_data_is_reported_the_same_whichever_way_it_comes(service: Ru
     assert (by_id["valid"], by_id["errors"], by_id["error_count"]) == (True, [], 0)
     assert (by_id["format"], by_id["method"], by_id["rows"]) == ("input_target", "supervised", 40)
     assert len(by_id["digest"]) == 64
-    assert by_id["warnings"] == []
+    assert (codes(by_id), by_id["tokens"]) == (["not_counted"], None)
 
 
 async def test_bad_data_is_reported_as_a_job_would_refuse_it(service: Running) -> None:
@@ -157,8 +167,7 @@ async def test_duplicates_unused_fields_and_few_rows_are_warned_of(service: Runn
     report = await validate(service, data=[{**ROWS[0], "id": 1}, {**ROWS[0], "id": 2}])
     assert report["valid"]
     assert (report["duplicates"], report["ignored_fields"]) == (1, ["id"])
-    codes = [warning["code"] for warning in report["warnings"]]
-    assert codes == ["few_rows", "duplicates", "ignored_fields"]
+    assert codes(report)[:3] == ["few_rows", "duplicates", "ignored_fields"]
     assert report["warnings"][0]["message"].startswith("1 distinct row: ")
 
 
@@ -209,3 +218,272 @@ async def test_nothing_that_is_looked_at_is_kept(service: Running) -> None:
     assert service.ledger.jobs.list() == []
     assert list(service.ledger.files.list()) == []
     assert list((service.home / "incoming").iterdir()) == []
+
+
+# ---- in tokens, from a fake process
+
+
+class FakeTokens:
+    """Every row is ten tokens, of which four are trained. Remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Count | Show] = []
+        self.trouble: Exception | None = None
+        self.too_long = 0
+        self.complete = True
+
+    async def ask(self, question: Count | Show) -> Counted | Preview:
+        self.asked.append(question)
+        if self.trouble:
+            raise self.trouble
+        rows = sum(1 for line in question.data.read_bytes().splitlines() if line)
+        if isinstance(question, Count):
+            return self._counted(rows if self.complete else rows // 2)
+        return Preview(sequences=(SHOWN,) * min(rows, question.rows))
+
+    def _counted(self, rows: int) -> Counted:
+        kept = rows - self.too_long
+        return Counted(
+            rows=rows,
+            complete=self.complete,
+            too_long=self.too_long,
+            tokens=10 * kept,
+            trained_tokens=4 * kept,
+            samples=kept,
+            longest=10,
+            histogram=(Bar(up_to=16, rows=rows),),
+        )
+
+    async def close(self) -> None:
+        """Nothing to stop."""
+
+
+SHOWN = Shown(
+    line=1,
+    side=None,
+    num_tokens=9,
+    num_trained_tokens=3,
+    too_long=False,
+    input_ids=(7, 8, 9, 10),
+    tokens=("a", "b", "c", "d"),
+    spans=(Span(start=1, stop=3, weight=0.5, text="bc"),),
+)
+
+
+@pytest.fixture
+async def counting(service: Running) -> AsyncIterator[tuple[Running, FakeTokens]]:
+    """The same service with a base model that is prepared, and somebody who counts."""
+    directory = ledger_settings(service.home).base_model_dir(BASE)
+    directory.mkdir(parents=True)
+    (directory / BASE_CARD_FILE).write_text(dump_base_card(card()))
+    fake = FakeTokens()
+    async with serving(service.home, tokens=fake) as (client, url):
+        yield Running(client, service.engine, service.ledger, service.home, url), fake
+
+
+async def estimate(service: Running, **body: Any) -> dict[str, Any]:
+    response = await service.http.post("/v1/fine_tuning/estimate", json={"data": ROWS, **body})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def test_a_report_has_figures_in_tokens_where_the_base_model_is_there(counting) -> None:
+    service, fake = counting
+    fake.too_long = 3
+    report = await validate(service, data=ROWS)
+    assert report["tokens"] == {
+        "tokens": 370,
+        "trained_tokens": 148,
+        "longest": 10,
+        "histogram": [{"up_to": 16, "rows": 40}],
+        "max_seq_length": 2048,
+        "too_long": 3,
+        "rows": 40,
+        "sampled": False,
+    }
+    assert codes(report) == ["rows_too_long"]
+    assert fake.asked[0].directory == ledger_settings(service.home).base_model_dir(BASE)
+
+
+async def test_rows_that_the_base_model_cannot_take_are_errors_of_the_report(counting) -> None:
+    service, fake = counting
+    fake.trouble = InvalidDataset("Line 7: no.", details=[{"line": 7, "code": "chat_template"}])
+    report = await validate(service, data=ROWS)
+    assert (report["valid"], report["errors"]) == (False, [{"line": 7, "code": "chat_template"}])
+    fake.trouble, fake.too_long = None, len(ROWS)
+    report = await validate(service, data=ROWS, max_seq_length=5)
+    assert not report["valid"]
+    assert report["errors"][0]["field"] == "max_seq_length"
+
+
+async def test_bad_rows_are_not_counted(counting) -> None:
+    service, fake = counting
+    await validate(service, data=[{"input": "a"}])
+    assert fake.asked == []
+
+
+async def test_an_estimate_says_what_a_job_comes_to(counting) -> None:
+    service, _ = counting
+    found = await estimate(service, n_epochs=2, batch_size=4)
+    assert (found["object"], found["model"], found["method"]) == (
+        "fine_tuning.estimate",
+        BASE,
+        "supervised",
+    )
+    assert (found["steps"], found["steps_per_epoch"]) == (20, 10)
+    assert (found["train_rows"], found["valid_rows"], found["dropped_rows"]) == (40, 0, 0)
+    assert (found["tokens"], found["trained_tokens"]) == (800, 320)
+    assert (found["tokens_per_epoch"], found["trained_tokens_per_epoch"]) == (400, 160)
+    assert (found["longest"], found["sampled"]) == (10, False)
+    assert (found["hyperparameters"]["n_epochs"], found["hyperparameters"]["batch_size"]) == (2, 4)
+    assert (found["dataset"]["rows"], found["dataset"]["format"]) == (40, "input_target")
+    # Nothing has been trained here, and the model's size is not known: there is nothing to say, and nothing is said.
+    assert (found["duration_seconds"], found["duration_basis"], found["fits"]) == (None, None, None)
+    assert found["queue_wait_seconds"] == 0
+    assert codes(found) == ["nothing_held_out"]
+
+
+async def test_a_dry_run_is_an_estimate_and_makes_no_job(counting) -> None:
+    service, _ = counting
+    body = {"data": ROWS, "n_epochs": 2}
+    headers = {"Idempotency-Key": "abc", "Prefer": "wait=30", "Accept": "text/event-stream"}
+    dry = await service.http.post("/finetune", json=body | {"dry_run": True}, headers=headers)
+    assert (dry.status_code, dry.headers["content-type"]) == (200, "application/json")
+    assert dry.json() == await estimate(service, n_epochs=2)
+    form = await service.http.post("/finetune", files={"data": JSONL}, data={"dry_run": "true"})
+    assert form.json()["object"] == "fine_tuning.estimate"
+    assert service.ledger.jobs.list() == []
+    assert list(service.ledger.files.list()) == []
+    wet = await service.http.post(
+        "/finetune", json=body | {"dry_run": False}, headers={"Idempotency-Key": "abc"}
+    )
+    assert wet.status_code == 202
+    assert wet.json()["hyperparameters"] == dry.json()["hyperparameters"]
+
+
+async def test_a_part_of_the_rows_stands_for_all(counting) -> None:
+    service, fake = counting
+    fake.complete, fake.too_long = False, 2
+    found = await estimate(service, n_epochs=1, batch_size=1)
+    assert (found["sampled"], found["dropped_rows"], found["train_rows"]) == (True, 4, 36)
+    assert (found["tokens"], found["steps"]) == (360, 36)
+
+
+async def test_time_is_measured_on_the_jobs_before(counting) -> None:
+    service, _ = counting
+    await service.http.post("/finetune", json={"data": ROWS})
+    job = service.ledger.jobs.claim(worker="w", base_model=BASE, lease_seconds=9, max_losses=9)
+    progress = Progress(step=1, total_steps=9, tokens_per_second=100.0, eta_seconds=30.0)
+    service.ledger.jobs.record([JobNote(job=job, phase=Phase.TRAINING, progress=progress)])
+    found = await estimate(service, n_epochs=2)
+    assert (found["duration_seconds"], found["tokens_per_second"]) == (8.0, 100.0)
+    assert found["duration_basis"] == "measured"
+    assert found["queue_wait_seconds"] == 0
+    await service.http.post("/finetune", json={"data": ROWS})
+    assert (await estimate(service))["queue_wait_seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"learning_rate": 0.01}, "learning_rate_high"),
+        ({"learning_rate": 1e-6}, "learning_rate_low"),
+        ({"n_epochs": 1, "batch_size": 16}, "few_steps"),
+    ],
+)
+async def test_what_is_hardly_meant_is_warned_of(counting, options, code) -> None:
+    service, _ = counting
+    assert code in codes(await estimate(service, **options))
+    assert code not in codes(await estimate(service))
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"name": "Not Good"}, "name"),
+        ({"lora": {"rank": 128}}, "lora.rank"),
+        ({"epoch": 1}, "epoch"),
+        ({"data": [{"input": "a"}]}, "training_file"),
+    ],
+)
+async def test_what_a_job_would_be_refused_for_an_estimate_is_refused_for(
+    counting, options, param
+) -> None:
+    service, _ = counting
+    for path in ("/v1/fine_tuning/estimate", "/v1/fine_tuning/preview"):
+        response = await service.http.post(path, json={"data": ROWS, **options})
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+async def test_rows_that_would_all_be_left_out_are_refused_before_training(counting) -> None:
+    service, fake = counting
+    fake.too_long = len(ROWS)
+    response = await service.http.post("/finetune", json={"data": ROWS, "dry_run": True})
+    assert response.status_code == 400
+    assert "No row is left" in response.json()["error"]["message"]
+
+
+async def test_an_estimate_without_a_tokenizer_says_what_it_can(counting) -> None:
+    service, fake = counting
+    fake.trouble = Unavailable("nobody counts")
+    found = await estimate(service, n_epochs=2, batch_size=4)
+    assert (found["steps"], found["tokens"], found["dropped_rows"]) == (20, None, None)
+    assert "nobody counts" in found["warnings"][-1]["message"]
+    response = await service.http.post("/v1/fine_tuning/preview", json={"data": ROWS})
+    assert response.status_code == 503
+
+
+async def test_a_preview_labels_what_is_trained(counting) -> None:
+    service, fake = counting
+    body = {"data": ROWS, "n": 2, "max_seq_length": 100}
+    found = (await service.http.post("/v1/fine_tuning/preview", json=body)).json()
+    assert (found["object"], found["model"], found["method"]) == (
+        "fine_tuning.preview",
+        BASE,
+        "supervised",
+    )
+    assert found["max_seq_length"] == fake.asked[-1].max_seq_length == 100
+    assert (
+        found["rows"]
+        == [
+            {
+                "line": 1,
+                "side": None,
+                "tokens": ["a", "b", "c", "d"],
+                "input_ids": [7, 8, 9, 10],
+                "labels": [-100, 8, 9, -100],
+                "trained_spans": [{"start": 1, "stop": 3, "weight": 0.5, "text": "bc"}],
+                "num_tokens": 9,
+                "num_trained_tokens": 3,
+                "too_long": False,
+                "truncated": True,
+            }
+        ]
+        * 2
+    )
+
+
+@pytest.mark.parametrize("n", [0, 21, "many"])
+async def test_a_preview_has_one_to_twenty_rows(counting, n) -> None:
+    service, _ = counting
+    response = await service.http.post("/v1/fine_tuning/preview", json={"data": ROWS, "n": n})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "n")
+
+
+# ---- in tokens, from a real one
+
+
+async def test_the_service_looks_through_a_tokenizer_of_its_own(service: Running) -> None:
+    directory = ledger_settings(service.home).base_model_dir(BASE)
+    await asyncio.to_thread(write_speaker, directory)
+    report = await validate(service, data=ROWS)
+    # Of "answer 7" and "answer 17", each with its end-of-turn token.
+    assert report["tokens"]["trained_tokens"] == 10 * 9 + 30 * 10
+    found = await estimate(service, n_epochs=1)
+    assert found["trained_tokens"] == report["tokens"]["trained_tokens"]
+    shown = await service.http.post("/v1/fine_tuning/preview", json={"data": PAIRS, "n": 1})
+    chosen, rejected = shown.json()["rows"]
+    assert (chosen["side"], rejected["side"]) == ("chosen", "rejected")
+    assert [span["text"] for span in chosen["trained_spans"]] == ["good 0<|im_end|>"]
+    assert [span["text"] for span in rejected["trained_spans"]] == ["bad 0<|im_end|>"]
+    assert shown.json()["method"] == "dpo"
