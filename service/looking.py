@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.datasets import DatasetReport, check_dataset
-from adapters.errors import Details, GraftError, InvalidDataset, InvalidValue, Unavailable
+from adapters.errors import (
+    Details,
+    GraftError,
+    InvalidDataset,
+    InvalidValue,
+    Overloaded,
+    Unavailable,
+)
 from adapters.ledger import JobQueue
 from adapters.manifest import BaseModelCard
 from service.advice import about_length, about_rows, uncounted
@@ -81,7 +88,7 @@ class Lookout:
                 _require_some(counted)
             except InvalidDataset as error:
                 errors = error.details or [_detail(error)]
-            except Unavailable as error:
+            except (Overloaded, Unavailable) as error:
                 warnings.append(uncounted(error.message))
         return wire_report(
             report, errors=errors, warnings=warnings, tokens=tokens, validation=validation

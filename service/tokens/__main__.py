@@ -56,6 +56,8 @@ def answer(question: Count | Show) -> Counted | Preview | Refused:
                 return show(question, renderer, tokenizer)
     except InvalidDataset as error:
         return Refused(message=error.message, details=error.details)
+    except OSError as error:  # an uploaded file that was deleted meanwhile
+        return Refused(message=f"The data cannot be read any more: {error.strerror}.")
 
 
 @lru_cache(maxsize=8)

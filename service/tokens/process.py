@@ -7,7 +7,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from typing import Protocol
 
-from adapters.errors import InvalidDataset, Unavailable
+from adapters.errors import InvalidDataset, Overloaded, Unavailable
 from service.tokens.messages import (
     Count,
     Counted,
@@ -30,6 +30,8 @@ _ENVIRONMENT = {
 _PATIENCE_S = 60.0
 _LONGEST_ANSWER = 1 << 26
 _ATTEMPTS = 2
+#: Questions that may be open at a time, the one in hand included. Each takes seconds, and holds its data on disk.
+_MOST_OPEN = 16
 _RETRY_AFTER_S = 5.0
 
 
@@ -41,6 +43,7 @@ class Tokens(Protocol):
 
         Raises:
             InvalidDataset: a row cannot be trained on with this base model.
+            Overloaded: too many are asking.
             Unavailable: there is nobody to ask, or no answer in time.
         """
 
@@ -62,14 +65,20 @@ class TokenProcess:
         self._lock = asyncio.Lock()
         self._process: Process | None = None
         self._retirement: asyncio.TimerHandle | None = None
+        self._open = 0
 
     async def ask(self, question: Count | Show) -> Counted | Preview:
-        async with self._lock:
-            self._stay()
-            try:
-                line = await self._answer(encode_question(question))
-            finally:
-                self._retire_later()
+        if self._open >= _MOST_OPEN:
+            raise Overloaded(
+                f"{self._open} requests wait to be looked at; this one may be sent again.",
+                retry_after=_RETRY_AFTER_S,
+            )
+        self._open += 1
+        try:
+            async with self._lock:
+                line = await self._in_turn(encode_question(question))
+        finally:
+            self._open -= 1
         answer = await asyncio.to_thread(decode_answer, line)
         if isinstance(answer, Refused):
             raise InvalidDataset(answer.message, param="training_file", details=answer.details)
@@ -78,6 +87,13 @@ class TokenProcess:
     async def close(self) -> None:
         self._stay()
         await self._end()
+
+    async def _in_turn(self, line: bytes) -> bytes:
+        self._stay()
+        try:
+            return await self._answer(line)
+        finally:
+            self._retire_later()
 
     async def _answer(self, line: bytes) -> bytes:
         """One line back. A process that dies is started once more: it may have been killed while nobody asked."""

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.errors import InvalidDataset, Unavailable
+from adapters.errors import InvalidDataset, Overloaded, Unavailable
 from adapters.manifest import BASE_CARD_FILE, dump_base_card
 from adapters.records import JobError, JobNote, Phase, Progress
 from service.tokens.messages import Bar, Count, Counted, Preview, Show, Shown, Span
@@ -314,6 +314,15 @@ async def test_rows_that_the_base_model_cannot_take_are_errors_of_the_report(cou
     report = await validate(service, data=ROWS, max_seq_length=5)
     assert not report["valid"]
     assert report["errors"][0]["field"] == "max_seq_length"
+
+
+async def test_a_report_is_given_also_where_nobody_has_time_to_count(counting) -> None:
+    service, fake = counting
+    fake.trouble = Overloaded("too many ask", retry_after=5)
+    report = await validate(service, data=ROWS)
+    assert (report["valid"], report["tokens"], codes(report)) == (True, None, ["not_counted"])
+    refused = await service.http.post("/v1/fine_tuning/estimate", json={"data": ROWS})
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
 
 
 async def test_bad_rows_are_not_counted(counting) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from adapters.errors import InvalidDataset, Unavailable
-from service.tokens.messages import Bar, Count, Show
+from adapters.errors import InvalidDataset, Overloaded, Unavailable
+from service.tokens.messages import Bar, Count, Counted, Show
 from service.tokens.process import TokenProcess
 from tests.support.tiny_tokenizer import write_speaker
 
@@ -131,6 +131,22 @@ async def test_questions_are_answered_one_after_the_other(process, speaker, tmp_
     data = write(tmp_path / "t.jsonl", ROWS)
     asked = [process.ask(count(speaker, data, most_rows=n)) for n in (1, 2, 3)]
     assert [answer.rows for answer in await asyncio.gather(*asked)] == [1, 2, 3]
+
+
+async def test_only_so_many_may_wait(process, speaker, tmp_path):
+    data = write(tmp_path / "t.jsonl", ROWS)
+    asked = [process.ask(count(speaker, data)) for _ in range(17)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Counted] * 16 + [Overloaded]
+    assert (await process.ask(count(speaker, data))).rows == 3
+
+
+async def test_a_file_that_is_gone_is_no_reason_to_die(process, speaker, tmp_path):
+    with pytest.raises(InvalidDataset, match="cannot be read any more"):
+        await process.ask(count(speaker, tmp_path / "gone.jsonl"))
+    child = process._process
+    await process.ask(count(speaker, write(tmp_path / "t.jsonl", ROWS)))
+    assert process._process is child
 
 
 async def test_who_leaves_does_not_leave_an_answer_for_the_next(process, speaker, tmp_path):
