@@ -15,8 +15,8 @@ _FEW_STEPS = 20
 #: How far from the usual learning rate is far.
 _FAR = 10.0
 #: An adapter holds some two bits a parameter, and a trained token of text brings about one (Schulman et al., "LoRA
-#: Without Regret", 2025): above 1 token a parameter it is full. Far below, it has room to learn each row by heart.
-_FULL, _EMPTY = 1.0, 1e-4
+#: Without Regret", 2025): above 2 tokens a parameter it is full. Far below, it has room to learn each row by heart.
+_FULL, _EMPTY = 2.0, 1e-4
 
 
 def about_rows(report: DatasetReport) -> Iterator[WireWarning]:

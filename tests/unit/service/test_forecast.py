@@ -222,8 +222,8 @@ def test_few_steps_and_nothing_held_out_are_warned_of():
 @pytest.mark.parametrize(
     ("tokens", "warned"),
     [
-        (1_000_001, ["adapter_small"]),
-        (1_000_000, []),
+        (2_000_001, ["adapter_small"]),
+        (2_000_000, []),
         (100, []),
         (99, ["adapter_large"]),
     ],
