@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cli.settings import read_settings
 from cli.sse import ServerEvent, read_events
-from cli.wire import Adapter, AdapterList, Job, JobPage, Problem, Wire
+from cli.wire import Adapter, AdapterList, Estimate, Job, JobPage, Preview, Problem, Wire
 
 Answer = TypeVar("Answer", bound=Wire)
 
@@ -47,15 +47,15 @@ class GraftClient:
 
     def submit(self, data: Path, fields: Mapping[str, str]) -> Job:
         """`POST /v1/finetune`. Not retried: a retry that crosses the first answer would train twice."""
-        with translated(self.url), data.open("rb") as file:
-            answer = self.sdk.with_options(max_retries=0).post(
-                "/finetune",
-                cast_to=object,
-                body=dict(fields),
-                files={"data": (data.name, file)},
-                options={"headers": {"Content-Type": "multipart/form-data"}},
-            )
-        return self._read(Job, answer)
+        return self._upload(Job, "/finetune", data, fields)
+
+    def estimate(self, data: Path, fields: Mapping[str, str]) -> Estimate:
+        """What the job would come to. Not asked of `/finetune`: a server that knows no `dry_run` must not train."""
+        return self._upload(Estimate, "/fine_tuning/estimate", data, fields)
+
+    def preview(self, data: Path, fields: Mapping[str, str]) -> Preview:
+        """The first rows as training sees them."""
+        return self._upload(Preview, "/fine_tuning/preview", data, fields)
 
     def job(self, job_id: str) -> Job:
         """One job."""
@@ -148,6 +148,19 @@ class GraftClient:
                 for chunk in chunks:
                     for choice in chunk.get("choices", []):
                         yield choice.get("delta", {}).get("content") or ""
+
+    def _upload(
+        self, kind: type[Answer], path: str, data: Path, fields: Mapping[str, str]
+    ) -> Answer:
+        with translated(self.url), data.open("rb") as file:
+            answer = self.sdk.with_options(max_retries=0).post(
+                path,
+                cast_to=object,
+                body=dict(fields),
+                files={"data": (data.name, file)},
+                options={"headers": {"Content-Type": "multipart/form-data"}},
+            )
+        return self._read(kind, answer)
 
     def _get(self, kind: type[Answer], path: str) -> Answer:
         with translated(self.url):

@@ -6,6 +6,7 @@ from cli.commands import adapters, jobs
 from cli.commands.chat import chat
 from cli.commands.doctor import doctor
 from cli.commands.finetune import finetune
+from cli.commands.looking import preview
 from cli.commands.up import up
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
 )
 app.command()(up)
 app.command()(finetune)
+app.command()(preview)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
 app.command()(chat)

@@ -100,7 +100,7 @@ def job_table(job: Job) -> Table:
     ]
     if job.error:
         rows.append(("error", Text(f"{job.error.code}: {job.error.message}", style="red")))
-    return _facts(rows)
+    return facts(rows)
 
 
 def _pairs(progress: Progress) -> list[tuple[str, str | Text]]:
@@ -182,7 +182,8 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _facts(rows: Sequence[tuple[str, str | Text]]) -> Table:
+def facts(rows: Sequence[tuple[str, str | Text]]) -> Table:
+    """A line for each thing that is known."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")

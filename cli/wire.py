@@ -135,6 +135,84 @@ class Problem(Wire):
     message: str = ""
 
 
+class Memory(Wire):
+    """What a job needs beside the base model."""
+
+    adapter_parameters: int = 0
+    adapter_bytes: int = 0
+    activation_bytes: int = 0
+    available_bytes: int | None = None
+
+
+class Advice(Wire):
+    """Something that is probably not meant."""
+
+    code: str | None = None
+    message: str = ""
+
+
+class Dataset(Wire):
+    """What was found in the data."""
+
+    format: str | None = None
+    rows: int = 0
+    duplicates: int = 0
+
+
+class Estimate(Wire):
+    """What a job would come to."""
+
+    model: str
+    method: str | None = None
+    steps: int
+    steps_per_epoch: int | None = None
+    train_rows: int | None = None
+    valid_rows: int | None = None
+    dropped_rows: int | None = None
+    tokens: int | None = None
+    trained_tokens: int | None = None
+    longest: int | None = None
+    sampled: bool = False
+    duration_seconds: float | None = None
+    tokens_per_second: float | None = None
+    duration_basis: str | None = None
+    memory: Memory | None = None
+    fits: bool | None = None
+    queue_wait_seconds: float | None = None
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    dataset: Dataset | None = None
+    warnings: tuple[Advice, ...] = ()
+
+
+class Span(Wire):
+    """Tokens that are trained, in a row of a preview."""
+
+    start: int
+    stop: int
+    weight: float = 1.0
+
+
+class PreviewRow(Wire):
+    """A row as training sees it."""
+
+    line: int
+    side: str | None = None
+    tokens: tuple[str, ...] = ()
+    trained_spans: tuple[Span, ...] = ()
+    num_tokens: int = 0
+    num_trained_tokens: int = 0
+    too_long: bool = False
+    truncated: bool = False
+
+
+class Preview(Wire):
+    """The first rows."""
+
+    model: str
+    max_seq_length: int | None = None
+    rows: tuple[PreviewRow, ...]
+
+
 class JobPage(Wire):
     """A page of jobs, newest first."""
 

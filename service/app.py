@@ -17,14 +17,17 @@ from adapters.settings import LedgerSettings
 from service.admission import Admission
 from service.background import followed
 from service.catalog import Catalog
+from service.decision import Decider
 from service.engine.client import VllmEngine
 from service.engine.protocol import Engine
+from service.engine.start import has_nvidia_gpu
 from service.engines import EngineHost, Engines
 from service.errors import install_error_handlers
 from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
 from service.limits import Limits
+from service.looking import Lookout, Surroundings
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.openapi import publish
@@ -37,6 +40,7 @@ from service.routes import (
     finetune,
     health,
     jobs,
+    looking,
     models,
     pausing,
     results,
@@ -45,6 +49,7 @@ from service.routes import (
 )
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from service.state import ServiceState
+from service.tokens.process import TokenProcess, Tokens
 from service.webhooks.courier import Courier
 from service.webhooks.endpoints import Endpoints
 from service.webhooks.guard import Guard
@@ -61,15 +66,44 @@ class Configuration:
     webhooks: WebhookSettings
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What holds something open, made first and closed last."""
+
+    ledger: Ledger
+    engines: Engines
+    metrics: Metrics
+    guard: Guard
+    courier: Courier
+    tokens: Tokens
+
+
 EngineFactory = Callable[[str], Engine]
-_UPLOADS = ("/finetune", "/v1/finetune", "/v1/files")
+_UPLOADS = (
+    "/finetune",
+    "/v1/finetune",
+    "/v1/files",
+    "/datasets/validate",
+    "/v1/datasets/validate",
+    "/v1/fine_tuning/estimate",
+    "/v1/fine_tuning/preview",
+)
 _PARTS = re.compile("/v1/uploads/[^/]+/parts")
 #: What a form takes beside the bytes that it carries.
 _FORM_BYTES = 1 << 20
 
 
-def create_app(configuration: Configuration, *, connect: EngineFactory | None = None) -> FastAPI:
-    """The application. `connect` makes the engine of a base model; by default, vLLM on its socket."""
+def create_app(
+    configuration: Configuration,
+    *,
+    connect: EngineFactory | None = None,
+    tokens: Tokens | None = None,
+) -> FastAPI:
+    """The application.
+
+    `connect` makes the engine of a base model; by default, vLLM on its socket. `tokens` says what rows come to in
+    tokens; by default, a process that has the tokenizers.
+    """
     metrics = Metrics()
     settings = configuration.service
 
@@ -83,7 +117,10 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
             postman = Postman(guard, timeout=configuration.webhooks.timeout_seconds)
             stack.callback(postman.close)
             courier = Courier(ledger.webhooks, postman, configuration.webhooks, metrics=metrics)
-            state = _compose(configuration, ledger, Engines(hosts), metrics, guard, courier)
+            reader = tokens or TokenProcess(idle_seconds=settings.tokenizer_idle_seconds)
+            stack.push_async_callback(reader.close)
+            parts = Parts(ledger, Engines(hosts), metrics, guard, courier, reader)
+            state = _compose(configuration, parts)
             await stack.enter_async_context(followed(state, settings))
             yield {"service": state}
 
@@ -98,6 +135,7 @@ def create_app(configuration: Configuration, *, connect: EngineFactory | None = 
         completions,
         models,
         finetune,
+        looking,
         jobs,
         pausing,
         checkpoints,
@@ -149,14 +187,8 @@ def _connect_engines(
     return {model_id: host(model_id) for model_id in configuration.ledger.base_model_ids}
 
 
-def _compose(
-    configuration: Configuration,
-    ledger: Ledger,
-    engines: Engines,
-    metrics: Metrics,
-    guard: Guard,
-    courier: Courier,
-) -> ServiceState:
+def _compose(configuration: Configuration, parts: Parts) -> ServiceState:
+    ledger, engines, metrics = parts.ledger, parts.engines, parts.metrics
     base_models = configuration.ledger.base_model_ids
     settings = configuration.service
     catalog = Catalog(ledger.registry, base_models, ledger.checkpoints)
@@ -174,6 +206,14 @@ def _compose(
     def card_of(model_id: str) -> BaseModelCard | None:
         return read_base_card(configuration.ledger.base_model_dir(model_id))
 
+    intake = Intake(
+        ledger,
+        Decider(ledger, configuration.engine, base_models=base_models, card_of=card_of),
+        base_models=base_models,
+        most_waiting=settings.max_queued_jobs,
+        guard=parts.guard,
+    )
+    around = Surroundings(configuration.ledger.base_model_dir, card_of, gpu=has_nvidia_gpu())
     return ServiceState(
         ledger=ledger,
         catalog=catalog,
@@ -185,14 +225,8 @@ def _compose(
             admissions=admissions,
             metrics=metrics,
         ),
-        intake=Intake(
-            ledger,
-            configuration.engine,
-            base_models=base_models,
-            card_of=card_of,
-            most_waiting=settings.max_queued_jobs,
-            guard=guard,
-        ),
+        intake=intake,
+        lookout=Lookout(intake, ledger.jobs, parts.tokens, around),
         limits=Limits(
             ledger.jobs,
             configuration.engine,
@@ -202,8 +236,8 @@ def _compose(
         ),
         filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),
         metrics=metrics,
-        endpoints=Endpoints(ledger.webhooks, guard, courier),
-        courier=courier,
+        endpoints=Endpoints(ledger.webhooks, parts.guard, parts.courier),
+        courier=parts.courier,
         incoming=incoming,
         openai_strict_status=settings.openai_strict_status,
     )

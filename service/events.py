@@ -22,12 +22,17 @@ def last_event_id(header: str | None, after: int) -> int:
     return int(header) if header and header.isdecimal() else after
 
 
-async def follow_job(jobs: JobQueue, job_id: str, *, after: int) -> AsyncIterator[bytes]:
+async def follow_job(
+    jobs: JobQueue, job_id: str, *, after: int, created: str | None = None
+) -> AsyncIterator[bytes]:
     """Everything in the log after a sequence number, then what comes, then `done` with the job itself.
 
     Read from the ledger and not from memory: it is the same after a restart of the service, and on every replica.
+    `created` is the job as the answer to its creation has it, in JSON, which comes first as the event `job`.
     """
     yield format_sse_event(data_str=None, retry=_RETRY_MS)
+    if created is not None:
+        yield format_sse_event(data_str=created, event="job")
     spoke = time.monotonic()
     while True:
         try:

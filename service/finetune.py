@@ -3,37 +3,32 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from adapters.datasets import DatasetReport, check_dataset, file_report, require_valid
 from adapters.demand import Sending
 from adapters.errors import (
-    AdapterNotFound,
     InvalidDataset,
     InvalidRequest,
     InvalidValue,
-    NotServable,
 )
 from adapters.ledger import Ledger
-from adapters.manifest import BaseModelCard
-from adapters.names import check_adapter_name, is_checkpoint, new_id
+from adapters.names import check_adapter_name, new_id
 from adapters.records import (
     DatasetSummary,
     IdempotencyKey,
     Job,
-    LoraSpec,
     NewJob,
     Reply,
-    TrainingSpec,
 )
-from adapters.weights import Weights
+from service.decision import Decider, Decision
 from service.flaws import as_if_good, failed, flaw_of, misfit, require_files
-from service.schemas.finetune import FinetuneOptions, training_spec
+from service.schemas.finetune import FinetuneOptions
 from service.schemas.jobs import wire_job
-from service.settings import EngineSettings
+from service.schemas.looking import Asides
 from service.webhooks.endpoints import job_endpoint
 from service.webhooks.guard import Guard
 
@@ -63,6 +58,7 @@ class FinetuneRequest:
     #: How often the client has sent it before, by its own count; None where it does not count.
     retries: int | None = None
     arrived_at: float = 0.0
+    aside: Asides = field(default_factory=Asides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +68,17 @@ class Data:
     training: DatasetReport
     held_out: DatasetReport | None
 
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a job computes, every "auto" resolved."""
-
-    base_model: str
-    spec: TrainingSpec
+    @property
+    def summary(self) -> DatasetSummary:
+        """Of the rows to train on, as a job keeps it."""
+        report = self.training
+        return DatasetSummary(
+            format=str(report.format or "unknown"),
+            rows=report.rows,
+            duplicates=report.duplicates,
+            ignored_fields=report.ignored_fields,
+            digest=report.digest,
+        )
 
 
 class Intake:
@@ -87,17 +87,15 @@ class Intake:
     def __init__(
         self,
         ledger: Ledger,
-        engine: EngineSettings,
+        decider: Decider,
         *,
         base_models: list[str],
-        card_of: Callable[[str], BaseModelCard | None],
         most_waiting: int,
         guard: Guard,
     ) -> None:
         self._ledger = ledger
-        self._engine = engine
+        self._decider = decider
         self._base_models = base_models
-        self._card_of = card_of
         self._most_waiting = most_waiting
         self._guard = guard
 
@@ -134,23 +132,17 @@ class Intake:
 
     def look_at(self, request: FinetuneRequest) -> Data:
         """Check the rows. Raises InvalidDataset, InvalidRequest, InvalidValue, FileNotFound; see `accept`."""
-        report = self._training_data(request)
+        report = _checked(self.training_file(request))
         return Data(report, self._validation_data(request, compares=report.compares))
 
     def decide(self, options: FinetuneOptions, data: Data) -> Decision:
         """What exactly a job would compute. Raises InvalidValue, NotServable, AdapterNotFound; see `accept`."""
-        report = data.training
-        parent = self._parent(options.continue_from)
-        base_model = self._base_model(options.base_model, parent)
-        spec = training_spec(
-            options,
-            parent=parent,
-            compares=report.compares,
-            rows=report.rows - report.duplicates,
-            max_seq_length=self._longest(base_model),
-        )
-        self._check_servable(base_model, spec.lora)
-        return Decision(base_model, spec)
+        return self._decider.decide(options, data.training)
+
+    def check_name(self, name: str | None) -> None:
+        """Whether an adapter may be called that. Raises InvalidValue."""
+        if name is not None:
+            check_adapter_name(name, base_models=self._base_models)
 
     def _new(self, request: FinetuneRequest, data: Data, flaw: InvalidDataset | None) -> NewJob:
         options = request.options
@@ -163,7 +155,7 @@ class Intake:
         return failed(self._new_job(request, data, decision), options, flaw)
 
     def _new_job(self, request: FinetuneRequest, data: Data, decision: Decision) -> NewJob:
-        options, report = request.options, data.training
+        options = request.options
         job_id = new_id("ftjob-")
         name = check_adapter_name(
             options.name or f"adapter-{job_id[-8:].lower()}", base_models=self._base_models
@@ -173,7 +165,7 @@ class Intake:
             id=job_id,
             adapter=name,
             base_model=decision.base_model,
-            training_file=self._keep(request.data, options.training_file, report),
+            training_file=self._keep(request.data, options.training_file, data.training),
             validation_file=(
                 self._keep(request.validation, options.validation_file, data.held_out)
                 if data.held_out
@@ -181,78 +173,10 @@ class Intake:
             ),
             spec=decision.spec,
             integrations=tuple(options.integrations or ()),
-            dataset=DatasetSummary(
-                format=str(report.format or "unknown"),
-                rows=report.rows,
-                duplicates=report.duplicates,
-                ignored_fields=report.ignored_fields,
-                digest=report.digest,
-            ),
+            dataset=data.summary,
             metadata=options.metadata,
             webhook=webhook,
         )
-
-    def _parent(self, name: str | None) -> Weights | None:
-        """The version or checkpoint to continue, looked up once: what an alias means later is another matter."""
-        if name is None:
-            return None
-        try:
-            if is_checkpoint(name):
-                return self._ledger.checkpoints.find(name)
-            return self._ledger.registry.resolve(name)
-        except AdapterNotFound as error:
-            raise AdapterNotFound(error.message, param="continue_from") from error
-
-    def _base_model(self, asked: str | None, parent: Weights | None) -> str:
-        if parent is not None:
-            return self._base_model_of(parent, asked)
-        if asked is None:
-            return self._base_models[0]
-        if asked not in self._base_models:
-            raise InvalidValue(
-                f"'{asked}' is not a base model of this server: {', '.join(self._base_models)}. "
-                "To continue an adapter, name it in 'continue_from'.",
-                param="base_model",
-            )
-        return asked
-
-    def _base_model_of(self, parent: Weights, asked: str | None) -> str:
-        if parent.base_model not in self._base_models:
-            raise InvalidValue(
-                f"{parent.name} belongs to the base model '{parent.base_model}', which this server is not "
-                "configured for.",
-                param="continue_from",
-            )
-        if asked not in {None, parent.base_model}:
-            raise InvalidValue(
-                f"{parent.name} belongs to the base model '{parent.base_model}' and cannot be continued on "
-                f"'{asked}'. Leave base_model out.",
-                param="base_model",
-            )
-        return parent.base_model
-
-    def _check_servable(self, base_model: str, lora: LoraSpec) -> None:
-        if lora.rank > self._engine.max_lora_rank:
-            raise NotServable(
-                f"lora.rank may be at most {self._engine.max_lora_rank} on this server, not {lora.rank}: "
-                "the engine could not serve it.",
-                param="lora.rank",
-            )
-        card = self._card_of(base_model)
-        if card is None or lora.target_modules == LoraSpec().target_modules:
-            return
-        unknown = sorted(set(lora.target_modules) - set(card.linear_modules))
-        if unknown or not lora.target_modules:
-            raise NotServable(
-                f"lora.target_modules: {base_model} has no {', '.join(unknown) or 'such list'}; "
-                f'choose from {", ".join(card.linear_modules)}, or "all-linear".',
-                param="lora.target_modules",
-            )
-
-    def _longest(self, base_model: str) -> int:
-        card = self._card_of(base_model)
-        served = self._engine.max_model_len
-        return min(served, card.max_seq_length) if card else served
 
     def _see(self, request: FinetuneRequest) -> tuple[Data, InvalidDataset | None]:
         """The rows, and what is wrong with them where that is for the job to say. Raises as `look_at`."""
@@ -267,7 +191,8 @@ class Intake:
             return Data(check_dataset(path), None), flaw_of(error)
         return data, misfit(request.options, data.training)
 
-    def _training_data(self, request: FinetuneRequest) -> DatasetReport:
+    def training_file(self, request: FinetuneRequest) -> Path:
+        """Where the rows lie. Raises InvalidRequest, FileNotFound; see `accept`."""
         file_id = request.options.training_file
         if (request.data is None) == (file_id is None):
             why = (
@@ -276,29 +201,26 @@ class Intake:
                 else "Send either 'data' or 'training_file', not both."
             )
             raise InvalidRequest(why, param="data")
-        return self._check(request.data, file_id)
+        return self._path(request.data, file_id)
 
-    def _validation_data(self, request: FinetuneRequest, *, compares: bool) -> DatasetReport | None:
+    def validation_file(self, request: FinetuneRequest) -> Path | None:
+        """Where the rows to hold out lie, if any came. Raises FileNotFound."""
         file_id = request.options.validation_file
         if request.validation is None and file_id is None:
             return None
-        report = self._check(request.validation, file_id, held_out=True)
+        return self._path(request.validation, file_id)
+
+    def _validation_data(self, request: FinetuneRequest, *, compares: bool) -> DatasetReport | None:
+        path = self.validation_file(request)
+        if path is None:
+            return None
+        report = _checked(path, held_out=True)
         if report.compares != compares:
-            one, other = ("", " not") if compares else (" not", "")
-            raise InvalidValue(
-                f"The training rows do{one} compare two replies, and the validation rows do{other}. "
-                "Both must be of one kind.",
-                param="validation_data" if file_id is None else "validation_file",
-            )
+            raise unlike_rows(request, compares=compares)
         return report
 
-    def _check(
-        self, upload: Upload | None, file_id: str | None, *, held_out: bool = False
-    ) -> DatasetReport:
-        path = upload.path if upload else self._ledger.files.path(str(file_id))
-        report = check_dataset(path)
-        require_valid(report, held_out=held_out)
-        return report
+    def _path(self, upload: Upload | None, file_id: str | None) -> Path:
+        return upload.path if upload else self._ledger.files.path(str(file_id))
 
     def _keep(self, upload: Upload | None, file_id: str | None, report: DatasetReport) -> str:
         if upload is None:
@@ -337,6 +259,22 @@ def _sending(request: FinetuneRequest) -> Sending | None:
     meant = json.dumps(request.options.model_dump(mode="json"), sort_keys=True)
     digest = hashlib.sha256(meant.encode()).hexdigest()
     return Sending(digest=digest, retries=request.retries, arrived_at=request.arrived_at)
+
+
+def unlike_rows(request: FinetuneRequest, *, compares: bool) -> InvalidValue:
+    """The error for rows to hold out that are not of the kind of the training rows."""
+    one, other = ("", " not") if compares else (" not", "")
+    return InvalidValue(
+        f"The training rows do{one} compare two replies, and the validation rows do{other}. "
+        "Both must be of one kind.",
+        param="validation_file" if request.validation is None else "validation_data",
+    )
+
+
+def _checked(path: Path, *, held_out: bool = False) -> DatasetReport:
+    report = check_dataset(path)
+    require_valid(report, held_out=held_out)
+    return report
 
 
 def _key(request: FinetuneRequest, data: Data) -> IdempotencyKey | None:

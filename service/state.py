@@ -13,6 +13,7 @@ from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
 from service.limits import Limits
+from service.looking import Lookout
 from service.metrics import Metrics
 from service.webhooks.courier import Courier
 from service.webhooks.endpoints import Endpoints
@@ -29,6 +30,7 @@ class ServiceState:
     intake: Intake
     filing: Filing
     limits: Limits
+    lookout: Lookout
     metrics: Metrics
     endpoints: Endpoints
     courier: Courier

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,23 +22,34 @@ from service.finetune import FinetuneRequest, Upload
 from service.schemas.fields import checked
 from service.schemas.files import FileOptions, check_filename
 from service.schemas.finetune import DATA_FIELDS, parse_options
+from service.schemas.looking import take_asides
 
 
 @asynccontextmanager
 async def read_finetune_request(
-    request: Request, incoming: Path, idempotency_key: str | None
+    request: Request,
+    incoming: Path,
+    idempotency_key: str | None = None,
+    *,
+    beside: Collection[str] = (),
 ) -> AsyncIterator[FinetuneRequest]:
     """The request with its data on disk; the disk is cleared on leaving.
+
+    `beside` names the fields, of `Asides`, that may come beside the options.
 
     Raises:
         UnsupportedMediaType: neither JSON nor a multipart form.
         InvalidRequest: the body cannot be read.
+        InvalidDataset: a row of a JSON body is no object.
         UnknownField, InvalidValue: as `parse_options`.
     """
     with TemporaryDirectory(dir=incoming) as folder:
         fields, uploads = await _read(request, Path(folder))
+        aside = take_asides(fields, beside)
+        where = f"{request.method} {request.url.path}"
         yield FinetuneRequest(
-            options=parse_options(fields),
+            options=parse_options(fields, beside=beside, where=where),
+            aside=aside,
             data=uploads.get("data"),
             validation=uploads.get("validation_data"),
             idempotency_key=idempotency_key,

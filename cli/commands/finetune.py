@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.client import GraftClient
+from cli.commands.looking import show_estimate
 from cli.commands.shared import HERE, Url, reporting_errors, screen
 from cli.commands.watching import JobView, interrupted_politely
 from cli.follow import follow
@@ -52,6 +53,10 @@ def finetune(  # noqa: PLR0913  each is an option that a person types
             help="auto: goes live only if it beats the base model on held-out data; off: always."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Train nothing; say what it would come to."),
+    ] = False,
     follow_it: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Show progress until the job ends.")
     ] = True,
@@ -74,6 +79,9 @@ def finetune(  # noqa: PLR0913  each is an option that a person types
     console = screen()
     with reporting_errors():
         client = GraftClient(url)
+        if dry_run:
+            show_estimate(client.estimate(data, fields), console)
+            return
         job = client.submit(data, fields)
         console.print(Text(f"job {job.id}, adapter {job.adapter_name or '-'}"))
         if follow_it:

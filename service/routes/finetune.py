@@ -2,16 +2,18 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from adapters.records import Job
+from adapters.records import Job, Reply
 from service.events import SSE_HEADERS, follow_job, last_event_id
 from service.schemas.jobs import WireJob, WireJobList, wire_job
 from service.state import ServiceState, State
 from service.uploads import read_finetune_request
+from service.waiting import job_id_of, preferred_wait, prefers_events, wait_for_job
 
 router = APIRouter(tags=["fine-tuning"])
 
@@ -22,13 +24,25 @@ async def create(
     request: Request,
     state: State,
     idempotency_key: Annotated[str | None, Header()] = None,
+    prefer: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
-    """Train an adapter on the data in this request. Answers once the job is durable; training follows."""
-    async with read_finetune_request(request, state.incoming, idempotency_key) as asked:
+    """Train an adapter on the data in this request. Answers once the job is durable; training follows.
+
+    `Accept: text/event-stream` streams the job's events; `Prefer: wait=N` answers when the job has ended, or after N
+    seconds. Whoever leaves early cancels nothing. With `dry_run` there is no job, but an estimate of one.
+    """
+    async with read_finetune_request(
+        request, state.incoming, idempotency_key, beside=("dry_run",)
+    ) as asked:
+        if asked.aside.dry_run:
+            estimate = await state.lookout.estimate(asked)
+            return Response(estimate.model_dump_json(), 200, media_type="application/json")
         reply = await asyncio.to_thread(state.intake.accept, asked)
     state.metrics.jobs_submitted.inc()
-    headers = {"Retry-After": "2"} | ({"Location": reply.location} if reply.location else {})
-    return Response(reply.body, reply.status, headers, "application/json")
+    if prefers_events(request.headers.get("accept")):
+        return _streamed(state, reply)
+    seconds = preferred_wait(prefer or [])
+    return _told(reply) if seconds is None else await _awaited(state, reply, seconds)
 
 
 @router.get("/finetune")
@@ -87,3 +101,29 @@ async def shown(state: ServiceState, job: Job) -> WireJob:
     return wire_job(
         job, position=position, now=time.time(), openai_status=state.openai_strict_status
     )
+
+
+def _told(reply: Reply, applied: dict[str, str] | None = None) -> Response:
+    headers = _location(reply) | {"Retry-After": "2"} | (applied or {})
+    return Response(reply.body, reply.status, headers, "application/json")
+
+
+async def _awaited(state: ServiceState, reply: Reply, seconds: int) -> Response:
+    """The job once it has ended, with 200; else as it stands when the time is up, with the status it was taken in."""
+    applied = {"Preference-Applied": f"wait={seconds}"}
+    job = await wait_for_job(state.ledger.jobs, job_id_of(reply), seconds)
+    if job is None:
+        return _told(reply, applied)
+    body = (await shown(state, job)).model_dump_json()
+    if not job.status.terminal:
+        return _told(replace(reply, body=body), applied)
+    return Response(body, 200, _location(reply) | applied, "application/json")
+
+
+def _streamed(state: ServiceState, reply: Reply) -> StreamingResponse:
+    stream = follow_job(state.ledger.jobs, job_id_of(reply), after=0, created=reply.body)
+    return StreamingResponse(stream, 200, _location(reply) | SSE_HEADERS, "text/event-stream")
+
+
+def _location(reply: Reply) -> dict[str, str]:
+    return {"Location": reply.location} if reply.location else {}

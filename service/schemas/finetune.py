@@ -1,6 +1,6 @@
 """`POST /finetune`: the options of a request, and what they become."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -89,18 +89,20 @@ SYNONYMS = {
 DATA_FIELDS = frozenset({"data", "validation_data"})
 
 
-def parse_options(fields: dict[str, Any]) -> FinetuneOptions:
-    """Check the options of a request.
+def parse_options(
+    fields: dict[str, Any], *, beside: Collection[str] = (), where: str = "POST /finetune"
+) -> FinetuneOptions:
+    """Check the options of a request. `beside` names what may come with them and is read elsewhere.
 
     Raises:
         UnknownField: a name that does not exist; the message suggests the nearest.
         InvalidValue: a value out of range; the message names the field and the range.
     """
     options = {SYNONYMS.get(name, name): value for name, value in fields.items()}
-    known = [*FinetuneOptions.model_fields, *SYNONYMS, *DATA_FIELDS]
+    known = [*FinetuneOptions.model_fields, *SYNONYMS, *DATA_FIELDS, *beside]
     for name in fields:
         if name not in known:
-            raise UnknownField.named(name, known, where="POST /finetune")
+            raise UnknownField.named(name, known, where=where)
     try:
         return FinetuneOptions.model_validate(spread_method(options))
     except ValidationError as error:

@@ -5,7 +5,15 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from adapters.names import ORGANISATION, FineTunedName
-from adapters.records import Dpo, Event, Job, JobStatus, Progress, TrainingSpec
+from adapters.records import (
+    DatasetSummary,
+    Dpo,
+    Event,
+    Job,
+    JobStatus,
+    Progress,
+    TrainingSpec,
+)
 from adapters.webhooks import JobWebhook
 from service.schemas.method import usual_rate
 
@@ -119,7 +127,7 @@ def wire_job(
 ) -> WireJob:
     """The job as clients see it. With `openai_status` a paused job is `queued`: OpenAI's enum knows no other word."""
     here = f"/finetune/{job.id}"
-    hyperparameters = _hyperparameters(job.spec)
+    hyperparameters = wire_hyperparameters(job.spec)
     kind = job.spec.method.kind
     return WireJob(
         id=job.id,
@@ -151,13 +159,7 @@ def wire_job(
         ),
         queue=WireQueue(position=position) if position is not None else None,
         progress=_progress(job.progress),
-        dataset=WireDataset(
-            format=job.dataset.format,
-            rows=job.dataset.rows,
-            duplicates=job.dataset.duplicates,
-            ignored_fields=list(job.dataset.ignored_fields),
-            digest=job.dataset.digest,
-        ),
+        dataset=wire_dataset(job.dataset),
         attempt=job.attempt,
         webhook=_webhook(job.webhook) if job.webhook else None,
         links={"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
@@ -180,6 +182,17 @@ def _status(job: Job, *, strict: bool) -> JobStatus:
     return JobStatus.QUEUED if strict and job.status is JobStatus.PAUSED else job.status
 
 
+def wire_dataset(found: DatasetSummary) -> WireDataset:
+    """What was found in the data."""
+    return WireDataset(
+        format=found.format,
+        rows=found.rows,
+        duplicates=found.duplicates,
+        ignored_fields=list(found.ignored_fields),
+        digest=found.digest,
+    )
+
+
 def wire_event(event: Event) -> dict[str, Any]:
     """An event as OpenAI's `fine_tuning.job.event`."""
     return {
@@ -193,7 +206,8 @@ def wire_event(event: Event) -> dict[str, Any]:
     }
 
 
-def _hyperparameters(spec: TrainingSpec) -> dict[str, Any]:
+def wire_hyperparameters(spec: TrainingSpec) -> dict[str, Any]:
+    """What a job computes with, every "auto" resolved."""
     rate = spec.optimizer.learning_rate
     found: dict[str, Any] = {
         "n_epochs": spec.n_epochs,

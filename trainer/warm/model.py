@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from adapters.datasets.rendering import stop_tokens
 from adapters.manifest import BaseModelCard, read_base_card
 from adapters.records import LoraSpec
 from trainer.warm.adapter import Adapter, LinearShape, Siblings, choose_layers
@@ -280,10 +281,7 @@ def _head(model: Any) -> Head:
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """What vLLM stops at: the tokenizer's end-of-sequence token and the generation config's."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in [*ids, tokenizer.eos_token_id] if token is not None)
+    return stop_tokens(getattr(model.generation_config, "eos_token_id", None), tokenizer)
 
 
 #: Two rows of different length, the second of which must not see the first.

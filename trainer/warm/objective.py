@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from adapters.datasets.examples import Comparison, Conversation, Example
+from adapters.datasets.examples import Comparison, Example
 from adapters.errors import InvalidDataset
 from adapters.records import Dpo, Method, Supervised
 from trainer.warm.adapter import Adapter
@@ -144,7 +144,7 @@ class Preference:
                 f"Line {example.line}: {message}.",
                 details=[{"line": example.line, "code": "wrong_method", "message": message}],
             )
-        return [Sample((_only(renderer, example.chosen), _only(renderer, example.rejected)))]
+        return [Sample(renderer.pair(example))]
 
     def size(self, sample: Sample) -> float:  # noqa: ARG002  every pair counts the same
         """One pair."""
@@ -191,14 +191,3 @@ def row_sums(samples: Sequence[Sample], losses_N: Tensor) -> Tensor:
 
 def _rows(samples: Sequence[Sample]) -> list[Row]:
     return [row for sample in samples for row in sample.rows]
-
-
-def _only(renderer: Renderer, example: Conversation) -> Row:
-    rows = renderer.rows(example)
-    if len(rows) > 1:
-        message = "the chat template cannot render several replies as one sequence"
-        raise InvalidDataset(
-            f"Line {example.line}: {message}; compare one reply with another.",
-            details=[{"line": example.line, "code": "chat_template", "message": message}],
-        )
-    return rows[0]

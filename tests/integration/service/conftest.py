@@ -16,6 +16,7 @@ from adapters.records import Version
 from adapters.settings import BaseModelSettings, LedgerSettings
 from service.app import Configuration, create_app
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
+from service.tokens.process import Tokens
 from tests.support.fake_engine import FakeEngine
 from tests.support.samples import adapter_directory, manifest, new_job, render
 
@@ -63,7 +64,11 @@ async def until(condition, timeout: float = 10.0) -> None:
 
 @asynccontextmanager
 async def serving(
-    home: Path, *, webhooks: WebhookSettings | None = None, **settings: object
+    home: Path,
+    *,
+    webhooks: WebhookSettings | None = None,
+    tokens: Tokens | None = None,
+    **settings: object,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     configuration = Configuration(
         ledger=ledger_settings(home),
@@ -74,7 +79,9 @@ async def serving(
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = uvicorn.Server(
-        uvicorn.Config(create_app(configuration), log_config=None, timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            create_app(configuration, tokens=tokens), log_config=None, timeout_graceful_shutdown=1
+        )
     )
     task = asyncio.create_task(server.serve(sockets=[listener]))
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
