@@ -1,0 +1,123 @@
+"""When something goes wrong on the way, the SDK repeats what can be repeated, and nothing happens twice."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import openai
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from adapters import errors
+from service.errors import install_error_handlers
+from tests.integration.sdk.scenarios import DATA
+from tests.integration.service.conftest import BASE, serving
+
+ONCE, THRICE = 1, 3
+
+
+@asynccontextmanager
+async def refusing(error: Exception) -> AsyncIterator[tuple[str, list[str]]]:
+    """A server that answers every request with this error, and the paths that it was asked for."""
+    app, asked = FastAPI(), []
+    install_error_handlers(app)
+
+    @app.get("/v1/models")
+    async def models() -> None:
+        asked.append("/v1/models")
+        raise error
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1", asked
+    server.should_exit = True
+    await task
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "kind"),
+    [
+        (errors.InvalidValue("no"), ONCE, openai.BadRequestError),
+        (errors.JobNotFound("no"), ONCE, openai.NotFoundError),
+        (errors.PayloadTooLarge("no"), ONCE, openai.APIStatusError),
+        (errors.UnsupportedMediaType("no"), ONCE, openai.APIStatusError),
+        (errors.IdempotencyKeyReused("no"), ONCE, openai.UnprocessableEntityError),
+        (errors.Overloaded("later", retry_after=0.01), THRICE, openai.RateLimitError),
+        (errors.Unavailable("later", retry_after=0.01), THRICE, openai.InternalServerError),
+        (errors.GraftError("our fault"), THRICE, openai.InternalServerError),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+async def test_the_sdk_repeats_what_may_go_better_the_next_time(error, attempts, kind):
+    async with (
+        refusing(error) as (base_url, asked),
+        openai.AsyncOpenAI(base_url=base_url, api_key="any", max_retries=2) as client,
+    ):
+        with pytest.raises(kind) as caught:
+            await client.models.list()
+    assert len(asked) == attempts
+    assert error.message in caught.value.message
+
+
+class LossyProxy:
+    """Passes everything on; of the first answer to a request with `marker` in it nothing comes back."""
+
+    def __init__(self, port: int, marker: bytes) -> None:
+        self._port = port
+        self._marker = marker
+        self.lost = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        losing = asyncio.Event()
+        await asyncio.gather(
+            self._forth(reader, up_writer, losing), self._back(up_reader, writer, losing)
+        )
+        for one in (up_writer, writer):
+            one.close()
+
+    async def _forth(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event
+    ) -> None:
+        while data := await reader.read(1 << 16):
+            if self._marker in data and not self.lost:
+                losing.set()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def _back(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event
+    ) -> None:
+        while data := await reader.read(1 << 16):
+            if losing.is_set() and not self.lost:
+                self.lost += 1
+                writer.transport.abort()
+                return
+            writer.write(data)
+            await writer.drain()
+
+
+@pytest.mark.parametrize("path", ["/v1/fine_tuning/jobs", "/v1/files"])
+async def test_an_answer_that_is_lost_does_not_make_things_twice(tmp_path, path):
+    async with serving(tmp_path) as (http, url):
+        proxy = LossyProxy(int(url.rpartition(":")[2]), f"POST {path} ".encode())
+        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with openai.AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1", api_key="any"
+        ) as client:
+            file = await client.files.create(file=("train.jsonl", DATA), purpose="fine-tune")
+            job = await client.fine_tuning.jobs.create(model=BASE, training_file=file.id)
+        assert proxy.lost == 1
+        jobs = (await http.get("/v1/fine_tuning/jobs")).json()["data"]
+        files = (await http.get("/v1/files")).json()["data"]
+        server.close()
+    assert [one["id"] for one in jobs] == [job.id]
+    assert [one["id"] for one in files] == [file.id]
