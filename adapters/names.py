@@ -85,8 +85,9 @@ class ModelName:
 
     @property
     def number(self) -> int | None:
-        """The version number, if the selector is one."""
-        return int(self.selector) if self.selector and self.selector.isdecimal() else None
+        """The version number, if the selector is one; no adapter has a thousand million versions."""
+        selector = self.selector
+        return int(selector) if selector and re.fullmatch("[0-9]{1,9}", selector) else None
 
 
 def parse_model_name(model: str) -> ModelName:

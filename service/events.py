@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -19,7 +20,7 @@ _RETRY_MS = 1000
 
 def last_event_id(header: str | None, after: int) -> int:
     """Where to continue: a client's `Last-Event-ID`, else the query's `after`."""
-    return int(header) if header and header.isdecimal() else after
+    return int(header) if header and re.fullmatch("[0-9]{1,9}", header) else after
 
 
 async def follow_job(

@@ -41,7 +41,7 @@ async def get_adapter(name: str, state: State) -> WireAdapterEntry:
 @router.post("/adapters/{name}/promote")
 @router.post("/v1/adapters/{name}/promote", include_in_schema=False)
 async def promote(
-    name: str, version: Annotated[int, Body(embed=True, ge=1)], state: State
+    name: str, version: Annotated[int, Body(embed=True, ge=1, lt=2**31)], state: State
 ) -> WireAdapterEntry:
     """Make a version the live one: from the next request on, the bare name means it."""
     adapter = await asyncio.to_thread(state.ledger.registry.promote, name, version)

@@ -77,7 +77,7 @@ async def events(
     job_id: str,
     request: Request,
     state: State,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, lt=2**31)] = 0,
 ) -> StreamingResponse:
     """The job's log as server-sent events, from the start or after `Last-Event-ID`, until the job has ended."""
     await asyncio.to_thread(state.ledger.jobs.get, job_id)

@@ -125,8 +125,8 @@ async def events(
 async def metrics(
     job_id: str,
     state: State,
-    step_from: Annotated[int, Query(ge=0)] = 0,
-    to: Annotated[int | None, Query(ge=0)] = None,
+    step_from: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    to: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
     resolution: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> dict[str, Any]:
     """What the job has measured from step to step, in at most `resolution` points."""

@@ -347,17 +347,18 @@ async def test_the_log_is_paged_backwards_in_the_words_that_clients_look_for(
     page = await client.fine_tuning.jobs.list_events(created.id)
     assert len(page.data) == 20
     every = [event async for event in client.fine_tuning.jobs.list_events(created.id, limit=7)]
-    assert len({event.id for event in every}) == len(every) == 36
+    assert len({event.id for event in every}) == len(every) == 37
     messages = [event.message for event in every if event.type == "message"]
     assert messages == [
         "The job has successfully completed",
         f"New fine-tuned model created: ft:{BASE}:graft:bot:{created.id[-8:]}",
+        "Checkpoint created at step 3",
         "Fine-tuning job started",
         "Files validated, moving job to queued state",
         f"Validating training file: {training_file}",
         f"Created fine-tuning job: {created.id}",
     ]
-    after = await client.fine_tuning.jobs.list_events(created.id, after=every[33].id)
+    after = await client.fine_tuning.jobs.list_events(created.id, after=every[34].id)
     assert [event.message for event in after.data] == messages[-2:]
     with pytest.raises(openai.BadRequestError):
         await client.fine_tuning.jobs.list_events(created.id, after="ftevent-other-3")

@@ -82,8 +82,8 @@ async def test_a_job_is_watched_on_the_connection_that_asked_for_it(service: Run
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["location"] == f"/finetune/{job.id}"
     events = [event for event in parse(response.text) if "event" in event]
-    assert [event["event"] for event in events] == ["job", "status", "status", "status", "done"]
-    assert [event.get("id") for event in events] == [None, "1", "2", "3", None]
+    assert [event["event"] for event in events] == ["job", *["status"] * 5, "done"]
+    assert [event.get("id") for event in events] == [None, *"12345", None]
     created, done = json.loads(events[0]["data"]), json.loads(events[-1]["data"])
     assert (created["id"], created["status"]) == (job.id, "queued")
     assert (done["id"], done["status"]) == (job.id, "cancelled")
