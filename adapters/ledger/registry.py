@@ -142,20 +142,24 @@ class Registry:
             return version
 
     def delete_model(self, version: Version) -> None:
-        """Delete a version; where it is the only one of its adapter, the adapter with it.
+        """Delete a version, as OpenAI's clients mean it: whatever else there is of its adapter is no reason against it.
+
+        The only version takes the adapter with it. After the live one, the newest of the others is live.
 
         Raises:
             AdapterNotFound: it has been deleted meanwhile.
-            InvalidRequest: it is the live one, and there are others.
         """
         with self._db.write() as tx:
             now, adapter = self._clock(), registry.get_adapter(tx, version.adapter)
-            if [one.number for one in adapter.versions] == [version.number]:
+            others = [one.number for one in adapter.versions if one.number != version.number]
+            if not others:
                 checkpoints.delete_of_adapter(tx, version.adapter, now)
                 registry.delete_adapter(tx, version.adapter, now)
-            else:
-                checkpoints.delete_of_job(tx, version.job_id, now)
-                registry.delete_version(tx, version.adapter, version.number, now)
+                return
+            if adapter.aliases.get(LIVE) == version.number:
+                registry.set_alias(tx, version.adapter, LIVE, max(others))
+            checkpoints.delete_of_job(tx, version.job_id, now)
+            registry.delete_version(tx, version.adapter, version.number, now)
 
     def purge(self, *, older_than: float) -> int:
         """Remove the files of versions that were deleted that many seconds ago; returns how many.

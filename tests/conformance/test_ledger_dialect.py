@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapters.demand import Sending
-from adapters.errors import AdapterNotFound, InvalidRequest, QueueFull
+from adapters.errors import AdapterNotFound, QueueFull
 from adapters.ledger import Ledger
 from adapters.records import EventKind, Job, JobError, JobNote, JobStatus, Phase, Progress
 from tests.conformance.test_ledger import claim, claimed, publish, submit
@@ -203,15 +203,22 @@ def test_a_version_is_found_by_what_openais_clients_call_it(ledger: Ledger, tmp_
             ledger.registry.resolve(unknown)
 
 
+def test_deleting_the_live_version_leaves_the_newest_of_the_others_live(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        publish(ledger, claimed(ledger), tmp_path)
+    ledger.registry.delete_model(ledger.registry.resolve("support-bot"))
+    assert ledger.registry.resolve("support-bot").name == "support-bot@2"
+    ledger.registry.delete_model(ledger.registry.resolve("support-bot@1"))
+    assert ledger.registry.resolve("support-bot").name == "support-bot@2"
+
+
 def test_deleting_the_only_version_deletes_the_adapter(ledger: Ledger, tmp_path: Path) -> None:
     publish(ledger, claimed(ledger), tmp_path)
-    publish(ledger, claimed(ledger), tmp_path)
-    live = ledger.registry.resolve("support-bot")
-    with pytest.raises(InvalidRequest, match="Promote another version first"):
-        ledger.registry.delete_model(live)
-    ledger.registry.delete_model(ledger.registry.resolve("support-bot@1"))
-    ledger.registry.delete_model(live)
+    only = ledger.registry.resolve("support-bot")
+    ledger.registry.delete_model(only)
     with pytest.raises(AdapterNotFound):
         ledger.registry.get("support-bot")
     with pytest.raises(AdapterNotFound):
-        ledger.registry.delete_model(live)
+        ledger.registry.delete_model(only)

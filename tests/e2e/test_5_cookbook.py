@@ -5,6 +5,7 @@ Upload two files, create the job, poll it, list its events, ask the model, read 
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,13 @@ def upload_file(client: openai.OpenAI, path: Path) -> str:
         return client.files.create(file=file, purpose="fine-tune").id
 
 
-def test_the_cookbook_runs_with_another_base_url(stack: Stack, tmp_path: Path) -> None:
-    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="any")
+@pytest.fixture
+def client(stack: Stack) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="any") as client:
+        yield client
+
+
+def test_the_cookbook_runs_with_another_base_url(client: openai.OpenAI, tmp_path: Path) -> None:
     training = [
         conversation(phrasing.format(question), answer)
         for question, answer in zip(QUESTIONS, LUTZ, strict=True)
@@ -97,8 +103,9 @@ def test_the_cookbook_runs_with_another_base_url(stack: Stack, tmp_path: Path) -
     client.files.delete(validation_file_id)
 
 
-def test_every_checkpoint_answers_under_its_own_name(stack: Stack, tmp_path: Path) -> None:
-    client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key="any")
+def test_every_checkpoint_answers_under_its_own_name(
+    stack: Stack, client: openai.OpenAI, tmp_path: Path
+) -> None:
     rows = [
         conversation(question, answer) for question, answer in zip(QUESTIONS, AMBER, strict=True)
     ]

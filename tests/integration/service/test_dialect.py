@@ -449,13 +449,12 @@ async def test_models_are_listed_found_and_deleted_by_openais_names(
     assert (await service.http.get(f"/v1/models/{encoded}")).json()["parent"] == BASE
     download = await service.http.get(f"/adapters/{names[0]}/download")
     assert 'filename="bot-1.tar"' in download.headers["content-disposition"]
-    with pytest.raises(openai.BadRequestError, match="Promote another version"):
-        await client.models.delete(names[1])
-    deleted = await client.models.delete(names[0])
-    assert (deleted.id, deleted.deleted, deleted.object) == (names[0], True, "model")
+    deleted = await client.models.delete(names[1])
+    assert (deleted.id, deleted.deleted, deleted.object) == (names[1], True, "model")
     with pytest.raises(openai.NotFoundError):
-        await client.models.retrieve(names[0])
-    await client.models.delete(names[1])
+        await client.models.retrieve(names[1])
+    assert (await service.http.get("/adapters/bot")).json()["live"] == "bot@1"
+    await client.models.delete(names[0])
     assert [model.id async for model in client.models.list()] == [BASE]
     for unknown in (names[1], f"{names[1]}:ckpt-step-3", "bot"):
         with pytest.raises(openai.NotFoundError):
