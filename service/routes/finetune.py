@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -54,14 +55,7 @@ async def list_jobs(
 ) -> WireJobList:
     """Jobs, newest first."""
     jobs = list(await asyncio.to_thread(state.ledger.jobs.list, after=after, limit=limit + 1))
-    page = [await shown(state, job) for job in jobs[:limit]]
-    return WireJobList(
-        object="list",
-        data=page,
-        has_more=len(jobs) > limit,
-        first_id=page[0].id if page else None,
-        last_id=page[-1].id if page else None,
-    )
+    return await listed(state, jobs, limit)
 
 
 @router.get("/finetune/{job_id}")
@@ -97,10 +91,27 @@ async def cancel(job_id: str, state: State) -> WireJob:
 
 async def shown(state: ServiceState, job: Job) -> WireJob:
     """The job as clients see it now."""
-    position = await asyncio.to_thread(state.ledger.jobs.position, job)
-    return wire_job(
-        job, position=position, now=time.time(), openai_status=state.openai_strict_status
+    return (await asyncio.to_thread(_wire, state, [job]))[0]
+
+
+async def listed(state: ServiceState, jobs: Sequence[Job], limit: int) -> WireJobList:
+    """A page of them; `jobs` has one more than `limit` where there is another page."""
+    page = await asyncio.to_thread(_wire, state, jobs[:limit])
+    return WireJobList(
+        object="list",
+        data=page,
+        has_more=len(jobs) > limit,
+        first_id=page[0].id if page else None,
+        last_id=page[-1].id if page else None,
     )
+
+
+def _wire(state: ServiceState, jobs: Sequence[Job]) -> list[WireJob]:
+    queue, strict = state.ledger.jobs, state.openai_strict_status
+    return [
+        wire_job(job, position=queue.position(job), now=time.time(), openai_status=strict)
+        for job in jobs
+    ]
 
 
 def _told(reply: Reply, applied: dict[str, str] | None = None) -> Response:

@@ -10,15 +10,14 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from adapters.errors import InvalidValue
-from adapters.ledger import JobQueue
-from adapters.records import Job
 from service.events import SSE_HEADERS, follow_job, last_event_id
 from service.finetune import FinetuneRequest
 from service.results import read_points, thin
+from service.routes.finetune import listed, shown
 from service.schemas.dialect import parse_job_request
-from service.schemas.jobs import WireJob, WireJobList, wire_event, wire_job
+from service.schemas.jobs import WireJob, WireJobList, wire_event
 from service.schemas.limits import WireLimits
-from service.state import ServiceState, State
+from service.state import State
 from service.uploads import read_json, require_plain
 
 router = APIRouter(prefix="/v1/fine_tuning", tags=["fine-tuning"])
@@ -67,28 +66,21 @@ async def list_jobs(
     jobs = await asyncio.to_thread(
         state.ledger.jobs.list, after=after, limit=limit + 1, metadata=wanted, bare=bare
     )
-    page = await _shown(state, jobs[:limit])
-    return WireJobList(
-        object="list",
-        data=page,
-        has_more=len(jobs) > limit,
-        first_id=page[0].id if page else None,
-        last_id=page[-1].id if page else None,
-    )
+    return await listed(state, jobs, limit)
 
 
 @router.get("/jobs/{job_id}")
 async def get_job(job_id: str, state: State) -> WireJob:
     """One job, as it stands now."""
     job = await asyncio.to_thread(state.ledger.jobs.get, job_id)
-    return (await _shown(state, [job]))[0]
+    return await shown(state, job)
 
 
 @router.post("/jobs/{job_id}/cancel")
 async def cancel(job_id: str, state: State) -> WireJob:
     """Stop a job; stopping it again is no error. There is no body to read."""
     job = await asyncio.to_thread(state.ledger.jobs.cancel, job_id)
-    return (await _shown(state, [job]))[0]
+    return await shown(state, job)
 
 
 @router.get("/jobs/{job_id}/events", response_model=None)
@@ -142,14 +134,6 @@ async def metrics(
 async def model_limits(state: State) -> dict[str, WireLimits]:
     """What may be asked for of each base model, and how busy it is."""
     return await asyncio.to_thread(state.limits.look)
-
-
-async def _shown(state: ServiceState, jobs: Sequence[Job]) -> list[WireJob]:
-    return await asyncio.to_thread(_wire, state.ledger.jobs, jobs)
-
-
-def _wire(queue: JobQueue, jobs: Sequence[Job]) -> list[WireJob]:
-    return [wire_job(job, position=queue.position(job), now=time.time()) for job in jobs]
 
 
 def _metadata(query: Sequence[tuple[str, str]]) -> tuple[Mapping[str, str], bool]:

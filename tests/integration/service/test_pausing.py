@@ -73,6 +73,10 @@ async def test_a_strict_client_sees_a_paused_job_as_queued(tmp_path: Path) -> No
         assert (paused["status"], paused["phase"]) == ("queued", "paused")
         listed = (await http.get("/finetune")).json()["data"]
         assert [job["status"] for job in listed] == ["queued"]
+        for path in ("/finetune", "/v1/fine_tuning/jobs"):
+            assert (await http.get(f"{path}/{job_id}")).json()["status"] == "queued"
+            page = (await http.get(path)).json()
+            assert [job["status"] for job in page["data"]] == ["queued"]
     assert ledger.jobs.get(job_id).status == "paused"
     ledger.close()
 
