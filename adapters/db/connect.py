@@ -1,5 +1,7 @@
 """Connections and transactions. The one door at which the database's own exceptions become ours."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from adapters.errors import Unavailable
 
 _BUSY_TIMEOUT_S = 30
+_BUSY_PAUSE_S = 0.01
 _WRITING = "graft_writing"
 
 
@@ -95,10 +98,29 @@ def _sqlite(url: str) -> Engine:
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # None: sqlite3 must not begin transactions by itself; _begin_sqlite does, and says which kind.
     connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode=WAL")
+    _write_ahead(connection)
     # FULL: a commit that has been answered survives power loss, not only kill -9. About 1 ms a commit on an SSD.
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _write_ahead(connection: Any) -> None:
+    """Choose write-ahead logging, which the file then remembers.
+
+    Of several connections that change the mode of a new file at once, SQLite tells all but one that it is locked,
+    at once and whatever its timeout is: each holds a read lock that the others wait for, and waiting would be a
+    deadlock (sqlite3_busy_handler's documentation). So the waiting is ours.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
