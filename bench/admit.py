@@ -7,8 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from adapters.records import TrainingSpec
 from adapters.settings import LedgerSettings
+from adapters.spec import TrainingSpec
 from bench.demo import MODELS, demo_model
 from bench.measure import Settings, interleave
 from bench.processes import configure

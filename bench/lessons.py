@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 from adapters.manifest import BaseModelCard
-from adapters.records import LoraSpec, OptimizerSpec, TrainingSpec
+from adapters.spec import (
+    LoraSpec,
+    OptimizerSpec,
+    TrainingSpec,
+)
 from bench.proof import Outcome
 from bench.workloads import (
     ALPHA,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from adapters.datasets import DatasetReport
-from adapters.records import TrainingSpec
+from adapters.spec import TrainingSpec
 from service.forecast import Plan
 from service.schemas.looking import WireWarning
 from service.schemas.method import usual_rate

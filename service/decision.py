@@ -8,7 +8,7 @@ from adapters.errors import AdapterNotFound, InvalidValue, NotServable
 from adapters.ledger import Ledger
 from adapters.manifest import BaseModelCard
 from adapters.names import is_checkpoint
-from adapters.records import LoraSpec, TrainingSpec
+from adapters.spec import LoraSpec, TrainingSpec
 from adapters.weights import Weights
 from service.schemas.finetune import FinetuneOptions, training_spec
 from service.settings import EngineSettings

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from adapters.records import Job, TrainingSpec
+from adapters.records import Job
+from adapters.spec import TrainingSpec
 from service.advice import (
     about_capacity,
     about_length,

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from adapters.records import LoraSpec
+from adapters.spec import LoraSpec
 
 _LENGTH_BYTES = 8
 #: What the format allows.

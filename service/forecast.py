@@ -6,7 +6,8 @@ from statistics import median
 from typing import Literal, TypeAlias
 
 from adapters.datasets.held_out import held_out_size
-from adapters.records import Job, JobStatus, TrainingSpec
+from adapters.records import Job, JobStatus
+from adapters.spec import TrainingSpec
 from service.footprint import Footprint
 from service.tokens.messages import Counted
 

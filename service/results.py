@@ -14,7 +14,12 @@ from typing import Any, Final
 
 from adapters.errors import FileNotFound, JobNotFound
 from adapters.ledger import JobQueue
-from adapters.records import Event, EventKind, Job, JobStatus
+from adapters.records import (
+    Event,
+    EventKind,
+    Job,
+    JobStatus,
+)
 from service.schemas.jobs import RESULT_FILE, result_file_id
 
 _PAGE: Final = 1000

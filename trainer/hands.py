@@ -5,7 +5,13 @@ from dataclasses import dataclass, field, replace
 
 from adapters.ledger import Ledger
 from adapters.manifest import TrainingResult
-from adapters.records import Job, JobNote, NewEvent, Phase, Progress
+from adapters.records import (
+    Job,
+    JobNote,
+    NewEvent,
+    Phase,
+    Progress,
+)
 from trainer import told
 from trainer.messages import Checkpointed, Evaluated, Started, Stepped
 from trainer.metrics import Metrics

@@ -12,7 +12,8 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter
 
 from adapters.manifest import BaseModelCard, Manifest
-from adapters.records import Progress, TrainingSpec
+from adapters.records import Progress
+from adapters.spec import TrainingSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

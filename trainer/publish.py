@@ -6,7 +6,12 @@ from pathlib import Path
 from adapters.errors import LeaseLost
 from adapters.ledger import Ledger
 from adapters.manifest import MANIFEST_FILE, Manifest, TrainingResult, dump_manifest
-from adapters.records import Gate, Job, JobNote, Version
+from adapters.records import (
+    Job,
+    JobNote,
+    Version,
+)
+from adapters.spec import Gate
 
 
 def publish(ledger: Ledger, note: JobNote, directory: Path, manifest: Manifest) -> Version:

@@ -1,6 +1,6 @@
 """How much of a data set is kept from training, to judge by."""
 
-from adapters.records import TrainingSpec
+from adapters.spec import TrainingSpec
 
 #: Below this many examples a held-out part would say less than it costs.
 SMALLEST_SPLIT = 50

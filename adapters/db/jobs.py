@@ -66,6 +66,7 @@ def add_job(tx: Connection, job: NewJob, now: float) -> Job:
             progress=dump_progress(Progress()),
             created_at=now,
             webhook=dump_job_webhook(_remembered(job.webhook)) if job.webhook else None,
+            tenant=job.tenant,
             **ended,
         )
         .returning(jobs)

@@ -15,7 +15,14 @@ from adapters.db.outbox import announce
 from adapters.db.rows import dump_progress
 from adapters.db.schema import jobs
 from adapters.errors import JobNotPausable, JobNotResumable, LeaseLost
-from adapters.records import EventKind, Job, JobNote, JobStatus, NewEvent, Phase
+from adapters.records import (
+    EventKind,
+    Job,
+    JobNote,
+    JobStatus,
+    NewEvent,
+    Phase,
+)
 from adapters.webhooks import Happening
 
 _QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value

@@ -15,7 +15,14 @@ from adapters.db.rows import to_job
 from adapters.db.schema import jobs
 from adapters.demand import QueueLoad
 from adapters.errors import QueueFull
-from adapters.records import SUSPECT_LOSSES, EventKind, Job, JobStatus, NewEvent, Phase
+from adapters.records import (
+    SUSPECT_LOSSES,
+    EventKind,
+    Job,
+    JobStatus,
+    NewEvent,
+    Phase,
+)
 
 _QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value
 #: Seconds after which to ask again for a place among the waiting: at most, and where nobody can tell.

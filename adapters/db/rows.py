@@ -16,9 +16,9 @@ from adapters.records import (
     JobStatus,
     Phase,
     Progress,
-    TrainingSpec,
     Version,
 )
+from adapters.spec import TrainingSpec
 from adapters.webhooks import (
     Announcement,
     Delivery,

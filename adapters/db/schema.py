@@ -107,6 +107,7 @@ jobs = Table(
     # The seq of the newest event; counted here so that numbering needs no table scan and no gaps arise.
     Column("last_event", Integer, nullable=False, default=0),
     Column("integrations", JSON(none_as_null=True)),
+    Column("tenant", String(64), nullable=False, server_default="default"),
     Index(None, "status", "created_at"),
     Index(None, "created_at", "id"),
 )

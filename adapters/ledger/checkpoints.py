@@ -17,7 +17,11 @@ from adapters.db.connect import Database
 from adapters.errors import AdapterNotFound
 from adapters.manifest import Manifest
 from adapters.names import FineTunedName, new_id
-from adapters.records import EventKind, Job, NewEvent
+from adapters.records import (
+    EventKind,
+    Job,
+    NewEvent,
+)
 from adapters.webhooks import Happening
 from adapters.weights import Checkpoint
 

@@ -11,7 +11,14 @@ from adapters.errors import AdapterNotFound
 from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
 from adapters.manifest import Manifest
 from adapters.names import LIVE, parse_fine_tuned_name, parse_model_name
-from adapters.records import Adapter, EventKind, Job, JobNote, NewEvent, Version
+from adapters.records import (
+    Adapter,
+    EventKind,
+    Job,
+    JobNote,
+    NewEvent,
+    Version,
+)
 from adapters.weights import Weights
 
 #: No write into the artifact store takes this long; what is older was left by a process that was killed.

@@ -13,7 +13,12 @@ from pydantic import (
 )
 
 from adapters.errors import InvalidValue, UnknownField
-from adapters.records import EarlyStopping, Method, OptimizerSpec, TrainingSpec
+from adapters.spec import (
+    EarlyStopping,
+    Method,
+    OptimizerSpec,
+    TrainingSpec,
+)
 from adapters.weights import Weights
 from service.schemas.annotations import check_integrations, check_metadata
 from service.schemas.fields import Auto, from_json

@@ -7,13 +7,12 @@ from pydantic import BaseModel
 from adapters.names import ORGANISATION, FineTunedName
 from adapters.records import (
     DatasetSummary,
-    Dpo,
     Event,
     Job,
     JobStatus,
     Progress,
-    TrainingSpec,
 )
+from adapters.spec import Dpo, TrainingSpec
 from adapters.webhooks import JobWebhook
 from service.schemas.method import usual_rate
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.errors import InvalidValue
 from adapters.manifest import Manifest
-from adapters.records import LoraSpec
+from adapters.spec import LoraSpec
 from adapters.weights import Weights
 
 

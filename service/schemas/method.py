@@ -4,7 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from adapters.errors import InvalidValue, UnknownField
-from adapters.records import Dpo, Method, OptimizerSpec, Supervised
+from adapters.spec import (
+    Dpo,
+    Method,
+    OptimizerSpec,
+    Supervised,
+)
 from service.schemas.fields import Auto, from_json
 
 MethodName: TypeAlias = Literal["supervised", "dpo"]

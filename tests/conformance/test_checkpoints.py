@@ -6,7 +6,11 @@ import pytest
 from adapters.errors import AdapterNotFound, InvalidValue, JobNotFound, LeaseLost
 from adapters.ledger import Ledger
 from adapters.manifest import Manifest
-from adapters.records import Job, JobError, JobStatus
+from adapters.records import (
+    Job,
+    JobError,
+    JobStatus,
+)
 from adapters.weights import Checkpoint
 from tests.conformance.test_ledger import claim, claimed, note, publish
 from tests.support.clock import Clock

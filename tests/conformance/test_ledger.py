@@ -17,18 +17,20 @@ from adapters.errors import (
 )
 from adapters.ledger import Ledger
 from adapters.records import (
-    Dpo,
     EventKind,
     IdempotencyKey,
     Job,
     JobError,
     JobNote,
     JobStatus,
-    LoraSpec,
     NewEvent,
-    OptimizerSpec,
     Phase,
     Progress,
+)
+from adapters.spec import (
+    Dpo,
+    LoraSpec,
+    OptimizerSpec,
     TrainingSpec,
 )
 from tests.support.clock import Clock

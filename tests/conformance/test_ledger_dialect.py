@@ -9,7 +9,15 @@ import pytest
 from adapters.demand import Sending
 from adapters.errors import AdapterNotFound, QueueFull
 from adapters.ledger import Ledger
-from adapters.records import EventKind, Job, JobError, JobNote, JobStatus, Phase, Progress
+from adapters.records import (
+    EventKind,
+    Job,
+    JobError,
+    JobNote,
+    JobStatus,
+    Phase,
+    Progress,
+)
 from tests.conformance.test_ledger import claim, claimed, publish, submit
 from tests.support.clock import Clock
 from tests.support.samples import made_by, new_job, render

@@ -5,7 +5,13 @@ import pytest
 
 from adapters.errors import FileInUse, JobNotFound, JobNotPausable, JobNotResumable
 from adapters.ledger import Ledger
-from adapters.records import EventKind, JobError, JobStatus, NewEvent, Phase
+from adapters.records import (
+    EventKind,
+    JobError,
+    JobStatus,
+    NewEvent,
+    Phase,
+)
 from tests.conformance.test_ledger import claim, claimed, note, submit
 from tests.support.clock import Clock
 from tests.support.samples import new_job, render

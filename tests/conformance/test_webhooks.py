@@ -13,7 +13,13 @@ from adapters.errors import (
     LeaseLost,
 )
 from adapters.ledger import Ledger
-from adapters.records import Job, JobError, JobNote, Phase, Progress
+from adapters.records import (
+    Job,
+    JobError,
+    JobNote,
+    Phase,
+    Progress,
+)
 from adapters.webhooks import (
     ENDINGS,
     RETRY_AFTER_S,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from adapters.records import LoraSpec
+from adapters.spec import LoraSpec
 from tests.integration.training.tiny import (
     make_base,
     make_job,

@@ -6,7 +6,14 @@ from typing import Any
 
 from adapters.manifest import BaseModelCard, Manifest, TrainingResult
 from adapters.names import new_id
-from adapters.records import DatasetSummary, Job, NewJob, Reply, TrainingSpec, Version
+from adapters.records import (
+    DatasetSummary,
+    Job,
+    NewJob,
+    Reply,
+    Version,
+)
+from adapters.spec import TrainingSpec
 
 BASE = "tiny-base"
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from adapters.errors import NotServable
-from adapters.records import LoraSpec
+from adapters.spec import LoraSpec
 
 #: Outputs and inputs of a linear layer.
 LinearShape: TypeAlias = tuple[int, int]

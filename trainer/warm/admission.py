@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Generator
 from functools import partial
 
-from adapters.records import TrainingSpec
+from adapters.spec import TrainingSpec
 from trainer.messages import Admit, Finished, Started
 from trainer.warm import checkpoint, data
 from trainer.warm.export import read_into

@@ -11,7 +11,7 @@ from adapters.datasets import read_examples
 from adapters.datasets.examples import Example, fingerprint
 from adapters.datasets.held_out import held_out_size
 from adapters.errors import InvalidDataset
-from adapters.records import TrainingSpec
+from adapters.spec import TrainingSpec
 from trainer.warm.rows import Sample
 
 

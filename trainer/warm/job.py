@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adapters.records import TrainingSpec
+from adapters.spec import TrainingSpec
 from trainer.warm.adapter import Adapter
 from trainer.warm.batch import Share
 from trainer.warm.data import Dataset

@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from adapters.datasets.rendering import stop_tokens
 from adapters.manifest import BaseModelCard, read_base_card
-from adapters.records import LoraSpec
+from adapters.spec import LoraSpec
 from trainer.warm.adapter import Adapter, LinearShape, Siblings, choose_layers
 from trainer.warm.attention import PACKED, register
 from trainer.warm.batch import MicroBatch, Share, assemble

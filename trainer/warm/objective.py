@@ -20,7 +20,11 @@ from torch.nn.functional import logsigmoid
 
 from adapters.datasets.examples import Comparison, Example
 from adapters.errors import InvalidDataset
-from adapters.records import Dpo, Method, Supervised
+from adapters.spec import (
+    Dpo,
+    Method,
+    Supervised,
+)
 from trainer.warm.adapter import Adapter
 from trainer.warm.render import Renderer
 from trainer.warm.rows import Row, Sample, stack_weights

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from adapters.records import OptimizerSpec
+from adapters.spec import OptimizerSpec
 from trainer.warm.adapter import Adapter
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from adapters.errors import LeaseLost
 from adapters.ledger import Ledger
-from adapters.records import EventKind, Job, JobNote, NewEvent, Phase, Progress
+from adapters.records import (
+    EventKind,
+    Job,
+    JobNote,
+    NewEvent,
+    Phase,
+    Progress,
+)
 from tests.integration.sdk.scenarios import SLOW
 from tests.support.samples import adapter_directory, manifest
 

@@ -12,7 +12,14 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from adapters.records import EventKind, Job, JobNote, NewEvent, Phase, Progress
+from adapters.records import (
+    EventKind,
+    Job,
+    JobNote,
+    NewEvent,
+    Phase,
+    Progress,
+)
 from tests.integration.service.conftest import BASE, Running, serving
 from tests.support.samples import adapter_directory, manifest, new_job, render
 

@@ -7,7 +7,15 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.records import EventKind, JobError, JobNote, JobStatus, NewEvent, Phase, Progress
+from adapters.records import (
+    EventKind,
+    JobError,
+    JobNote,
+    JobStatus,
+    NewEvent,
+    Phase,
+    Progress,
+)
 from tests.integration.service.conftest import BASE, Running, serving, until
 
 ROWS = [{"input": f"question {n}", "target": f"answer {n}"} for n in range(40)]

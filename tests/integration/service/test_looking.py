@@ -10,7 +10,12 @@ import pytest
 
 from adapters.errors import InvalidDataset, Overloaded, Unavailable
 from adapters.manifest import BASE_CARD_FILE, dump_base_card
-from adapters.records import JobError, JobNote, Phase, Progress
+from adapters.records import (
+    JobError,
+    JobNote,
+    Phase,
+    Progress,
+)
 from service.tokens.messages import Bar, Count, Counted, Preview, Show, Shown, Span
 from tests.integration.service.conftest import BASE, Running, ledger_settings, serving
 from tests.integration.service.test_finetune import JSONL, ROWS, parse

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.records import Dpo
+from adapters.spec import Dpo
 from tests.integration.service.conftest import BASE, Running
 
 ROWS = [{"input": f"question {n}", "target": f"answer {n}"} for n in range(40)]

@@ -5,7 +5,11 @@ import openai
 import pytest
 
 from adapters.ledger import Ledger, open_ledger
-from adapters.records import JobNote, Phase, Progress
+from adapters.records import (
+    JobNote,
+    Phase,
+    Progress,
+)
 from tests.integration.service.conftest import BASE, Running, ledger_settings, serving
 from tests.support.samples import new_job, render
 

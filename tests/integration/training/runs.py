@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from adapters.records import Dpo
+from adapters.spec import Dpo
 from tests.integration.training.tiny import make_loop, peft_factors
 from trainer.messages import Failed
 from trainer.warm.job import Job, StepDone

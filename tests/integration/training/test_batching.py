@@ -2,7 +2,12 @@
 
 import pytest
 
-from adapters.records import Dpo, LoraSpec, OptimizerSpec, Supervised
+from adapters.spec import (
+    Dpo,
+    LoraSpec,
+    OptimizerSpec,
+    Supervised,
+)
 from tests.integration.training.runs import Trace, pairs
 from tests.integration.training.tiny import make_job, make_spec, random_rows, run_to_end
 from trainer.warm.budget import SMALLEST

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from adapters.ledger.checkpoints import KEPT
-from adapters.records import EarlyStopping, JobStatus, OptimizerSpec
+from adapters.records import JobStatus
+from adapters.spec import EarlyStopping, OptimizerSpec
 from tests.integration.training.runs import Trace
 from tests.integration.training.shop import Shop
 from tests.integration.training.tiny import (

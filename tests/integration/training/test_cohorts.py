@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adapters.records import LoraSpec
+from adapters.spec import LoraSpec
 from tests.integration.training.tiny import make_base, randomise
 from trainer.warm.cohort import Cohorts
 from trainer.warm.plan import Alone, Segment, Together, plan

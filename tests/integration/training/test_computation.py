@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adapters.records import LoraSpec
+from adapters.spec import LoraSpec
 from tests.integration.training.tiny import (
     as_peft,
     gradients,

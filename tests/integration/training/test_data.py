@@ -7,7 +7,7 @@ import pytest
 
 from adapters.datasets.examples import Conversation, Message, Passage
 from adapters.errors import InvalidDataset
-from adapters.records import TrainingSpec
+from adapters.spec import TrainingSpec
 from tests.integration.training.tiny import make_base, make_spec
 from trainer.warm.data import TokenisedFile, held_out_size, prepare, split, tokenise
 from trainer.warm.objective import CrossEntropy

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from adapters.errors import NotServable
-from adapters.records import LoraSpec
+from adapters.spec import LoraSpec
 from tests.integration.training.tiny import (
     load_tiny,
     make_job,

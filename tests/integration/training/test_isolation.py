@@ -8,7 +8,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-from adapters.records import Dpo, LoraSpec, OptimizerSpec, Supervised, TrainingSpec
+from adapters.spec import (
+    Dpo,
+    LoraSpec,
+    OptimizerSpec,
+    Supervised,
+    TrainingSpec,
+)
 from tests.integration.training.runs import (
     Stay,
     broken,

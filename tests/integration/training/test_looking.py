@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters.datasets import check_dataset
-from adapters.records import Dpo, Supervised
+from adapters.spec import Dpo, Supervised
 from service.footprint import read_footprint
 from service.forecast import plan
 from service.tokens.messages import Count, Show

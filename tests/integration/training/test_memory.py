@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from adapters.records import LoraSpec
+from adapters.spec import LoraSpec
 from tests.integration.training.architectures import random_base
 from tests.integration.training.runs import Stay, relative, run_alone, run_together
 from tests.integration.training.tiny import (

@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from adapters.records import Dpo, EarlyStopping, JobStatus, Phase
+from adapters.records import JobStatus, Phase
+from adapters.spec import Dpo, EarlyStopping
 from tests.integration.training.runs import Trace
 from tests.integration.training.shop import Shop
 from tests.integration.training.tiny import (

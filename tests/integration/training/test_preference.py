@@ -6,7 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adapters.records import Dpo, LoraSpec, OptimizerSpec
+from adapters.spec import (
+    Dpo,
+    LoraSpec,
+    OptimizerSpec,
+)
 from tests.integration.training.runs import pairs, relative
 from tests.integration.training.tiny import (
     alone,

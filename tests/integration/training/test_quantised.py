@@ -11,7 +11,11 @@ import torch
 
 from adapters.errors import InvalidValue
 from adapters.manifest import dump_base_card
-from adapters.records import Dpo, LoraSpec, OptimizerSpec
+from adapters.spec import (
+    Dpo,
+    LoraSpec,
+    OptimizerSpec,
+)
 from tests.integration.training.tiny import (
     gradients,
     load_tiny,

@@ -13,7 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapters.records import Dpo, LoraSpec, OptimizerSpec
+from adapters.spec import (
+    Dpo,
+    LoraSpec,
+    OptimizerSpec,
+)
 from tests.integration.training.pair import Pair
 from tests.integration.training.test_process import Warm, admit
 from tests.integration.training.tiny import (

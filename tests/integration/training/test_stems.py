@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings, strategies as st
 
-from adapters.records import LoraSpec
+from adapters.spec import LoraSpec
 from tests.integration.training.architectures import random_base
 from tests.integration.training.runs import relative
 from tests.integration.training.tiny import make_job, make_spec, randomise

@@ -7,7 +7,11 @@ from itertools import count
 import pytest
 import torch
 
-from adapters.records import EarlyStopping, LoraSpec, OptimizerSpec
+from adapters.spec import (
+    EarlyStopping,
+    LoraSpec,
+    OptimizerSpec,
+)
 from tests.integration.training.tiny import (
     as_peft,
     load_tiny,

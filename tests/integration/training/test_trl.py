@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from adapters.records import Dpo, LoraSpec
+from adapters.spec import Dpo, LoraSpec
 from tests.integration.training.runs import pairs
 from tests.integration.training.tiny import (
     as_peft,

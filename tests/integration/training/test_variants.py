@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from adapters.records import LoraSpec, OptimizerSpec
+from adapters.spec import LoraSpec, OptimizerSpec
 from tests.integration.training.architectures import random_base, random_model
 from tests.integration.training.runs import Trace, peft_trace, relative, run_alone
 from tests.integration.training.tiny import (

@@ -11,7 +11,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from adapters.manifest import BaseModelCard
-from adapters.records import EarlyStopping, LoraSpec, OptimizerSpec, TrainingSpec
+from adapters.spec import (
+    EarlyStopping,
+    LoraSpec,
+    OptimizerSpec,
+    TrainingSpec,
+)
 from trainer.warm.adapter import Adapter
 from trainer.warm.batch import Share
 from trainer.warm.crew import Crew, Solo

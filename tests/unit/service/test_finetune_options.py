@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from adapters.errors import GraftError, InvalidValue, UnknownField
-from adapters.records import Dpo, LoraSpec, Supervised, TrainingSpec, Version
+from adapters.records import Version
+from adapters.spec import (
+    Dpo,
+    LoraSpec,
+    Supervised,
+    TrainingSpec,
+)
 from service.schemas.finetune import FinetuneOptions, parse_options, training_spec
 from tests.support.samples import version
 

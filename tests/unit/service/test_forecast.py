@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from adapters.records import Job, JobStatus, LoraSpec, OptimizerSpec, Phase, Progress, TrainingSpec
+from adapters.records import (
+    Job,
+    JobStatus,
+    Phase,
+    Progress,
+)
+from adapters.spec import (
+    LoraSpec,
+    OptimizerSpec,
+    TrainingSpec,
+)
 from service.advice import about_capacity, about_settings
 from service.footprint import Footprint, Linear, available_memory, read_footprint
 from service.forecast import plan, queue_wait, speed

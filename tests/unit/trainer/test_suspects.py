@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from adapters.ledger import Ledger
-from adapters.records import Job, JobNote, JobStatus, Phase
+from adapters.records import (
+    Job,
+    JobNote,
+    JobStatus,
+    Phase,
+)
 from tests.support.fake_process import FakeProcess
 from tests.unit.trainer.workshop import finish, make_worker, submit, work_until
 from trainer.placement import Placement
