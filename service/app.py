@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from adapters.files import MAX_PART_BYTES
+from adapters.layers import read_layers
 from adapters.ledger import Ledger, open_ledger
 from adapters.manifest import BaseModelCard, read_base_card
 from adapters.settings import LedgerSettings
@@ -26,6 +27,8 @@ from service.errors import install_error_handlers
 from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
+from service.importing import BaseModels, Importer
+from service.inspection import Inspector
 from service.limits import Limits
 from service.looking import Lookout, Surroundings
 from service.metrics import Metrics
@@ -39,6 +42,7 @@ from service.routes import (
     files,
     finetune,
     health,
+    importing,
     jobs,
     looking,
     models,
@@ -80,6 +84,8 @@ class Parts:
 
 EngineFactory = Callable[[str], Engine]
 _UPLOADS = (
+    "/adapters",
+    "/v1/adapters",
     "/finetune",
     "/v1/finetune",
     "/v1/files",
@@ -140,6 +146,7 @@ def create_app(
         pausing,
         checkpoints,
         adapters,
+        importing,
         results,
         files,
         uploads,
@@ -174,12 +181,18 @@ def _connect_engines(
         stack.push_async_callback(engine.close)
         return engine
 
+    inspector = Inspector(
+        ledger.registry.directory,
+        lambda model_id: read_layers(configuration.ledger.base_model_dir(model_id)),
+        max_rank=configuration.engine.max_lora_rank,
+    )
+
     def host(model_id: str) -> EngineHost:
         engine = (connect or vllm)(model_id)
         residency = Residency(
             engine,
             capacity=max(1, configuration.engine.max_cpu_loras // 2),
-            directory_of=ledger.registry.directory,
+            directory_of=inspector.directory,
             metrics=metrics,
         )
         return EngineHost(model_id, engine, residency, metrics=metrics)
@@ -234,10 +247,25 @@ def _compose(configuration: Configuration, parts: Parts) -> ServiceState:
             card_of=card_of,
             most_waiting=settings.max_queued_jobs,
         ),
+        importer=_importer(configuration, ledger, metrics),
         filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),
         metrics=metrics,
         endpoints=Endpoints(ledger.webhooks, parts.guard, parts.courier),
         courier=parts.courier,
         incoming=incoming,
         openai_strict_status=settings.openai_strict_status,
+    )
+
+
+def _importer(configuration: Configuration, ledger: Ledger, metrics: Metrics) -> Importer:
+    return Importer(
+        ledger.registry,
+        BaseModels(
+            {model.id: model.source for model in configuration.ledger.base_models},
+            configuration.ledger.base_model_dir,
+        ),
+        max_rank=configuration.engine.max_lora_rank,
+        max_bytes=configuration.service.max_adapter_bytes,
+        folders=configuration.service.import_folders,
+        metrics=metrics,
     )

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from service.schemas.files import Completion, FileOptions, UploadOptions
 from service.schemas.finetune import FinetuneOptions
+from service.schemas.importing import ImportOptions, SourceOptions
 from service.schemas.webhooks import (
     EndpointChange,
     EndpointOptions,
@@ -104,7 +105,13 @@ def _correct(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _definitions() -> dict[str, Any]:
-    models: list[type[BaseModel]] = [*_MODELS.values(), FileOptions, FinetuneOptions]
+    models: list[type[BaseModel]] = [
+        *_MODELS.values(),
+        FileOptions,
+        FinetuneOptions,
+        ImportOptions,
+        SourceOptions,
+    ]
     _, found = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )
@@ -122,6 +129,8 @@ def _bodies() -> Iterator[tuple[str, dict[str, Any]]]:
         yield path, rows_or_form | _form(_with(FinetuneOptions, beside | files))
     yield "/v1/fine_tuning/jobs", _json({"type": "object", **_JOB})
     yield "/v1/files", _form(_with(FileOptions, {"file": _BINARY}, required=["file"]))
+    archive = _form(_with(ImportOptions, {"archive": _BINARY}, required=["archive"]))
+    yield "/adapters", _json(_ref("SourceOptions")) | archive
     data = {"type": "object", "required": ["data"], "properties": {"data": _BINARY}}
     yield "/v1/uploads/{upload_id}/parts", _form(data)
 

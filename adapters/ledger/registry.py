@@ -7,7 +7,7 @@ from adapters.artifacts import Artifacts
 from adapters.clock import Clock
 from adapters.db import checkpoints, events as event_rows, jobs as job_rows, registry
 from adapters.db.connect import Database
-from adapters.errors import AdapterNotFound
+from adapters.errors import AdapterNotFound, InvalidRequest
 from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
 from adapters.manifest import Manifest
 from adapters.names import LIVE, parse_fine_tuned_name, parse_model_name
@@ -63,11 +63,11 @@ class Registry:
                 job.id,
                 job.attempt,
                 model=version.name,
-                trained_tokens=manifest.result.trained_tokens,
+                trained_tokens=manifest.trained.trained_tokens,
                 now=now,
             )
             told = _published(version, promote=promote)
-            if manifest.result.best_step == manifest.result.steps:
+            if manifest.trained.best_step == manifest.trained.steps:
                 # The last checkpoint has the same weights: it is the same files.
                 last = new_checkpoint(job, manifest, digest, now)
                 if checkpoints.add_checkpoint(tx, last):
@@ -75,6 +75,43 @@ class Registry:
                     told = [created(last), *told]
             event_rows.append_events(tx, job.id, told, now)
         return version
+
+    def bring_in(
+        self, name: str, source: Path, manifest: Manifest, *, promote: bool
+    ) -> tuple[Version, bool]:
+        """Make a directory from elsewhere the adapter's next version; with it, whether it is new.
+
+        The same files under the same name again are the version that they have made, as it stands: brought twice is
+        brought once.
+
+        Raises:
+            InvalidRequest: the adapter belongs to another base model.
+        """
+        assert manifest.imported is not None, "publish takes what a job has made"
+        base, digest = manifest.base.id, self._artifacts.put_version(source)
+        with self._db.write() as tx:
+            # Its lock makes those wait who bring the same at the same time.
+            registry.raise_revision(tx)
+            same = registry.find_import(tx, name, base, manifest.imported.digest)
+            owner = registry.base_model_of(tx, name)
+            if same is None and owner in {None, base}:
+                version = registry.add_version(tx, name, manifest, digest, self._clock())
+                if promote:
+                    registry.set_alias(tx, name, LIVE, version.number)
+                return version, True
+        # No version names it, and none will: the digest is this import's own.
+        self._artifacts.delete_version(digest)
+        if same is not None:
+            return same, False
+        raise InvalidRequest(
+            f"The adapter '{name}' belongs to the base model '{owner}'. Choose another name.",
+            param="name",
+        )
+
+    def find_import(self, name: str, base_model: str, digest: str) -> Version | None:
+        """The living version that files of that digest have made under that name."""
+        with self._db.read() as tx:
+            return registry.find_import(tx, name, base_model, digest)
 
     def directory(self, weights: Weights) -> Path:
         """A local directory with the PEFT files of a version or checkpoint."""
