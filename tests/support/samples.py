@@ -14,8 +14,10 @@ from adapters.records import (
     Version,
 )
 from adapters.spec import TrainingSpec
+from tests.support.peft_adapters import good_adapter, safetensors
 
 BASE = "tiny-base"
+ONE_LAYER = {"model.layers.0.self_attn.q_proj": (8, 8)}
 
 
 def card(model_id: str = BASE) -> BaseModelCard:
@@ -88,10 +90,16 @@ def manifest(job: Job | NewJob, valid_loss: float | None = 1.0) -> Manifest:
 
 
 def adapter_directory(path: Path, *, content: bytes = b"weights") -> Path:
-    path.mkdir(parents=True)
-    (path / "adapter_config.json").write_text('{"r": 16}')
-    (path / "adapter_model.safetensors").write_bytes(content)
-    return path
+    """An adapter that engines take, other bytes for other content."""
+    made = good_adapter(rank=16, layers=ONE_LAYER)
+    made.raw_weights = weights_of(content)
+    return made.write(path)
+
+
+def weights_of(content: bytes) -> bytes:
+    """What `adapter_directory` writes as the weights."""
+    made = good_adapter(rank=16, layers=ONE_LAYER)
+    return safetensors(made.tensors, {"content": content.decode()})
 
 
 def made_by(job: Job) -> str:

@@ -1,5 +1,6 @@
 """Everything that an engine would refuse, die of, or pass over without a word is found by looking at the files."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +12,21 @@ from adapters.peft.flaws import Flaw
 from adapters.peft.tar import Limits
 from adapters.peft.unpack import take_folder, unpack
 from tests.support.bad_adapters import ARCHIVES, FOLDERS, MAX_BYTES, MAX_RANK, all_archives
-from tests.support.peft_adapters import LAYERS, Adapter
+from tests.support.peft_adapters import LAYERS, good_adapter
 
 NAMES = BaseNames(("tiny-base", "/nowhere"))
 LIMITS = Limits(MAX_BYTES)
 
 
-def codes(error: InvalidAdapter) -> set[str]:
-    return {str(one["code"]) for one in error.details or []}
+def look(fetch: Callable[..., None], source: Path, target: Path) -> set[Flaw]:
+    """What is found wrong with an adapter on the way that an import takes."""
+    target.mkdir()
+    try:
+        fetch(source, target, LIMITS)
+        check_adapter(target, layers=LAYERS, max_rank=MAX_RANK, names=NAMES)
+    except InvalidAdapter as error:
+        return {Flaw(str(one["code"])) for one in error.details or []}
+    return set()
 
 
 @pytest.mark.parametrize("name", all_archives())
@@ -26,27 +34,15 @@ def test_a_bad_archive_is_refused_for_what_is_wrong_with_it(name: str, tmp_path:
     flaw, make = all_archives()[name]
     archive, target = tmp_path / "archive", tmp_path / "target"
     archive.write_bytes(make())
-    target.mkdir()
-    with pytest.raises(InvalidAdapter) as refused:
-        unpack(archive, target, LIMITS)
-        check_adapter(target, layers=LAYERS, max_rank=MAX_RANK, names=NAMES)
-    assert flaw in codes(refused.value)
-    assert len(refused.value.message) > 20
+    assert flaw in look(unpack, archive, target)
     outside = {path for path in tmp_path.rglob("*") if target not in path.parents}
     assert outside == {archive, target}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_bad_folder_is_refused_for_the_same(
-    name: str, tmp_path: Path, folders: dict[str, tuple[Flaw, Callable[[], Adapter]]] = FOLDERS
-) -> None:
-    flaw, make = folders[name]
-    target = tmp_path / "target"
-    target.mkdir()
-    with pytest.raises(InvalidAdapter) as refused:
-        take_folder(make().write(tmp_path / "folder"), target, LIMITS)
-        check_adapter(target, layers=LAYERS, max_rank=MAX_RANK, names=NAMES)
-    assert flaw in codes(refused.value)
+def test_a_bad_folder_is_refused_for_the_same(name: str, tmp_path: Path) -> None:
+    flaw, make = FOLDERS[name]
+    assert flaw in look(take_folder, make().write(tmp_path / "folder"), tmp_path / "target")
 
 
 def test_the_corpus_has_every_flaw_there_is() -> None:
@@ -56,21 +52,15 @@ def test_the_corpus_has_every_flaw_there_is() -> None:
     assert len(ARCHIVES) + len(FOLDERS) == len(corpus)
 
 
-def test_a_folder_with_links_or_pipes_in_it_is_not_read(tmp_path: Path) -> None:
-    import os
-
-    from tests.support.peft_adapters import good_adapter
-
-    for kind in ("link", "pipe"):
-        folder = good_adapter().write(tmp_path / kind)
-        weights = folder / "adapter_model.safetensors"
-        weights.rename(tmp_path / f"{kind}-weights")
-        if kind == "link":
-            weights.symlink_to(tmp_path / "link-weights")
-        else:
-            os.mkfifo(weights)
-        target = tmp_path / f"{kind}-target"
-        target.mkdir()
-        with pytest.raises(InvalidAdapter) as refused:
-            take_folder(folder, target, LIMITS)
-        assert codes(refused.value) <= {Flaw.LINK, Flaw.SPECIAL_MEMBER}
+@pytest.mark.parametrize(("kind", "flaw"), [("link", Flaw.LINK), ("pipe", Flaw.SPECIAL_MEMBER)])
+def test_a_folder_with_a_link_or_a_pipe_in_it_is_not_read(
+    kind: str, flaw: Flaw, tmp_path: Path
+) -> None:
+    folder = good_adapter().write(tmp_path / "folder")
+    weights = folder / "adapter_model.safetensors"
+    elsewhere = weights.rename(tmp_path / "elsewhere")
+    if kind == "link":
+        weights.symlink_to(elsewhere)
+    else:
+        os.mkfifo(weights)
+    assert look(take_folder, folder, tmp_path / "target") == {flaw}
