@@ -108,8 +108,8 @@ class Importer:
     ) -> tuple[Version, bool]:
         with self._counted(options.name) as count, TemporaryDirectory(dir=incoming) as folder:
             base_model = self._base_model(options)
-            card, layers = self._base_models.described(base_model)
             fetch(directory := Path(folder))
+            card, layers = self._base_models.described(base_model)
             checked = check_adapter(
                 directory,
                 layers=layers,
