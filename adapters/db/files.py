@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, or_, select
 
 from adapters.db.rows import dump_report, to_file
 from adapters.db.schema import files, jobs
@@ -106,12 +106,6 @@ def delete_file(tx: Connection, file_id: str, now: float) -> File:
         raise FileInUse(f"The job {user} still needs the file. Cancel it first.", param="file_id")
     tx.execute(delete(files).where(files.c.id == file_id))
     return file
-
-
-def stored_bytes(tx: Connection) -> int:
-    """What the files hold together."""
-    total = select(func.coalesce(func.sum(files.c.bytes), 0)).where(mine(tx, files))
-    return int(tx.execute(total).scalar_one())
 
 
 def expired_files(tx: Connection, *, before: float) -> list[str]:
