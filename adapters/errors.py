@@ -11,9 +11,12 @@ GraftError                      500  internal_error
 │   ├── JobNotCancellable       400  job_not_cancellable
 │   ├── JobNotPausable          400  job_not_pausable
 │   ├── JobNotResumable         400  job_not_resumable
+│   ├── AdapterNameConflict     400  adapter_name_conflict
 │   ├── FileInUse               400  file_in_use
 │   ├── UploadNotPending        400  upload_not_pending
 │   └── EndpointUnreachable     400  webhook_unreachable
+├── Unauthenticated             401  invalid_api_key
+├── Forbidden                   403  missing_scope
 ├── NotFound                    404  not_found
 │   ├── ModelNotFound           404  model_not_found
 │   ├── AdapterNotFound         404  adapter_not_found
@@ -21,7 +24,8 @@ GraftError                      500  internal_error
 │   ├── FileNotFound            404  file_not_found
 │   ├── UploadNotFound          404  upload_not_found
 │   ├── EndpointNotFound        404  webhook_endpoint_not_found
-│   └── DeliveryNotFound        404  webhook_delivery_not_found
+│   ├── DeliveryNotFound        404  webhook_delivery_not_found
+│   └── KeyNotFound             404  api_key_not_found
 ├── PayloadTooLarge             413  file_too_large
 ├── UnsupportedMediaType        415  unsupported_media_type
 ├── IdempotencyKeyReused        422  idempotency_key_reused
@@ -148,6 +152,12 @@ class JobNotResumable(InvalidRequest):
     code = "job_not_resumable"
 
 
+class AdapterNameConflict(InvalidRequest):
+    """The name is another tenant's."""
+
+    code = "adapter_name_conflict"
+
+
 class FileInUse(InvalidRequest):
     """A live job still needs the file."""
 
@@ -164,6 +174,22 @@ class EndpointUnreachable(InvalidRequest):
     """A webhook endpoint did not answer, or may not be asked."""
 
     code = "webhook_unreachable"
+
+
+class Unauthenticated(GraftError):
+    """No key, or none that is good."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(GraftError):
+    """The key is good, but not for this."""
+
+    status = 403
+    type = "permission_error"
+    code = "missing_scope"
 
 
 class NotFound(GraftError):
@@ -214,6 +240,12 @@ class DeliveryNotFound(NotFound):
     """The webhook endpoint has no delivery of that id."""
 
     code = "webhook_delivery_not_found"
+
+
+class KeyNotFound(NotFound):
+    """No API key has that id."""
+
+    code = "api_key_not_found"
 
 
 class PayloadTooLarge(GraftError):

@@ -237,6 +237,14 @@ class Adapter:
     created_at: float
     versions: tuple[Version, ...]
     aliases: dict[str, int]
+    #: Whose it is.
+    tenant: str = DEFAULT_TENANT
+    #: Whether other tenants may ask it and continue it too.
+    shared: bool = False
+
+    def seen_by(self, tenant: str | None) -> bool:
+        """Whether it answers to that tenant's requests; None is everybody."""
+        return self.shared or tenant in {None, self.tenant}
 
     @property
     def live(self) -> Version | None:

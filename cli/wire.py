@@ -126,6 +126,21 @@ class Adapter(Wire):
     aliases: dict[str, Any] = Field(default_factory=dict)
 
 
+class ApiKey(Wire):
+    """A key, without itself but in the moment in which it is made."""
+
+    id: str
+    tenant: str
+    name: str = ""
+    scopes: tuple[str, ...] = ()
+    hint: str = ""
+    created_at: int | None = None
+    expires_at: int | None = None
+    last_used_at: int | None = None
+    revoked_at: int | None = None
+    key: str | None = Field(None, repr=False)
+
+
 class Problem(Wire):
     """One thing that is wrong with a request: usually a line of the dataset."""
 

@@ -24,6 +24,7 @@ _CODES = {
     415: "unsupported_media_type",
 }
 _SERVER_ERROR = 500
+_UNAUTHENTICATED = 401
 
 
 def envelope(error: GraftError) -> dict[str, Any]:
@@ -44,6 +45,8 @@ def error_response(error: GraftError) -> JSONResponse:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+    if error.status == _UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(envelope(error), error.status, headers)
 
 

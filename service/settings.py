@@ -1,11 +1,21 @@
 """The `service`, `webhooks` and `engine` sections of the configuration. Docs: docs/configuration.md."""
 
-from typing import ClassVar, Literal
+from ipaddress import ip_address
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from adapters.errors import InvalidValue
 from adapters.settings import Section
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
 
 LoraRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 
@@ -18,6 +28,10 @@ class ServiceSettings(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+    #: Whether requests need an API key. Must be on where others than this machine can reach the port.
+    auth: bool = False
+    #: Let `/metrics` be read without a key, where the network sees to who may scrape.
+    open_metrics: bool = False
     #: Largest upload, enforced while it streams in.
     max_upload_bytes: int = Field(512 << 20, gt=0)
     #: Largest file that may be put together from parts, `/v1/uploads`.
@@ -39,6 +53,18 @@ class ServiceSettings(Section):
     engine_wait_seconds: float = Field(5.0, ge=0)
     #: How long the tokenizer process stays when nobody asks it. It starts again in some seconds.
     tokenizer_idle_seconds: float = Field(300.0, gt=0)
+
+    @model_validator(mode="after")
+    def _keys_beyond_this_machine(self) -> Self:
+        if not self.auth and not _is_loopback(self.host):
+            raise InvalidValue(
+                f"The service is to listen on '{self.host}', where others than this machine can reach it, and keys are "
+                "off. Turn them on (GRAFT_SERVICE_AUTH=true, `auth: true` in the section 'service', or "
+                "`graft up --auth`) and make the first one with `graft keys create --tenant NAME`; "
+                "or listen on 127.0.0.1.",
+                param="host",
+            )
+        return self
 
 
 class WebhookSettings(Section):

@@ -1,11 +1,12 @@
 """Connections and transactions. The one door at which the database's own exceptions become ours."""
 
+import copy
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -16,6 +17,8 @@ from adapters.errors import Unavailable
 _BUSY_TIMEOUT_S = 30
 _BUSY_PAUSE_S = 0.01
 _WRITING = "graft_writing"
+#: The execution option that says for whom a transaction is; see `tenancy.py`.
+TENANT = "graft_tenant"
 
 
 class Conflict(Exception):
@@ -31,9 +34,17 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        #: For whom transactions are; None is everybody.
+        self.tenant: str | None = None
         self._engine = (
             _sqlite(url) if make_url(url).get_backend_name() == "sqlite" else _server(url)
         )
+
+    def of(self, tenant: str) -> Self:
+        """The same pool, with transactions for one tenant. It is closed with the one that it was taken from."""
+        view = copy.copy(self)
+        view.tenant = tenant
+        return view
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -42,8 +53,10 @@ class Database:
         Raises:
             Unavailable: the database cannot be reached.
         """
-        with _translated(), self._engine.connect() as connection, connection.begin():
-            yield connection
+        with _translated(), self._engine.connect() as connection:
+            reading = connection.execution_options(**{TENANT: self.tenant})
+            with reading.begin():
+                yield reading
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -54,7 +67,7 @@ class Database:
             Conflict: a row of that key is there already.
         """
         with _translated(), self._engine.connect() as connection:
-            writing = connection.execution_options(**{_WRITING: True})
+            writing = connection.execution_options(**{_WRITING: True, TENANT: self.tenant})
             with writing.begin():
                 yield writing
 

@@ -22,6 +22,7 @@ from adapters.db.rows import (
     to_job,
 )
 from adapters.db.schema import jobs
+from adapters.db.tenancy import mine
 from adapters.errors import JobNotCancellable, JobNotFound, LeaseLost
 from adapters.records import (
     EventKind,
@@ -72,7 +73,7 @@ def add_job(tx: Connection, job: NewJob, now: float) -> Job:
         .returning(jobs)
     ).one()
     if job.webhook is not None:
-        add_endpoint(tx, job.webhook, now, job_id=job.id)
+        add_endpoint(tx, job.webhook, now, job_id=job.id, tenant=job.tenant)
     return to_job(row)
 
 
@@ -91,7 +92,7 @@ def get_job(tx: Connection, job_id: str) -> Job:
     Raises:
         JobNotFound: there is none of that id.
     """
-    row = tx.execute(select(jobs).where(jobs.c.id == job_id)).first()
+    row = tx.execute(select(jobs).where(jobs.c.id == job_id, mine(tx, jobs))).first()
     if row is None:
         raise JobNotFound(f"No fine-tuning job has the id '{job_id}'.", param="id")
     return to_job(row)
@@ -109,7 +110,8 @@ def list_jobs(
 
     `metadata` keeps those that say so in theirs, `bare` those that have none.
     """
-    query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+    query = select(jobs).where(mine(tx, jobs))
+    query = query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
     if after is not None:
         last = get_job(tx, after)
         query = query.where(
@@ -164,7 +166,8 @@ def place_of(tx: Connection, job: Job) -> int | None:
 
 def count_jobs(tx: Connection) -> dict[str, int]:
     """How many jobs there are in each status."""
-    rows = tx.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
+    query = select(jobs.c.status, func.count()).where(mine(tx, jobs))
+    rows = tx.execute(query.group_by(jobs.c.status))
     counts: dict[str, int] = {status.value: 0 for status in JobStatus}
     return counts | {row[0]: row[1] for row in rows}
 
@@ -297,7 +300,11 @@ def cancel_job(tx: Connection, job_id: str, now: float) -> Job:
     """
     row = tx.execute(
         update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.status.in_([_QUEUED, _RUNNING, _PAUSED]))
+        .where(
+            jobs.c.id == job_id,
+            jobs.c.status.in_([_QUEUED, _RUNNING, _PAUSED]),
+            mine(tx, jobs),
+        )
         .values(
             status=JobStatus.CANCELLED.value,
             phase=case((_IN_HAND, Phase.STOPPING.value), else_=Phase.ENDED.value),

@@ -23,7 +23,7 @@ def announce(
     tx: Connection, job: Job, happening: Happening, now: float, *, step: int | None = None
 ) -> None:
     """Put it in the outbox for everybody who wants to know, under one event id for all."""
-    told = [one for one in listeners(tx, job.id) if happening in one.event_types]
+    told = [one for one in listeners(tx, job) if happening in one.event_types]
     if not told:
         return
     event_id, news = new_id("evt_"), dump_news(_news(job, step))

@@ -14,6 +14,7 @@ from adapters.db.jobs import get_job
 from adapters.db.outbox import announce
 from adapters.db.rows import dump_progress
 from adapters.db.schema import jobs
+from adapters.db.tenancy import mine
 from adapters.errors import JobNotPausable, JobNotResumable, LeaseLost
 from adapters.records import (
     EventKind,
@@ -120,7 +121,7 @@ def let_go_of_all(tx: Connection, worker: str) -> None:
 
 
 def _change(tx: Connection, job_id: str, condition: ColumnElement[bool], **values: Any) -> bool:
-    changed = update(jobs).where(jobs.c.id == job_id, condition).values(**values)
+    changed = update(jobs).where(jobs.c.id == job_id, mine(tx, jobs), condition).values(**values)
     return tx.execute(changed.returning(jobs.c.id)).first() is not None
 
 

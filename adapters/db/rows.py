@@ -82,6 +82,7 @@ def dump_job_webhook(webhook: JobWebhook) -> Any:
 def to_file(row: Row[Any]) -> File:
     """A `files` row."""
     values = dict(row._mapping)
+    values.pop("tenant")
     report = values["report"]
     return File(**values | {"report": _report.validate_python(report) if report else None})
 
@@ -90,6 +91,7 @@ def to_upload(row: Row[Any], now: float, *, file: File | None) -> Upload:
     """An `uploads` row, and the file that it became. Whether a pending one has expired is a matter of the time."""
     values = dict(row._mapping)
     values.pop("file_id")
+    values.pop("tenant")
     status, part_ids = UploadStatus(values["status"]), values["part_ids"]
     if status is UploadStatus.PENDING and values["expires_at"] <= now:
         status = UploadStatus.EXPIRED
@@ -154,6 +156,7 @@ def to_endpoint(row: Row[Any]) -> Endpoint:
     """A `webhook_endpoints` row."""
     values = dict(row._mapping)
     values.pop("deleted_at")
+    values.pop("tenant")
     return Endpoint(
         **values | {"event_types": tuple(Happening(one) for one in values["event_types"])}
     )

@@ -1,12 +1,14 @@
 """The queue of jobs, from both sides: those who ask, and the worker that does."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from adapters.clock import Clock
 from adapters.db import (
     events as event_rows,
     jobs as job_rows,
     outbox,
+    owners,
     pausing,
     queue,
     registry,
@@ -64,9 +66,10 @@ class JobQueue:
         """Queue a job and store what is answered, in one transaction. Two requests with one key make one job.
 
         So do two sendings of one request. `render` is given the job and its place in the queue, if it waits. A job with
-        an error has failed from the start, and needs no place.
+        an error has failed from the start, and needs no place. In a tenant's ledger it is the tenant's.
 
         Raises:
+            AdapterNameConflict: the adapter is another tenant's.
             IdempotencyKeyReused: the key came with another request before.
             InvalidValue: the adapter belongs to another base model.
             QueueFull: `most_waiting` jobs wait already.
@@ -78,9 +81,7 @@ class JobQueue:
             stored = self.find_reply(key) if key is not None else None
             if stored is not None:
                 return stored
-            if sending is None:
-                raise
-        # Or the other sending of this request. What it has written is there to be found now.
+        # Or the other sending of this request, or who claims the name too: what they wrote is there to be found now.
         return self._submit(new, key, sending, most_waiting, render)
 
     def _submit(
@@ -91,6 +92,8 @@ class JobQueue:
         most_waiting: int | None,
         render: Callable[[Job, int | None], Reply],
     ) -> Reply:
+        if self._db.tenant is not None:
+            new = replace(new, tenant=self._db.tenant)
         with self._db.write() as tx:
             now = self._clock()
             if sending is not None:
@@ -98,6 +101,7 @@ class JobQueue:
                 if made is not None:
                     job = job_rows.get_job(tx, made)
                     return render(job, job_rows.place_of(tx, job))
+            owners.claim_name(tx, new.adapter, new.base_model, new.tenant, now)
             _check_owner(new, registry.base_model_of(tx, new.adapter))
             if most_waiting is not None and new.error is None:
                 queue.require_room(tx, most_waiting)

@@ -55,7 +55,9 @@ class Registry:
             job_rows.hold_job(tx, job.id, job.attempt)
             if note is not None:
                 job_rows.take_note(tx, note, now)
-            version = registry.add_version(tx, job.adapter, manifest, digest, now)
+            version = registry.add_version(
+                tx, job.adapter, manifest, digest, now, tenant=job.tenant
+            )
             if promote:
                 registry.set_alias(tx, job.adapter, LIVE, version.number)
             job_rows.settle_job(
@@ -96,6 +98,8 @@ class Registry:
     def resolve(self, name: str) -> Version:
         """The version that `support-bot`, `support-bot@3`, `support-bot@live` or an `ft:` name means at this moment.
 
+        Adapters that others share are found too.
+
         Raises:
             AdapterNotFound: it means none, or one that has been deleted.
         """
@@ -105,7 +109,8 @@ class Registry:
         ):  # no adapter is called so, and half a surrogate pair cannot even be asked for
             raise AdapterNotFound(f"No adapter is called {name!r:.80}.", param="name")
         with self._db.read() as tx:
-            adapter = registry.get_adapter(tx, made.adapter if made else asked.adapter)
+            meant = made.adapter if made else asked.adapter
+            adapter = registry.get_adapter(tx, meant, also_shared=True)
         version = adapter.made(made) if made else adapter.select(asked.selector)
         if version is None:
             known = ", ".join(one.name for one in adapter.versions) or "none"
@@ -132,6 +137,11 @@ class Registry:
         with self._db.write() as tx:
             registry.set_alias(tx, name, alias, number)
             return registry.get_adapter(tx, name)
+
+    def share(self, name: str, *, shared: bool) -> Adapter:
+        """Let other tenants ask an adapter and continue it, or no longer. Raises AdapterNotFound."""
+        with self._db.write() as tx:
+            return registry.share_adapter(tx, name, shared=shared)
 
     def delete(self, name: str) -> Adapter:
         """Delete an adapter, with the checkpoints of its jobs. Raises AdapterNotFound."""

@@ -39,6 +39,7 @@ def _describe(ledger: LedgerSettings, service: ServiceSettings) -> dict[str, obj
         "home": str(ledger.home),
         "host": service.host,
         "port": service.port,
+        "auth": service.auth,
         "base_models": ledger.base_model_ids,
     }
 

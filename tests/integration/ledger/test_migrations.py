@@ -1,9 +1,12 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 from adapters.db.connect import Database
 from adapters.db.migrate import HEAD, migrate
@@ -33,3 +36,23 @@ def test_processes_that_start_together_on_a_new_home_all_find_it_ready(tmp_path:
     for ledger in ledgers:
         assert ledger.jobs.list() == []
         ledger.close()
+
+
+def test_what_was_there_before_there_were_tenants_is_the_default_tenants(tmp_path: Path) -> None:
+    settings = LedgerSettings(home=tmp_path)
+    database, config = Database(settings.database), Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    row = "('file-1', 't.jsonl', 'fine-tune', 4, 'd', 0.0)"
+    with database.write() as tx:
+        config.attributes["connection"] = tx
+        command.upgrade(config, "0007")
+        tx.execute(
+            text(
+                f"INSERT INTO files (id, filename, purpose, bytes, digest, created_at) VALUES {row}"
+            )
+        )
+    database.close()
+    ledger = open_ledger(settings)
+    assert ledger.of("default").files.get("file-1").bytes == 4
+    assert ledger.of("acme").files.list() == []
+    ledger.close()
