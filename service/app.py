@@ -104,8 +104,8 @@ def create_app(
     `connect` makes the engine of a base model; by default, vLLM on its socket. `tokens` says what rows come to in
     tokens; by default, a process that has the tokenizers.
     """
-    metrics = Metrics()
     settings = configuration.service
+    metrics = Metrics(max_adapter_labels=settings.max_adapter_labels)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -178,7 +178,7 @@ def _connect_engines(
         engine = (connect or vllm)(model_id)
         residency = Residency(
             engine,
-            capacity=max(1, configuration.engine.max_cpu_loras // 2),
+            capacity=_capacity(configuration.engine),
             directory_of=ledger.registry.directory,
             metrics=metrics,
         )
@@ -187,15 +187,25 @@ def _connect_engines(
     return {model_id: host(model_id) for model_id in configuration.ledger.base_model_ids}
 
 
+def _capacity(engine: EngineSettings) -> int:
+    """How many versions an engine is given to hold; why half: service/residency.py."""
+    return max(1, engine.max_cpu_loras // 2)
+
+
+def _seats(configuration: Configuration) -> int:
+    """How many versions may run at a time. All of them are pinned, so no more than are held."""
+    wanted = configuration.service.max_active_adapters or configuration.engine.max_loras
+    return min(wanted, _capacity(configuration.engine))
+
+
 def _compose(configuration: Configuration, parts: Parts) -> ServiceState:
     ledger, engines, metrics = parts.ledger, parts.engines, parts.metrics
     base_models = configuration.ledger.base_model_ids
     settings = configuration.service
     catalog = Catalog(ledger.registry, base_models, ledger.checkpoints)
+    seats = _seats(configuration)
     admissions = {
-        model_id: Admission(
-            model_id, running=settings.max_running, waiting=settings.max_waiting, metrics=metrics
-        )
+        model_id: Admission(model_id, settings, seats=seats, metrics=metrics)
         for model_id in base_models
     }
     incoming = configuration.ledger.home / "incoming"
