@@ -172,8 +172,8 @@ class FairQueue:
         self._free -= 1
         self.busy += 1
         _count(self._running, ticket.adapter, 1)
-        if ticket.needs_seat:
-            self._seated.setdefault(ticket.adapter, now)
+        if ticket.needs_seat and self.running(ticket.adapter) == 1:
+            self._seated[ticket.adapter] = now
         return ticket
 
     def done(self, ticket: Ticket, now: float) -> None:
@@ -238,7 +238,7 @@ class FairQueue:
         others = len(self._standing) - (line.adapter in self._standing)
         if since is None:
             return not others and len(self._seated) < self._seats
-        return not others or now - since < TENURE_S
+        return not others or now - since < TENURE_S or not self.running(line.adapter)
 
     def _stand(self, line: _Line, now: float) -> None:
         self._standing.add(line)

@@ -90,7 +90,7 @@ class Generator:
             )
         target = await self._catalog.resolve(model)
         defaults = target.version.manifest.default_sampling if target.version else {}
-        filled = {k: v for k, v in defaults.items() if k in endpoint.fields}
+        filled: dict[str, Any] = {k: v for k, v in defaults.items() if k in endpoint.fields}
         filled |= {k: v for k, v in body.items() if v is not None}
         filled["model"] = target.engine_name
         stream = bool(body.get("stream"))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 _END_OF_EVENT = b"\n\n"
+_DONE = b"data: [DONE]\n\n"
 _USAGE_KEY = b'"usage":'
 #: An object with at most one level of objects inside. Within a JSON string the quotes of the key would be escaped.
 _USAGE = re.compile(rb'"usage":\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
@@ -21,7 +22,7 @@ class Meter:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    #: Events seen. Where a stream says nothing of its usage, each of them stands for a token.
+    #: Events seen, but for OpenAI's `[DONE]`. Where a stream says nothing of its usage, each of them is a token.
     events: int = 0
     _told: bool = False
 
@@ -32,7 +33,7 @@ class Meter:
 
     def see(self, body: bytes) -> None:
         """Read what is about to be passed on: a whole body, or whole events of a stream."""
-        self.events += body.count(_END_OF_EVENT)
+        self.events += body.count(_END_OF_EVENT) - body.count(_DONE)
         if _USAGE_KEY not in body:
             return
         for found in _USAGE.finditer(body):

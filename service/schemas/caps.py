@@ -39,7 +39,7 @@ def _numbers(body: Mapping[str, Any], caps: ServiceSettings) -> None:
         ("top_logprobs", caps.max_logprobs),
         ("prompt_logprobs", caps.max_prompt_logprobs),
     ):
-        value = body.get(name)
+        value: Any = body.get(name)
         _at_most(name, value, most)
         if _is_number(value) and value < 0:
             raise InvalidValue(f"'{name}' may be from 0 to {most} here, not {value}.", param=name)
