@@ -102,7 +102,14 @@ def response(body: Body) -> Body:
 def response_events(body: Body) -> Iterator[bytes]:
     begun = response(body) | {"status": "in_progress", "output": [], "usage": None}
     yield _named("response.created", {"response": begun, "sequence_number": 0})
-    for number, token in enumerate(tokens(body), 1):
+    [item] = response(body)["output"]
+    item |= {"status": "in_progress", "content": []}
+    added = {"item": item, "output_index": 0, "sequence_number": 1}
+    yield _named("response.output_item.added", added)
+    part = {"type": "output_text", "text": "", "annotations": []}
+    begins = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part}
+    yield _named("response.content_part.added", begins | {"sequence_number": 2})
+    for number, token in enumerate(tokens(body), 3):
         delta = {
             "item_id": "msg_1",
             "output_index": 0,
@@ -112,7 +119,7 @@ def response_events(body: Body) -> Iterator[bytes]:
             "sequence_number": number,
         }
         yield _named("response.output_text.delta", delta)
-    done = {"response": response(body), "sequence_number": len(tokens(body)) + 1}
+    done = {"response": response(body), "sequence_number": len(tokens(body)) + 3}
     yield _named("response.completed", done)
 
 

@@ -49,6 +49,8 @@ class FakeEngine:
         #: It dies once, before it has sent so many events (0: before a whole answer), or with the next half sent.
         self.die_before_event: int | None = None
         self.die_in_event: int | None = None
+        #: It ends a stream here as if that were all.
+        self.ends_before_event: int | None = None
         #: Whether another process takes its place at once, which knows of no adapters.
         self.comes_back = False
         self.deaths = 0
@@ -142,6 +144,8 @@ class FakeEngine:
         await response.prepare(request)
         for number, event in enumerate(events):
             await self._perhaps_die(number)
+            if number == self.ends_before_event:
+                break
             await response.write(event if self.die_in_event != number else event[:9])
             await self._perhaps_die(number, inside=True)
             await asyncio.sleep(self.token_seconds)
