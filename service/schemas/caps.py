@@ -17,6 +17,8 @@ _GRAMMARS = ("response_format", "structured_outputs", "text", "output_config")
 _TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
 _LISTS = ("stop_token_ids", "allowed_token_ids", "bad_words")
 _STOPS = ("stop", "stop_sequences")
+#: Of tools: OpenAI's word for one of the caller's own, and Anthropic's.
+_KINDS = ("function", "custom")
 
 
 def check_caps(body: Mapping[str, Any], caps: ServiceSettings) -> None:
@@ -78,6 +80,14 @@ def _prompts(body: Mapping[str, Any], caps: ServiceSettings) -> None:
 def _tools(tools: Any, caps: ServiceSettings) -> None:
     _few("tools", tools, caps.max_tools)
     _nested("tools", tools, caps.max_tools_bytes, caps.max_grammar_depth)
+    for tool in tools if isinstance(tools, list) else ():
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if isinstance(kind, str) and kind not in _KINDS:
+            # vLLM would pass over it, and the caller wonder why nothing is ever looked up.
+            raise InvalidValue(
+                f"Tools of type '{kind[:50]}' are not available on this server; functions are.",
+                param="tools",
+            )
 
 
 def _nested(name: str, value: Any, most_bytes: int, most_levels: int) -> None:

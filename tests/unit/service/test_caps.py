@@ -91,6 +91,14 @@ def test_a_bound_is_kept_and_named(field, fine, too_much, bound):
     assert bound in caught.value.message
 
 
+@pytest.mark.parametrize("kind", ["web_search", "mcp", "code_interpreter", "file_search"])
+def test_tools_that_somebody_else_would_have_to_run_are_refused_and_not_passed_over(kind):
+    with pytest.raises(InvalidValue, match=kind):
+        check_caps({"tools": [{"type": kind}]}, CAPS)
+    for fine in ({"type": "function"}, {"type": "custom"}, {"name": "f", "input_schema": {}}):
+        check_caps({"tools": [fine]}, CAPS)
+
+
 @pytest.mark.parametrize("value", [None, True, "many", [], {}, [None], 0.5])
 def test_what_has_another_type_is_the_engines_to_judge(value):
     for field, *_ in FINE_AND_TOO_MUCH:
