@@ -117,7 +117,10 @@ class Admission:
         """Start everybody who may start."""
         while (ticket := self._queue.next(self._clock())) is not None:
             self._lent.discard(ticket)
-            self._turns.pop(ticket).set_result(None)
+            turn = self._turns.pop(ticket)
+            # One that was cancelled a moment ago has not woken up yet; it hands the place on when it does.
+            if not turn.done():
+                turn.set_result(None)
 
     def _end(self, ticket: Ticket) -> None:
         now = self._clock()

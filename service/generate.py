@@ -122,6 +122,8 @@ class Generator:
                 streamed = request.stream and reply.status < _BAD_REQUEST
                 first = await (anext(reply.body, b"") if streamed else _whole(reply.body))
                 await _raise_if_dying(host, reply.status)
+                # Of an answer that nobody has read; otherwise it has been said by then how it ended.
+                stack.callback(watched.ended, "cancelled")
                 release = stack.pop_all().aclose
         except Unavailable:
             host.mark_down()
@@ -208,6 +210,7 @@ class _Watched:
         adapter = target.version.adapter if target.version else target.base_model
         self._tally = metrics.by_adapter.of(adapter)
         self._started = time.monotonic()
+        self._has_ended = False
 
     def began(self) -> None:
         took = time.monotonic() - self._started
@@ -215,6 +218,9 @@ class _Watched:
         self._tally.first_byte.observe(took)
 
     def ended(self, outcome: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
         self._metrics.completions.labels(*self._labels, outcome).inc()
         self._tally.duration.observe(time.monotonic() - self._started)
         self._tally.requests[outcome] = self._tally.requests.get(outcome, 0) + 1

@@ -296,6 +296,40 @@ async def _whole_events(path: str, body: dict[str, Any]) -> list[Any]:
     return events_of(b"".join(makers[path](body)).decode())
 
 
+async def test_under_load_every_stream_completes_or_ends_with_an_error(
+    patient: Callable[..., Any],
+) -> None:
+    service = await patient(max_running=8)
+    for number in range(3):
+        service.publish(f"bot{number}")
+    service.engine.token_seconds = 0.02
+
+    async def ask(number: int) -> tuple[int, list[Any]]:
+        path = STREAMED[number % 2]
+        body = REQUESTS[path] | {"model": f"bot{number % 3}", "stream": True}
+        answer = await service.http.post(path, json=body)
+        return answer.status_code, events_of(answer.text)
+
+    asking = [asyncio.create_task(ask(number)) for number in range(40)]
+
+    async def under_way() -> bool:
+        return any(task.done() for task in asking)
+
+    await until(under_way)
+    await service.engine.kill()
+    await asyncio.sleep(0.05)
+    await service.engine.start()
+    answers = await asyncio.gather(*asking)
+    assert {status for status, _ in answers} == {200}
+    whole = [events for _, events in answers if events[-1] == "[DONE]"]
+    cut = [events for _, events in answers if events[-1] != "[DONE]"]
+    assert all(events[-1]["error"]["code"] == "engine_unavailable" for events in cut)
+    assert len(whole) >= 32
+    for number, (_, events) in enumerate(answers):
+        models = {event["model"] for event in events if "model" in event}
+        assert models <= {f"bot{number % 3}@1"}
+
+
 async def test_the_sdk_raises_when_a_stream_is_cut(service: Running) -> None:
     service.engine.die_in_event = 2
     async with openai.AsyncOpenAI(base_url=f"{service.url}/v1", api_key="any") as client:

@@ -1,6 +1,9 @@
 import asyncio
+import random
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from adapters.errors import Overloaded
 from service.admission import Admission
@@ -189,3 +192,58 @@ async def test_a_load_that_comes_to_nothing_leaves_nothing_behind(ending: str) -
     async with door.admitted("t", "next", needs_seat=True):
         pass
     assert door._paces == {}
+
+
+class Crowd:
+    """Visitors who stay, lend their places and leave, as chance has it."""
+
+    def __init__(self, seed: int, places: int, seats: int) -> None:
+        self.chance = random.Random(seed)
+        self.places = places
+        self.door = admission(
+            seats=seats, max_running=places, max_running_per_adapter=2, max_waiting=20
+        )
+        self.inside = 0
+
+    async def visit(self, adapter: str) -> None:
+        tenant = self.chance.choice("xy")
+        with suppress(Overloaded):
+            async with self.door.admitted(tenant, adapter, needs_seat=adapter != "base") as place:
+                await self._stay()
+                if self.chance.random() < 0.3:
+                    async with place.lent():
+                        await asyncio.sleep(0)
+                    await self._stay()
+
+    async def _stay(self) -> None:
+        self.inside += 1
+        assert self.inside <= self.places
+        try:
+            await self.pause(4)
+        finally:
+            self.inside -= 1
+
+    async def pause(self, most: int) -> None:
+        for _ in range(self.chance.randrange(most)):
+            await asyncio.sleep(0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), places=st.integers(1, 4), seats=st.integers(1, 3))
+async def test_whoever_leaves_at_whatever_moment_nothing_is_lost(seed, places, seats):
+    crowd = Crowd(seed, places, seats)
+    tasks = []
+    for _ in range(60):
+        visit = crowd.visit(crowd.chance.choice(["base", "a", "b", "c"]))
+        tasks.append(asyncio.create_task(visit))
+        if crowd.chance.random() < 0.3:
+            crowd.chance.choice(tasks).cancel()
+        await crowd.pause(3)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
+    door = crowd.door
+    assert (door._queue.busy, door._queue.waiting) == (0, 0)
+    assert (door._turns, door._lent, door._paces) == ({}, set(), {})
+    for _ in range(places):
+        async with door.admitted("t", "last", needs_seat=True):
+            pass
