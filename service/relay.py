@@ -52,18 +52,30 @@ class Meter:
 
 async def whole_events(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same bytes, cut between events. What follows the last whole event comes only where the engine ended there."""
-    held = b""
-    chunk: bytes | None = first
-    while chunk is not None:
-        if held:
-            chunk = held + chunk
+    cutter = _Cutter()
+    if events := cutter.cut(first):
+        yield events
+    async for chunk in rest:
+        if events := cutter.cut(chunk):
+            yield events
+    if cutter.held:
+        yield cutter.held
+
+
+class _Cutter:
+    """Keeps back what is not a whole event yet."""
+
+    def __init__(self) -> None:
+        self.held = b""
+
+    def cut(self, chunk: bytes) -> bytes:
+        if not self.held and chunk.endswith(_END_OF_EVENT):
+            return chunk
+        chunk = self.held + chunk
         end = chunk.rfind(_END_OF_EVENT)
         if end < 0:
-            held = chunk
-        else:
-            end += len(_END_OF_EVENT)
-            held = chunk[end:]
-            yield chunk[:end] if held else chunk
-        chunk = await anext(rest, None)
-    if held:
-        yield held
+            self.held = chunk
+            return b""
+        end += len(_END_OF_EVENT)
+        self.held = chunk[end:]
+        return chunk[:end]
