@@ -121,8 +121,8 @@ def create_app(
     `connect` makes the engine of a base model; by default, vLLM on its socket. `tokens` says what rows come to in
     tokens; by default, a process that has the tokenizers.
     """
-    metrics = Metrics()
     settings = configuration.service
+    metrics = Metrics(max_adapter_labels=settings.max_adapter_labels)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -198,7 +198,7 @@ def _connect_engines(
         engine = (connect or vllm)(model_id)
         residency = Residency(
             engine,
-            capacity=max(1, configuration.engine.max_cpu_loras // 2),
+            capacity=_capacity(configuration.engine),
             directory_of=ledger.registry.directory,
             metrics=metrics,
         )
@@ -207,9 +207,21 @@ def _connect_engines(
     return {model_id: host(model_id) for model_id in configuration.ledger.base_model_ids}
 
 
+def _capacity(engine: EngineSettings) -> int:
+    """How many versions an engine is given to hold; why half: service/residency.py."""
+    return max(1, engine.max_cpu_loras // 2)
+
+
+def _seats(configuration: Configuration) -> int:
+    """How many versions may run at a time. All of them are pinned, so no more than are held."""
+    wanted = configuration.service.max_active_adapters or configuration.engine.max_loras
+    return min(wanted, _capacity(configuration.engine))
+
+
 def _share(configuration: Configuration, parts: Parts) -> Common:
     ledger, settings = parts.ledger, configuration.service
     base_models = configuration.ledger.base_model_ids
+    seats = _seats(configuration)
     incoming = configuration.ledger.home / "incoming"
     # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
     shutil.rmtree(incoming, ignore_errors=True)
@@ -219,12 +231,7 @@ def _share(configuration: Configuration, parts: Parts) -> Common:
         return read_base_card(configuration.ledger.base_model_dir(model_id))
 
     def admission(model_id: str) -> Admission:
-        return Admission(
-            model_id,
-            running=settings.max_running,
-            waiting=settings.max_waiting,
-            metrics=parts.metrics,
-        )
+        return Admission(model_id, settings, seats=seats, metrics=parts.metrics)
 
     return Common(
         catalog=Catalog(ledger.registry, base_models, ledger.checkpoints),

@@ -62,8 +62,13 @@ class Views:
 def _state(request: Request) -> ServiceState:
     """The one place where a request is given its caller's view. The gate sets the caller; without one there is none."""
     views: Views = request.state.service
+    return views.of(tenant_of(request))
+
+
+def tenant_of(request: Request) -> str:
+    """Whose request it is. The gate sets the caller; without one there is no answer."""
     caller: Caller = request.state.caller
-    return views.of(caller.tenant)
+    return caller.tenant
 
 
 def whole(request: Request) -> ServiceState:

@@ -14,6 +14,12 @@ _MODELS: Final = "/v1/models"
 _SCOPES: Final[Mapping[str, frozenset[Scope]]] = {
     "/v1/chat": _INFER,
     "/v1/completions": _INFER,
+    "/v1/responses": _INFER,
+    "/v1/messages": _INFER,
+    "/tokenize": _INFER,
+    "/v1/tokenize": _INFER,
+    "/detokenize": _INFER,
+    "/v1/detokenize": _INFER,
     _MODELS: _TUNE,
     "/finetune": _TUNE,
     "/v1/finetune": _TUNE,

@@ -118,7 +118,9 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(house: House, scope: S
         for method, path in operations(house.http)
         if path not in OPEN and ask(house.http, method, path, headers=header).status_code != 403
     }
-    infer = {"POST /v1/chat/completions", "POST /v1/completions"}
+    asked = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
+    counted = ("/v1/messages/count_tokens", "/tokenize", "/detokenize")
+    infer = {f"POST {path}" for path in (*asked, *counted, "/v1/tokenize", "/v1/detokenize")}
     models = {"GET /v1/models", "GET /v1/models/x"}
     admin = {"POST /v1/keys", "GET /v1/keys", "DELETE /v1/keys/x", "GET /metrics"}
     # What is added is the operator's at first.
