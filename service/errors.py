@@ -44,6 +44,8 @@ def error_response(error: GraftError) -> JSONResponse:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+    if error.retry is not None:
+        headers["x-should-retry"] = "true" if error.retry else "false"
     return JSONResponse(envelope(error), error.status, headers)
 
 

@@ -1,7 +1,9 @@
 """When something goes wrong on the way, the SDK repeats what can be repeated, and nothing happens twice."""
 
 import asyncio
+import json
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,22 +14,24 @@ from fastapi import FastAPI
 
 from adapters import errors
 from service.errors import install_error_handlers
+from tests.integration.sdk import retries
 from tests.integration.sdk.scenarios import DATA
+from tests.integration.sdk.test_sdk import NEWEST, VERSIONS, python_of
 from tests.integration.service.conftest import BASE, serving
 
 ONCE, THRICE = 1, 3
 
 
 @asynccontextmanager
-async def refusing(error: Exception) -> AsyncIterator[tuple[str, list[str]]]:
-    """A server that answers every request with this error, and the paths that it was asked for."""
-    app, asked = FastAPI(), []
+async def refusing(cases: dict[str, errors.GraftError]) -> AsyncIterator[tuple[str, Counter[str]]]:
+    """A server that answers every request for a model with the error of that name, and how often it was asked."""
+    app, asked = FastAPI(), Counter()
     install_error_handlers(app)
 
-    @app.get("/v1/models")
-    async def models() -> None:
-        asked.append("/v1/models")
-        raise error
+    @app.get("/v1/models/{case}")
+    async def model(case: str) -> None:
+        asked[case] += 1
+        raise cases[case]
 
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
@@ -51,18 +55,61 @@ async def refusing(error: Exception) -> AsyncIterator[tuple[str, list[str]]]:
         (errors.Overloaded("later", retry_after=0.01), THRICE, openai.RateLimitError),
         (errors.Unavailable("later", retry_after=0.01), THRICE, openai.InternalServerError),
         (errors.GraftError("our fault"), THRICE, openai.InternalServerError),
+        (errors.ArtifactCorrupt("gone"), ONCE, openai.InternalServerError),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 async def test_the_sdk_repeats_what_may_go_better_the_next_time(error, attempts, kind):
     async with (
-        refusing(error) as (base_url, asked),
+        refusing({"any": error}) as (base_url, asked),
         openai.AsyncOpenAI(base_url=base_url, api_key="any", max_retries=2) as client,
     ):
         with pytest.raises(kind) as caught:
-            await client.models.list()
-    assert len(asked) == attempts
+            await client.models.retrieve("any")
+    assert asked["any"] == attempts
     assert error.message in caught.value.message
+
+
+def an_error(status: int, retry: bool | None) -> errors.GraftError:
+    """Of a class of its own, as the tree's are."""
+    told = {"status": status, "retry": retry, "code": f"case_{status}"}
+    return type(f"Case{status}", (errors.GraftError,), told)("no")
+
+
+STATUSES = {
+    400: "BadRequestError",
+    408: "APIStatusError",
+    409: "ConflictError",
+    422: "UnprocessableEntityError",
+    429: "RateLimitError",
+    500: "InternalServerError",
+    503: "InternalServerError",
+}
+REPEATED = {408, 409, 429, 500, 503}
+MATRIX = {
+    f"{status}-{retry}": an_error(status, retry)
+    for status in STATUSES
+    for retry in (None, True, False)
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_an_error_that_says_whether_to_repeat_overrules_its_status(version):
+    async with refusing(MATRIX) as (base_url, asked):
+        process = await asyncio.create_subprocess_exec(
+            python_of(version),
+            retries.__file__,
+            base_url,
+            *MATRIX,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+    told = json.loads(out)
+    assert told["version"] == (openai.__version__ if version == NEWEST else version)
+    for case, error in MATRIX.items():
+        repeated = error.status in REPEATED if error.retry is None else error.retry
+        assert asked[case] == (THRICE if repeated else ONCE), case
+        assert told["found"][case] == STATUSES[error.status], case
 
 
 class LossyProxy:

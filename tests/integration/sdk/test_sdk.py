@@ -64,13 +64,12 @@ async def test_the_sdk_is_served(version, mode, scenario, played, tmp_path):
 
 
 async def play(version: str, mode: str, folder: Path) -> dict[str, object]:
-    python = sys.executable if version == NEWEST else str(interpreter(version))
     own = folder / "scenarios"
     own.mkdir()
     queue_many(folder / "home", 250)
     async with house(folder / "home") as base_url:
         process = await asyncio.create_subprocess_exec(
-            python,
+            python_of(version),
             scenarios.__file__,
             base_url,
             mode,
@@ -81,6 +80,11 @@ async def play(version: str, mode: str, folder: Path) -> dict[str, object]:
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     return json.loads(out)
+
+
+def python_of(version: str) -> str:
+    """The interpreter that has this SDK."""
+    return sys.executable if version == NEWEST else str(interpreter(version))
 
 
 def queue_many(home: Path, count: int) -> None:
