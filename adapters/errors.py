@@ -22,6 +22,7 @@ GraftError                      500  internal_error
 │   ├── UploadNotFound          404  upload_not_found
 │   ├── EndpointNotFound        404  webhook_endpoint_not_found
 │   └── DeliveryNotFound        404  webhook_delivery_not_found
+├── IdempotencyInProgress       409  idempotency_in_progress (retry_after; retry: yes)
 ├── PayloadTooLarge             413  file_too_large
 ├── UnsupportedMediaType        415  unsupported_media_type
 ├── IdempotencyKeyReused        422  idempotency_key_reused
@@ -234,6 +235,15 @@ class UnsupportedMediaType(GraftError):
     status = 415
     type = "invalid_request_error"
     code = "unsupported_media_type"
+
+
+class IdempotencyInProgress(GraftError):
+    """The first request with this key is still being answered."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "idempotency_in_progress"
+    retry = True
 
 
 class IdempotencyKeyReused(GraftError):

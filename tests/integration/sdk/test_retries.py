@@ -3,9 +3,12 @@
 import asyncio
 import json
 import socket
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -168,3 +171,74 @@ async def test_an_answer_that_is_lost_does_not_make_things_twice(tmp_path, path)
         server.close()
     assert [one["id"] for one in jobs] == [job.id]
     assert [one["id"] for one in files] == [file.id]
+
+
+class Gate:
+    """Nothing can be written into the ledger until the gate is opened."""
+
+    def __init__(self, home: Path) -> None:
+        self._connection = sqlite3.connect(home / "graft.db", isolation_level=None)
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def open(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+async def test_who_asks_again_while_the_first_is_being_answered_gets_its_answer_later(tmp_path):
+    """Two requests with one key: one waits for the ledger, and the other is told to come back."""
+    told: list[Any] = []
+    async with serving(tmp_path) as (http, url):
+        file = await _uploaded(http)
+        with closing(Gate(tmp_path)) as gate:
+
+            async def heard(response: Any) -> None:
+                told.append(response)
+                if response.status_code == 409:
+                    gate.open()
+
+            async with openai.AsyncOpenAI(
+                base_url=f"{url}/v1",
+                api_key="any",
+                max_retries=9,
+                http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [heard]}),
+            ) as client:
+                one, other = await asyncio.gather(*(_keyed(client, file) for _ in range(2)))
+        jobs = (await http.get("/v1/fine_tuning/jobs")).json()["data"]
+    assert [job["id"] for job in jobs] == [one.id] == [other.id]
+    refused = told[0]
+    assert (refused.status_code, told[-1].status_code) == (409, 200)
+    assert (refused.headers["x-should-retry"], refused.headers["retry-after"]) == ("true", "1")
+    assert [answer.headers.get("idempotent-replayed") for answer in told].count("true") == 1
+
+
+async def test_two_services_on_one_ledger_make_one_job_of_one_key(tmp_path):
+    """Neither knows what the other is answering: the stored reply's key lets one through."""
+    async with serving(tmp_path) as (http, url), serving(tmp_path) as (_, second_url):
+        file = await _uploaded(http)
+        clients = [
+            openai.AsyncOpenAI(base_url=f"{at}/v1", api_key="any") for at in (url, second_url)
+        ]
+        with closing(Gate(tmp_path)) as gate:
+            asking = [asyncio.create_task(_keyed(client, file)) for client in clients]
+            await asyncio.sleep(0.1)  # both on their way; the outcome is the same if one is not
+            gate.open()
+            one, other = await asyncio.gather(*asking)
+        for client in clients:
+            await client.close()
+        jobs = (await http.get("/v1/fine_tuning/jobs")).json()["data"]
+    assert [job["id"] for job in jobs] == [one.id] == [other.id]
+
+
+async def _uploaded(http: Any) -> str:
+    form = {"files": {"file": ("t.jsonl", DATA)}, "data": {"purpose": "fine-tune"}}
+    return (await http.post("/v1/files", **form)).json()["id"]
+
+
+async def _keyed(client: openai.AsyncOpenAI, file: str) -> Any:
+    return await client.fine_tuning.jobs.create(
+        model=BASE, training_file=file, extra_headers={"Idempotency-Key": "k"}
+    )

@@ -300,7 +300,9 @@ async def test_an_idempotency_key_is_honoured(client: AsyncOpenAI, training_file
         "extra_headers": {"Idempotency-Key": "k"},
     }
     first = await client.fine_tuning.jobs.create(**asked)
-    assert (await client.fine_tuning.jobs.create(**asked)).id == first.id
+    again = await client.fine_tuning.jobs.with_raw_response.create(**asked)
+    assert again.parse().id == first.id
+    assert again.headers["idempotent-replayed"] == "true"
     with pytest.raises(openai.UnprocessableEntityError):
         await client.fine_tuning.jobs.create(**asked, seed=3)
 

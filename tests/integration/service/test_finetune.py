@@ -167,6 +167,9 @@ async def test_the_same_idempotency_key_makes_one_job(service: Running) -> None:
     first, second = await send("bot"), await send("bot")
     assert (first.status_code, first.json()) == (second.status_code, second.json())
     assert len(service.ledger.jobs.list()) == 1
+    assert "idempotent-replayed" not in first.headers
+    assert second.headers["idempotent-replayed"] == "true"
+    assert second.headers["location"] == first.headers["location"]
     other = await send("another")
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
 
