@@ -125,7 +125,6 @@ def wire_job(
     job: Job, *, position: int | None = None, now: float, openai_status: bool = False
 ) -> WireJob:
     """The job as clients see it. With `openai_status` a paused job is `queued`: OpenAI's enum knows no other word."""
-    here = f"/finetune/{job.id}"
     hyperparameters = wire_hyperparameters(job.spec)
     kind = job.spec.method.kind
     return WireJob(
@@ -161,7 +160,7 @@ def wire_job(
         dataset=wire_dataset(job.dataset),
         attempt=job.attempt,
         webhook=_webhook(job.webhook) if job.webhook else None,
-        links={"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
+        links=_links(job),
     )
 
 
@@ -170,6 +169,18 @@ def _fine_tuned_model(job: Job) -> str | None:
     if job.fine_tuned_model is None:
         return None
     return str(FineTunedName.of_job(job.id, base_model=job.base_model, adapter=job.adapter))
+
+
+def _links(job: Job) -> dict[str, str]:
+    """What there is to see of the job and to do with it; the results once there are some."""
+    here = f"/finetune/{job.id}"
+    links = {"self": here} | {
+        what: f"{here}/{what}" for what in ("events", "checkpoints", "cancel", "pause", "resume")
+    }
+    links["metrics"] = f"/v1/fine_tuning/jobs/{job.id}/metrics"
+    if job.fine_tuned_model is not None:
+        links["results"] = f"/v1/files/{result_file_id(job.id)}/content"
+    return links
 
 
 def result_file_id(job_id: str) -> str:

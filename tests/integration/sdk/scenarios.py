@@ -330,9 +330,7 @@ async def webhooks_are_verified(client: Any, folder: Path) -> None:
         return
     with listening() as (url, calls):
         # By hand: only the newest SDK can make endpoints. All that have `webhooks` verify what these are told.
-        endpoint = await get(
-            client.post("/webhook_endpoints", body={"url": url}, cast_to=object)
-        )
+        endpoint = await get(client.post("/webhook_endpoints", body={"url": url}, cast_to=object))
         job = await start(client, extra_body={"metadata": SLOW})
         await get(client.fine_tuning.jobs.cancel(job.id))
         headers, body = await _told_by_webhook(calls, job.id)
@@ -344,7 +342,9 @@ async def webhooks_are_verified(client: Any, folder: Path) -> None:
     assert event.id == headers["webhook-id"]
     for wrong in ({"payload": body + b" "}, {"secret": "whsec_c29tZWJvZHkgZWxzZQ=="}):
         try:
-            client.webhooks.unwrap(**{"payload": body, "headers": headers, "secret": secret} | wrong)
+            client.webhooks.unwrap(
+                **{"payload": body, "headers": headers, "secret": secret} | wrong
+            )
         except openai.InvalidWebhookSignatureError:
             continue
         raise AssertionError(f"verified with another {next(iter(wrong))}")

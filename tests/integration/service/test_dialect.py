@@ -399,6 +399,7 @@ async def test_the_result_file_of_a_job_is_csv(
     )  # fmt: skip
     running = await client.fine_tuning.jobs.retrieve(created.id)
     assert running.result_files == []
+    assert "results" not in running.links
     expected = f"file-result-{created.id.removeprefix('ftjob-')}"
     with pytest.raises(openai.NotFoundError):
         await client.files.content(expected)
@@ -419,6 +420,19 @@ async def test_the_result_file_of_a_job_is_csv(
     )
     with pytest.raises(openai.BadRequestError):
         await client.files.delete(file_id)
+    links = (await client.fine_tuning.jobs.retrieve(created.id)).links
+    assert (await service.http.get(links["results"])).content == content
+
+
+async def test_a_jobs_links_lead_somewhere(service: Running, training_file: str) -> None:
+    body = {"model": BASE, "training_file": training_file}
+    links = (await service.http.post("/v1/fine_tuning/jobs", json=body)).json()["links"]
+    done = ["pause", "resume", "cancel"]
+    for what in done:
+        assert (await service.http.post(links.pop(what))).status_code == 200, what
+    assert set(links) == {"self", "events", "checkpoints", "metrics"}
+    for what, path in links.items():
+        assert (await service.http.get(path)).status_code == 200, what
 
 
 async def test_the_series_is_cut_and_thinned(service: Running, training_file: str) -> None:
