@@ -146,10 +146,11 @@ class Intake:
         """What exactly a job would compute. Raises InvalidValue, NotServable, AdapterNotFound; see `accept`."""
         return self._decider.decide(options, data.training)
 
-    def check_name(self, name: str | None) -> None:
-        """Whether an adapter may be called that. Raises InvalidValue."""
+    def check_name(self, name: str | None, base_model: str) -> None:
+        """Whether an adapter of that base model may be called that. Raises InvalidValue."""
         if name is not None:
             check_adapter_name(name, base_models=self._base_models)
+            self._ledger.jobs.require_owner(name, base_model)
 
     def _new(self, request: FinetuneRequest, data: Data, flaw: InvalidDataset | None) -> NewJob:
         options = request.options

@@ -132,8 +132,9 @@ class Lookout:
 
     def _decide(self, request: FinetuneRequest) -> tuple[Data, Decision]:
         data = self._intake.look_at(request)
-        self._intake.check_name(request.options.name)
-        return data, self._intake.decide(request.options, data)
+        decision = self._intake.decide(request.options, data)
+        self._intake.check_name(request.options.name, decision.base_model)
+        return data, decision
 
     async def _count(self, path: Path, decision: Decision) -> Counted:
         counted = await self._tokens.ask(

@@ -429,6 +429,20 @@ async def test_what_a_job_would_be_refused_for_an_estimate_is_refused_for(
         assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
+async def test_the_name_of_another_base_models_adapter_is_refused_before_there_is_a_job(
+    counting,
+) -> None:
+    service, _ = counting
+    service.publish("taken", base_model="another-base")
+    service.publish("mine")
+    for path in ("/v1/fine_tuning/estimate", "/v1/fine_tuning/preview", "/finetune"):
+        body = {"data": ROWS, "name": "taken"}
+        response = await service.http.post(path, json=body)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "name"), path
+        assert "belongs to the base model 'another-base'" in response.json()["error"]["message"]
+    await estimate(service, name="mine")
+
+
 async def test_rows_that_would_all_be_left_out_are_refused_before_training(counting) -> None:
     service, fake = counting
     fake.too_long = len(ROWS)
