@@ -39,6 +39,8 @@ class WireProgress(BaseModel):
     train_loss: float | None
     valid_loss: float | None
     base_valid_loss: float | None
+    train_mean_token_accuracy: float | None
+    valid_mean_token_accuracy: float | None
     reward_accuracy: float | None
     tokens_per_second: float | None
     eta_seconds: float | None
@@ -245,6 +247,8 @@ def _progress(progress: Progress) -> WireProgress:
         train_loss=progress.train_loss,
         valid_loss=progress.valid_loss,
         base_valid_loss=progress.base_valid_loss,
+        train_mean_token_accuracy=progress.train_accuracy,
+        valid_mean_token_accuracy=progress.valid_accuracy,
         reward_accuracy=progress.reward_accuracy,
         tokens_per_second=progress.tokens_per_second,
         eta_seconds=progress.eta_seconds,

@@ -395,7 +395,7 @@ async def test_the_result_file_of_a_job_is_csv(
     created = await client.fine_tuning.jobs.create(model=BASE, training_file=training_file)
     job = claimed(service)
     service.ledger.jobs.record(
-        [told(job, {"step": 1, "train_loss": 2.0}, {"step": 2, "train_loss": 1.5}, {"step": 2, "valid_loss": 1.75})]
+        [told(job, {"step": 1, "train_loss": 2.0}, {"step": 2, "train_loss": 1.5, "train_mean_token_accuracy": 0.5}, {"step": 2, "valid_loss": 1.75, "valid_mean_token_accuracy": 0.25})]
     )  # fmt: skip
     running = await client.fine_tuning.jobs.retrieve(created.id)
     assert running.result_files == []
@@ -410,7 +410,7 @@ async def test_the_result_file_of_a_job_is_csv(
     assert content.decode().splitlines() == [
         "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy",
         "1,2.0,,,",
-        "2,1.5,,1.75,",
+        "2,1.5,0.5,1.75,0.25",
     ]
     file = await client.files.retrieve(file_id)
     assert (file.purpose, file.bytes, file.status) == (
