@@ -41,14 +41,7 @@ async def list_files(
         ascending=order == "asc",
         purpose=purpose,
     )
-    page = [wire_file(file) for file in files[:limit]]
-    return WireFileList(
-        object="list",
-        data=page,
-        has_more=len(files) > limit,
-        first_id=page[0].id if page else None,
-        last_id=page[-1].id if page else None,
-    )
+    return WireFileList.of(files, limit, wire_file)
 
 
 @router.get("/{file_id}")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -93,27 +94,18 @@ async def cancel(job_id: str, state: State) -> WireJob:
 
 async def shown(state: ServiceState, job: Job) -> WireJob:
     """The job as clients see it now."""
-    return (await asyncio.to_thread(_wire, state, [job]))[0]
+    return await asyncio.to_thread(_wire, state, job)
 
 
 async def listed(state: ServiceState, jobs: Sequence[Job], limit: int) -> WireJobList:
     """A page of them; `jobs` has one more than `limit` where there is another page."""
-    page = await asyncio.to_thread(_wire, state, jobs[:limit])
-    return WireJobList(
-        object="list",
-        data=page,
-        has_more=len(jobs) > limit,
-        first_id=page[0].id if page else None,
-        last_id=page[-1].id if page else None,
-    )
+    return await asyncio.to_thread(WireJobList.of, jobs, limit, partial(_wire, state))
 
 
-def _wire(state: ServiceState, jobs: Sequence[Job]) -> list[WireJob]:
-    queue, strict = state.ledger.jobs, state.openai_strict_status
-    return [
-        wire_job(job, position=queue.position(job), now=time.time(), openai_status=strict)
-        for job in jobs
-    ]
+def _wire(state: ServiceState, job: Job) -> WireJob:
+    position = state.ledger.jobs.position(job)
+    strict = state.openai_strict_status
+    return wire_job(job, position=position, now=time.time(), openai_status=strict)
 
 
 def _told(reply: Reply, applied: dict[str, str] | None = None) -> Response:

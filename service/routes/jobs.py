@@ -16,7 +16,7 @@ from service.repeats import Repeated
 from service.results import read_points, thin
 from service.routes.finetune import listed, shown
 from service.schemas.dialect import parse_job_request
-from service.schemas.jobs import WireJob, WireJobList, wire_event
+from service.schemas.jobs import WireEventList, WireJob, WireJobList, wire_event
 from service.schemas.limits import WireLimits
 from service.state import State
 from service.uploads import answer, read_json, require_plain
@@ -93,7 +93,7 @@ async def events(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
     stream: bool = False,
-) -> Response | dict[str, Any]:
+) -> Response | WireEventList:
     """The log, newest first, in pages that go back from `after`; or, with `stream`, as it is written."""
     await asyncio.to_thread(state.ledger.jobs.get, job_id)
     seq = _seq(job_id, after) if after else None
@@ -104,14 +104,7 @@ async def events(
     found = await asyncio.to_thread(
         state.ledger.jobs.latest_events, job_id, before=seq, limit=limit + 1
     )
-    page = [wire_event(event) for event in found[:limit]]
-    return {
-        "object": "list",
-        "data": page,
-        "has_more": len(found) > limit,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-    }
+    return WireEventList.of(found, limit, wire_event)
 
 
 @router.get("/jobs/{job_id}/metrics")

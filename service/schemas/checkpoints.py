@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from adapters.weights import Checkpoint
+from service.schemas.pages import Page
 
 
 class WireCheckpoint(BaseModel):
@@ -19,14 +20,8 @@ class WireCheckpoint(BaseModel):
     metrics: dict[str, float]
 
 
-class WireCheckpointList(BaseModel):
+class WireCheckpointList(Page[WireCheckpoint]):
     """A page of them, newest first."""
-
-    object: Literal["list"]
-    data: list[WireCheckpoint]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
 
 
 def wire_checkpoint(checkpoint: Checkpoint) -> WireCheckpoint:

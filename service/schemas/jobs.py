@@ -15,6 +15,7 @@ from adapters.records import (
 from adapters.spec import Dpo, TrainingSpec
 from adapters.webhooks import JobWebhook
 from service.schemas.method import usual_rate
+from service.schemas.pages import Page
 
 #: What ids of result files begin with; those of uploaded files have no second hyphen.
 RESULT_FILE: Final = "file-result-"
@@ -113,14 +114,24 @@ class WireJob(BaseModel):
     links: dict[str, str]
 
 
-class WireJobList(BaseModel):
+class WireJobList(Page[WireJob]):
     """A page of jobs, newest first."""
 
-    object: Literal["list"]
-    data: list[WireJob]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
+
+class WireEvent(BaseModel):
+    """A line of a job's log."""
+
+    object: Literal["fine_tuning.job.event"]
+    id: str
+    created_at: int
+    level: str
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, Any] | None
+
+
+class WireEventList(Page[WireEvent]):
+    """A page of a job's log, newest first."""
 
 
 def wire_job(
@@ -205,17 +216,17 @@ def wire_dataset(found: DatasetSummary) -> WireDataset:
     )
 
 
-def wire_event(event: Event) -> dict[str, Any]:
+def wire_event(event: Event) -> WireEvent:
     """An event as OpenAI's `fine_tuning.job.event`."""
-    return {
-        "object": "fine_tuning.job.event",
-        "id": f"ftevent-{event.job_id.removeprefix('ftjob-')}-{event.seq}",
-        "created_at": int(event.created_at),
-        "level": event.level,
-        "message": event.message,
-        "type": "metrics" if event.kind == "metrics" else "message",
-        "data": event.data,
-    }
+    return WireEvent(
+        object="fine_tuning.job.event",
+        id=f"ftevent-{event.job_id.removeprefix('ftjob-')}-{event.seq}",
+        created_at=int(event.created_at),
+        level=event.level,
+        message=event.message,
+        type="metrics" if event.kind == "metrics" else "message",
+        data=event.data,
+    )
 
 
 def wire_hyperparameters(spec: TrainingSpec) -> dict[str, Any]:
