@@ -2,16 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
-
 from adapters.weights import Checkpoint
-from service.schemas.pages import Page
+from service.schemas.pages import Listed, Page
 
 
-class WireCheckpoint(BaseModel):
+class WireCheckpoint(Listed):
     """What a job's adapter was after a step."""
 
-    id: str
     object: Literal["fine_tuning.job.checkpoint"]
     created_at: int
     fine_tuned_model_checkpoint: str

@@ -15,7 +15,7 @@ from adapters.records import (
 from adapters.spec import Dpo, TrainingSpec
 from adapters.webhooks import JobWebhook
 from service.schemas.method import usual_rate
-from service.schemas.pages import Page
+from service.schemas.pages import Listed, Page
 
 #: What ids of result files begin with; those of uploaded files have no second hyphen.
 RESULT_FILE: Final = "file-result-"
@@ -81,10 +81,9 @@ class WireJobWebhook(BaseModel):
     signing_secret_hint: str
 
 
-class WireJob(BaseModel):
+class WireJob(Listed):
     """The job object."""
 
-    id: str
     object: Literal["fine_tuning.job"]
     status: JobStatus
     phase: str
@@ -118,11 +117,10 @@ class WireJobList(Page[WireJob]):
     """A page of jobs, newest first."""
 
 
-class WireEvent(BaseModel):
+class WireEvent(Listed):
     """A line of a job's log."""
 
     object: Literal["fine_tuning.job.event"]
-    id: str
     created_at: int
     level: str
     message: str

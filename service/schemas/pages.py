@@ -1,17 +1,16 @@
 """Pages of a list, as OpenAI's clients go through them: on from `last_id`, as long as there is more."""
 
 from collections.abc import Callable, Sequence
-from typing import Generic, Literal, Protocol, Self, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel
 
 
-class Listed(Protocol):
+class Listed(BaseModel):
     """What pages are made of."""
 
-    @property
-    def id(self) -> str:
-        """What `after` names."""
+    #: What `after` names.
+    id: str
 
 
 Found = TypeVar("Found")

@@ -19,7 +19,7 @@ from adapters.webhooks import (
     secret_hint,
 )
 from service.schemas.fields import from_json
-from service.schemas.pages import Page
+from service.schemas.pages import Listed, Page
 
 EventTypes = Annotated[list[Happening], Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -74,10 +74,9 @@ class TestOptions(BaseModel):
     event_type: Happening
 
 
-class WireEndpoint(BaseModel):
+class WireEndpoint(Listed):
     """OpenAI's `webhook_endpoint`, and how it fares."""
 
-    id: str
     object: Literal["webhook_endpoint"]
     name: str
     url: str
@@ -97,10 +96,9 @@ class WireEndpointWithSecret(WireEndpoint):
     signing_secret: str = Field(repr=False)
 
 
-class WireDelivery(BaseModel):
+class WireDelivery(Listed):
     """An entry of an endpoint's log."""
 
-    id: str
     object: Literal["webhook_endpoint.delivery"]
     webhook_endpoint_id: str
     event_id: str
