@@ -127,15 +127,15 @@ def overflowing(base64, tmp_path):
     job = make_job(base64, spec, tmp_path / "scaled", train=random_rows(8, seed=2))
     job.state.scale.begin()
     asked = []
-    add_loss = job.add_loss
+    count = job.count
 
-    def overflow(total):
+    def overflow(loss, hits):
         asked.append(job.state.scale.factor)
         if job.state.scale.factor > 1000:
             job.adapter.gradient_P[7] = torch.inf
-        add_loss(total)
+        count(loss, hits)
 
-    job.add_loss = overflow
+    job.count = overflow
     return job, asked
 
 
@@ -155,8 +155,8 @@ def test_what_no_factor_helps_is_skipped_and_then_given_up(base64, tmp_path):
     job = make_job(base64, make_spec(n_epochs=9), tmp_path, train=random_rows(8, seed=2))
     job.state.scale.begin()
     trace = Trace.of(job)
-    add_loss = job.add_loss
-    job.add_loss = lambda total: add_loss(math.nan)
+    count = job.count
+    job.count = lambda _, hits: count(math.nan, hits)
     loop, _ = make_loop(base64, job)
     run_to_end(loop)
     assert (job.state.skipped, job.state.scale.factor) == (3, 1.0)
