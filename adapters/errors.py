@@ -26,6 +26,7 @@ GraftError                      500  internal_error
 │   ├── EndpointNotFound        404  webhook_endpoint_not_found
 │   ├── DeliveryNotFound        404  webhook_delivery_not_found
 │   └── KeyNotFound             404  api_key_not_found
+├── IdempotencyInProgress       409  idempotency_in_progress (retry_after; retry: yes)
 ├── PayloadTooLarge             413  file_too_large
 ├── UnsupportedMediaType        415  unsupported_media_type
 ├── IdempotencyKeyReused        422  idempotency_key_reused
@@ -33,11 +34,13 @@ GraftError                      500  internal_error
 │   └── QueueFull               429  queue_full              (retry_after)
 ├── Unavailable                 503  engine_unavailable      (retry_after)
 ├── LeaseLost                   500  lease_lost              a worker's write came too late; never on the wire
-├── ArtifactCorrupt             500  artifact_corrupt
+├── ArtifactCorrupt             500  artifact_corrupt        (retry: no)
 └── EngineFault                 502  engine_error            the engine answered with something we did not expect
 
 To add one: subclass the nearest category, set `code` (and `status` where it differs), add the line above.
 Every error takes keyword-only context and survives pickling, because it may cross a process.
+OpenAI's SDK sends a request again on 408, 409, 429 and 5xx, and on nothing else. Where that is wrong for an error, it
+says so in `retry`: no for what would go the same way once more, yes for what will go better.
 The status and type of each follow OpenAI's error codes: 400 and not 409 or 422 for what a client got wrong,
 since their SDK retries a 409 like a 5xx.
 """
@@ -54,6 +57,8 @@ class GraftError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    #: Whether to send the request again, where the status alone would tell a client wrongly.
+    retry: ClassVar[bool | None] = None
 
     def __init__(
         self,
@@ -264,6 +269,15 @@ class UnsupportedMediaType(GraftError):
     code = "unsupported_media_type"
 
 
+class IdempotencyInProgress(GraftError):
+    """The first request with this key is still being answered."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "idempotency_in_progress"
+    retry = True
+
+
 class IdempotencyKeyReused(GraftError):
     """The key was used before with a different body."""
 
@@ -303,6 +317,7 @@ class ArtifactCorrupt(GraftError):
     """Stored bytes do not match their digest."""
 
     code = "artifact_corrupt"
+    retry = False
 
 
 class EngineFault(GraftError):

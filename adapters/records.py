@@ -77,6 +77,9 @@ class Progress:
     train_loss: float | None = None
     valid_loss: float | None = None
     base_valid_loss: float | None = None
+    #: The share of target tokens that the model holds likeliest: of the latest step's, and held out. None for DPO.
+    train_accuracy: float | None = None
+    valid_accuracy: float | None = None
     #: DPO: the share of held-out pairs whose preferred reply gained more on the reference than the other one.
     reward_accuracy: float | None = None
     tokens_per_second: float | None = None

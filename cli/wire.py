@@ -57,6 +57,13 @@ class AdapterName(Wire):
     version: str | None = None
 
 
+class Webhook(Wire):
+    """Who is told of a job; the secret in the answer to its creation only."""
+
+    url: str = ""
+    signing_secret: str | None = None
+
+
 class Job(Wire):
     """A fine-tuning job."""
 
@@ -74,6 +81,7 @@ class Job(Wire):
     progress: Progress | None = None
     queue: Queue | None = None
     adapter: AdapterName | None = None
+    webhook: Webhook | None = None
     attempt: int | None = None
 
     @property

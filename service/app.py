@@ -147,6 +147,12 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    _dress(app, settings, metrics)
+    return app
+
+
+def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
+    """Its routes, what becomes of errors, and what holds for every request."""
     # Result files before other files: their ids begin with a prefix of their own.
     for module in (
         completions,
@@ -179,7 +185,6 @@ def create_app(
     app.add_middleware(LastResort)
     app.add_middleware(Watch, metrics=metrics)
     app.add_middleware(RequestIds)
-    return app
 
 
 def _connect_engines(

@@ -48,6 +48,8 @@ def error_response(error: GraftError, dialect: Dialect = "completions") -> JSONR
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     if error.status == _UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.retry is not None:
+        headers["x-should-retry"] = "true" if error.retry else "false"
     body = envelope(error)
     if dialect == "messages":
         body = {"type": "error", **body}

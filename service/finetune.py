@@ -26,6 +26,7 @@ from adapters.records import (
 )
 from service.decision import Decider, Decision
 from service.flaws import as_if_good, failed, flaw_of, misfit, require_files
+from service.repeats import Answering
 from service.schemas.finetune import FinetuneOptions
 from service.schemas.jobs import wire_job
 from service.schemas.looking import Asides
@@ -98,6 +99,7 @@ class Intake:
         self._base_models = base_models
         self._most_waiting = most_waiting
         self._guard = guard
+        self._answering = Answering()
 
     def accept(self, request: FinetuneRequest) -> Reply:
         """Check everything, then queue the job; when this returns, the job is durable.
@@ -110,9 +112,14 @@ class Intake:
             NotServable: the engine could not serve such an adapter.
             AdapterNotFound: `continue_from` names nothing.
             FileNotFound: no such `training_file`.
+            IdempotencyInProgress: the first request with the key is still being answered.
             IdempotencyKeyReused: the key came with another request before.
             QueueFull: as many jobs wait as may wait.
         """
+        with self._answering.alone(_key_of(request)):
+            return self._accept(request)
+
+    def _accept(self, request: FinetuneRequest) -> Reply:
         sending = _sending(request)
         if sending is not None and (job := self._ledger.jobs.find_sent(sending)) is not None:
             return _render(job, self._ledger.jobs.position(job), openai=True)
@@ -139,10 +146,11 @@ class Intake:
         """What exactly a job would compute. Raises InvalidValue, NotServable, AdapterNotFound; see `accept`."""
         return self._decider.decide(options, data.training)
 
-    def check_name(self, name: str | None) -> None:
-        """Whether an adapter may be called that. Raises InvalidValue."""
+    def check_name(self, name: str | None, base_model: str) -> None:
+        """Whether an adapter of that base model may be called that. Raises InvalidValue."""
         if name is not None:
             check_adapter_name(name, base_models=self._base_models)
+            self._ledger.jobs.require_owner(name, base_model)
 
     def _new(self, request: FinetuneRequest, data: Data, flaw: InvalidDataset | None) -> NewJob:
         options = request.options
@@ -277,8 +285,14 @@ def _checked(path: Path, *, held_out: bool = False) -> DatasetReport:
     return report
 
 
+def _key_of(request: FinetuneRequest) -> str | None:
+    where = "jobs" if request.openai else "finetune"
+    return request.idempotency_key and f"{where}:{request.idempotency_key}"
+
+
 def _key(request: FinetuneRequest, data: Data) -> IdempotencyKey | None:
-    if request.idempotency_key is None:
+    key = _key_of(request)
+    if key is None:
         return None
     reports = [report for report in (data.training, data.held_out) if report is not None]
     # Over what was meant and not over the bytes sent: a multipart boundary differs each time.
@@ -287,5 +301,4 @@ def _key(request: FinetuneRequest, data: Data) -> IdempotencyKey | None:
         "data": [report.digest for report in reports],
     }
     digest = hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
-    where = "jobs" if request.openai else "finetune"
-    return IdempotencyKey(key=f"{where}:{request.idempotency_key[:255]}", request_digest=digest)
+    return IdempotencyKey(key=key, request_digest=digest)

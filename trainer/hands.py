@@ -58,6 +58,7 @@ class Held:
             percent=100.0,
             valid_loss=result.published_valid_loss,
             base_valid_loss=result.base_valid_loss,
+            valid_accuracy=result.valid_accuracy,
             eta_seconds=0.0,
         )
         self.unsaid += told.finished(result)

@@ -51,6 +51,8 @@ class TrainerSettings(Section):
     max_losses: int = Field(4, ge=3)
     #: How long a deleted version's files are kept, since an engine may still read them.
     purge_after_seconds: float = Field(3600.0, ge=0)
+    #: How long the log says of a webhook call how it went: thirty days.
+    keep_deliveries_seconds: float = Field(30 * 86400.0, ge=0)
     #: Where Prometheus finds the worker's metrics; port 0 means nowhere.
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(0, ge=0, le=65535)

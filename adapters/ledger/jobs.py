@@ -54,6 +54,11 @@ class JobQueue:
         with self._db.read() as tx:
             queue.require_room(tx, most_waiting)
 
+    def require_owner(self, adapter: str, base_model: str) -> None:
+        """Look whether an adapter of that base model may have this name. Raises InvalidValue."""
+        with self._db.read() as tx:
+            _check_owner(adapter, base_model, registry.base_model_of(tx, adapter))
+
     def submit(
         self,
         new: NewJob,
@@ -102,7 +107,7 @@ class JobQueue:
                     job = job_rows.get_job(tx, made)
                     return render(job, job_rows.place_of(tx, job))
             owners.claim_name(tx, new.adapter, new.base_model, new.tenant, now)
-            _check_owner(new, registry.base_model_of(tx, new.adapter))
+            _check_owner(new.adapter, new.base_model, registry.base_model_of(tx, new.adapter))
             if most_waiting is not None and new.error is None:
                 queue.require_room(tx, most_waiting)
             job = job_rows.add_job(tx, new, now)
@@ -282,10 +287,10 @@ class JobQueue:
             return queue.take_back_jobs(tx, worker, reason=reason, now=self._clock())
 
 
-def _check_owner(new: NewJob, owner: str | None) -> None:
-    if owner not in {None, new.base_model}:
+def _check_owner(adapter: str, base_model: str, owner: str | None) -> None:
+    if owner not in {None, base_model}:
         raise InvalidValue(
-            f"The adapter '{new.adapter}' belongs to the base model '{owner}'. "
+            f"The adapter '{adapter}' belongs to the base model '{owner}'. "
             "Choose another name, or that base model.",
             param="name",
         )

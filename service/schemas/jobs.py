@@ -15,6 +15,7 @@ from adapters.records import (
 from adapters.spec import Dpo, TrainingSpec
 from adapters.webhooks import JobWebhook
 from service.schemas.method import usual_rate
+from service.schemas.pages import Listed, Page
 
 #: What ids of result files begin with; those of uploaded files have no second hyphen.
 RESULT_FILE: Final = "file-result-"
@@ -39,6 +40,8 @@ class WireProgress(BaseModel):
     train_loss: float | None
     valid_loss: float | None
     base_valid_loss: float | None
+    train_mean_token_accuracy: float | None
+    valid_mean_token_accuracy: float | None
     reward_accuracy: float | None
     tokens_per_second: float | None
     eta_seconds: float | None
@@ -78,10 +81,9 @@ class WireJobWebhook(BaseModel):
     signing_secret_hint: str
 
 
-class WireJob(BaseModel):
+class WireJob(Listed):
     """The job object."""
 
-    id: str
     object: Literal["fine_tuning.job"]
     status: JobStatus
     phase: str
@@ -111,21 +113,29 @@ class WireJob(BaseModel):
     links: dict[str, str]
 
 
-class WireJobList(BaseModel):
+class WireJobList(Page[WireJob]):
     """A page of jobs, newest first."""
 
-    object: Literal["list"]
-    data: list[WireJob]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
+
+class WireEvent(Listed):
+    """A line of a job's log."""
+
+    object: Literal["fine_tuning.job.event"]
+    created_at: int
+    level: str
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, Any] | None
+
+
+class WireEventList(Page[WireEvent]):
+    """A page of a job's log, newest first."""
 
 
 def wire_job(
     job: Job, *, position: int | None = None, now: float, openai_status: bool = False
 ) -> WireJob:
     """The job as clients see it. With `openai_status` a paused job is `queued`: OpenAI's enum knows no other word."""
-    here = f"/finetune/{job.id}"
     hyperparameters = wire_hyperparameters(job.spec)
     kind = job.spec.method.kind
     return WireJob(
@@ -161,7 +171,7 @@ def wire_job(
         dataset=wire_dataset(job.dataset),
         attempt=job.attempt,
         webhook=_webhook(job.webhook) if job.webhook else None,
-        links={"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
+        links=_links(job),
     )
 
 
@@ -170,6 +180,18 @@ def _fine_tuned_model(job: Job) -> str | None:
     if job.fine_tuned_model is None:
         return None
     return str(FineTunedName.of_job(job.id, base_model=job.base_model, adapter=job.adapter))
+
+
+def _links(job: Job) -> dict[str, str]:
+    """What there is to see of the job and to do with it; the results once there are some."""
+    here = f"/finetune/{job.id}"
+    links = {"self": here} | {
+        what: f"{here}/{what}" for what in ("events", "checkpoints", "cancel", "pause", "resume")
+    }
+    links["metrics"] = f"/v1/fine_tuning/jobs/{job.id}/metrics"
+    if job.fine_tuned_model is not None:
+        links["results"] = f"/v1/files/{result_file_id(job.id)}/content"
+    return links
 
 
 def result_file_id(job_id: str) -> str:
@@ -192,17 +214,17 @@ def wire_dataset(found: DatasetSummary) -> WireDataset:
     )
 
 
-def wire_event(event: Event) -> dict[str, Any]:
+def wire_event(event: Event) -> WireEvent:
     """An event as OpenAI's `fine_tuning.job.event`."""
-    return {
-        "object": "fine_tuning.job.event",
-        "id": f"ftevent-{event.job_id.removeprefix('ftjob-')}-{event.seq}",
-        "created_at": int(event.created_at),
-        "level": event.level,
-        "message": event.message,
-        "type": "metrics" if event.kind == "metrics" else "message",
-        "data": event.data,
-    }
+    return WireEvent(
+        object="fine_tuning.job.event",
+        id=f"ftevent-{event.job_id.removeprefix('ftjob-')}-{event.seq}",
+        created_at=int(event.created_at),
+        level=event.level,
+        message=event.message,
+        type="metrics" if event.kind == "metrics" else "message",
+        data=event.data,
+    )
 
 
 def wire_hyperparameters(spec: TrainingSpec) -> dict[str, Any]:
@@ -234,6 +256,8 @@ def _progress(progress: Progress) -> WireProgress:
         train_loss=progress.train_loss,
         valid_loss=progress.valid_loss,
         base_valid_loss=progress.base_valid_loss,
+        train_mean_token_accuracy=progress.train_accuracy,
+        valid_mean_token_accuracy=progress.valid_accuracy,
         reward_accuracy=progress.reward_accuracy,
         tokens_per_second=progress.tokens_per_second,
         eta_seconds=progress.eta_seconds,
