@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from adapters.files import MAX_PART_BYTES
 from adapters.ledger import Ledger, open_ledger
 from adapters.manifest import BaseModelCard, read_base_card
-from adapters.settings import LedgerSettings
+from adapters.settings import LedgerSettings, QueueSettings
 from service.admission import Admission
 from service.background import followed
 from service.catalog import Catalog
@@ -43,6 +43,7 @@ from service.routes import (
     looking,
     models,
     pausing,
+    queue,
     results,
     uploads,
     webhooks,
@@ -64,6 +65,7 @@ class Configuration:
     service: ServiceSettings
     engine: EngineSettings
     webhooks: WebhookSettings
+    queue: QueueSettings = field(default_factory=QueueSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
-            ledger = await asyncio.to_thread(open_ledger, configuration.ledger)
+            ledger = await asyncio.to_thread(
+                open_ledger, configuration.ledger, queue=configuration.queue
+            )
             stack.callback(ledger.close)
             hosts = _connect_engines(configuration, ledger, metrics, connect, stack)
             guard = Guard(allow_private=configuration.webhooks.allow_private)
@@ -138,6 +142,7 @@ def create_app(
         looking,
         jobs,
         pausing,
+        queue,
         checkpoints,
         adapters,
         results,
@@ -226,9 +231,9 @@ def _compose(configuration: Configuration, parts: Parts) -> ServiceState:
             metrics=metrics,
         ),
         intake=intake,
-        lookout=Lookout(intake, ledger.jobs, parts.tokens, around),
+        lookout=Lookout(intake, ledger, parts.tokens, around),
         limits=Limits(
-            ledger.jobs,
+            ledger,
             configuration.engine,
             base_models=base_models,
             card_of=card_of,

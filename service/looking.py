@@ -17,8 +17,9 @@ from adapters.errors import (
     Overloaded,
     Unavailable,
 )
-from adapters.ledger import JobQueue
+from adapters.ledger import Ledger
 from adapters.manifest import BaseModelCard
+from adapters.records import DEFAULT_TENANT, Priority
 from service.advice import about_length, about_rows, uncounted
 from service.decision import Decision
 from service.estimate import Grounds, estimate
@@ -41,7 +42,7 @@ from service.tokens.process import Tokens
 MOST_ROWS, MOST_SECONDS = 2000, 20.0
 #: Tokens of a row that a preview shows.
 MOST_TOKENS = 4096
-#: Of all base models, newest first: enough for the queue, and for what is recent.
+#: Of all base models, newest first: enough for what is recent.
 _RECENT_JOBS = 200
 _RETRY_AFTER_S = 5.0
 
@@ -60,9 +61,9 @@ class Lookout:
     """Looks at requests that could be jobs, and takes none in."""
 
     def __init__(
-        self, intake: Intake, jobs: JobQueue, tokens: Tokens, surroundings: Surroundings
+        self, intake: Intake, ledger: Ledger, tokens: Tokens, surroundings: Surroundings
     ) -> None:
-        self._intake, self._jobs, self._tokens = intake, jobs, tokens
+        self._intake, self._ledger, self._tokens = intake, ledger, tokens
         self._around = surroundings
 
     async def validate(self, request: FinetuneRequest) -> WireReport:
@@ -105,7 +106,7 @@ class Lookout:
             _require_some(counted)
         except Unavailable as error:
             reason = error.message
-        grounds = await asyncio.to_thread(self._grounds, decision, counted, reason)
+        grounds = await asyncio.to_thread(self._grounds, request, decision, counted, reason)
         return estimate(data, decision, grounds)
 
     async def preview(self, request: FinetuneRequest) -> WirePreview:
@@ -162,10 +163,12 @@ class Lookout:
         asked = decision.spec.max_seq_length
         return min(asked, card.max_seq_length) if card else asked
 
-    def _grounds(self, decision: Decision, counted: Counted | None, reason: str) -> Grounds:
+    def _grounds(
+        self, request: FinetuneRequest, decision: Decision, counted: Counted | None, reason: str
+    ) -> Grounds:
         card = self._around.card_of(decision.base_model)
         directory = self._around.directory_of(decision.base_model)
-        recent = self._jobs.list(limit=_RECENT_JOBS)
+        recent = self._ledger.jobs.list(limit=_RECENT_JOBS)
         return Grounds(
             counted=counted,
             uncounted=reason,
@@ -174,6 +177,11 @@ class Lookout:
             footprint=read_footprint(directory, card.linear_modules) if card else None,
             gpu=self._around.gpu,
             available=None if self._around.gpu else available_memory(),
+            queue_wait=self._ledger.queue.wait(
+                decision.base_model,
+                tenant=DEFAULT_TENANT,
+                priority=Priority(request.options.priority),
+            ),
         )
 
     def _report_on_validation(

@@ -108,8 +108,33 @@ jobs = Table(
     Column("last_event", Integer, nullable=False, default=0),
     Column("integrations", JSON(none_as_null=True)),
     Column("tenant", String(64), nullable=False, server_default="default"),
+    Column("priority", String(8), nullable=False, server_default="normal"),
+    # Until when its use of the device is in `device_use`, while it runs; and how long it has run in all.
+    Column("charged_at", Double),
+    Column("ran_seconds", Double, nullable=False, server_default="0"),
     Index(None, "status", "created_at"),
     Index(None, "created_at", "id"),
+    # When was one of them started last?
+    Index(None, "base_model", "tenant", "priority", "started_at"),
+)
+
+# What tenants have used of the devices lately: seconds that count half after some time, as they stood at `as_of`.
+device_use = Table(
+    "device_use",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("seconds", Double, nullable=False),
+    Column("as_of", Double, nullable=False),
+)
+
+# Who trains, and how many jobs at a time; a row that is not renewed says nothing any more.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("base_model", String(128), nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("expires_at", Double, nullable=False),
 )
 
 job_events = Table(

@@ -11,6 +11,7 @@ from adapters.artifacts import LocalArtifacts
 from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
+from adapters.ledger.board import QueueBoard
 from adapters.ledger.checkpoints import CheckpointShelf
 from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
@@ -19,13 +20,14 @@ from adapters.ledger.uploads import UploadDesk
 from adapters.ledger.webhooks import Webhooks
 from adapters.names import is_checkpoint
 from adapters.parts import LocalParts
-from adapters.settings import LedgerSettings
+from adapters.settings import LedgerSettings, QueueSettings
 
 __all__ = [
     "CheckpointShelf",
     "FileShelf",
     "JobQueue",
     "Ledger",
+    "QueueBoard",
     "Registry",
     "UploadDesk",
     "Webhooks",
@@ -43,6 +45,7 @@ class Ledger:
     registry: Registry
     checkpoints: CheckpointShelf
     webhooks: Webhooks
+    queue: QueueBoard
     _database: Database
 
     def weights(self, name: str) -> Path:
@@ -56,17 +59,21 @@ class Ledger:
         self._database.close()
 
 
-def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger:
-    """Open, and where needed create or upgrade, the ledger that the settings name."""
+def open_ledger(
+    settings: LedgerSettings, *, queue: QueueSettings | None = None, clock: Clock = time.time
+) -> Ledger:
+    """Open, and where needed create or upgrade, the ledger that the settings name. `queue`: whose turn it is."""
+    rules = queue or QueueSettings()
     database = Database(settings.database)
     migrate(database)
     artifacts = LocalArtifacts(settings.artifacts_dir)
     return Ledger(
         files=FileShelf(database, artifacts, clock),
         uploads=UploadDesk(database, artifacts, LocalParts(settings.parts_dir), clock),
-        jobs=JobQueue(database, clock),
-        registry=Registry(database, artifacts, clock),
+        jobs=JobQueue(database, clock, rules),
+        registry=Registry(database, artifacts, clock, rules),
         checkpoints=CheckpointShelf(database, artifacts, clock),
         webhooks=Webhooks(database, clock),
+        queue=QueueBoard(database, clock, rules),
         _database=database,
     )

@@ -40,10 +40,11 @@ async def create(
             return Response(estimate.model_dump_json(), 200, media_type="application/json")
         reply = await asyncio.to_thread(state.intake.accept, asked)
     state.metrics.jobs_submitted.inc()
+    room = await asyncio.to_thread(state.limits.told, job_id_of(reply))
     if prefers_events(request.headers.get("accept")):
-        return _streamed(state, reply)
+        return _streamed(state, reply, room)
     seconds = preferred_wait(prefer or [])
-    return _told(reply) if seconds is None else await _awaited(state, reply, seconds)
+    return _told(reply, room) if seconds is None else await _awaited(state, reply, seconds, room)
 
 
 @router.get("/finetune")
@@ -107,21 +108,23 @@ async def listed(state: ServiceState, jobs: Sequence[Job], limit: int) -> WireJo
 
 
 def _wire(state: ServiceState, jobs: Sequence[Job]) -> list[WireJob]:
-    queue, strict = state.ledger.jobs, state.openai_strict_status
+    places, strict = state.ledger.queue.places(jobs), state.openai_strict_status
     return [
-        wire_job(job, position=queue.position(job), now=time.time(), openai_status=strict)
+        wire_job(job, place=places.get(job.id), now=time.time(), openai_status=strict)
         for job in jobs
     ]
 
 
-def _told(reply: Reply, applied: dict[str, str] | None = None) -> Response:
-    headers = _location(reply) | {"Retry-After": "2"} | (applied or {})
+def _told(reply: Reply, more: dict[str, str]) -> Response:
+    headers = _location(reply) | {"Retry-After": "2"} | more
     return Response(reply.body, reply.status, headers, "application/json")
 
 
-async def _awaited(state: ServiceState, reply: Reply, seconds: int) -> Response:
+async def _awaited(
+    state: ServiceState, reply: Reply, seconds: int, room: dict[str, str]
+) -> Response:
     """The job once it has ended, with 200; else as it stands when the time is up, with the status it was taken in."""
-    applied = {"Preference-Applied": f"wait={seconds}"}
+    applied = room | {"Preference-Applied": f"wait={seconds}"}
     job = await wait_for_job(state.ledger.jobs, job_id_of(reply), seconds)
     if job is None:
         return _told(reply, applied)
@@ -131,9 +134,10 @@ async def _awaited(state: ServiceState, reply: Reply, seconds: int) -> Response:
     return Response(body, 200, _location(reply) | applied, "application/json")
 
 
-def _streamed(state: ServiceState, reply: Reply) -> StreamingResponse:
+def _streamed(state: ServiceState, reply: Reply, room: dict[str, str]) -> StreamingResponse:
     stream = follow_job(state.ledger.jobs, job_id_of(reply), after=0, created=reply.body)
-    return StreamingResponse(stream, 200, _location(reply) | SSE_HEADERS, "text/event-stream")
+    headers = _location(reply) | SSE_HEADERS | room
+    return StreamingResponse(stream, 200, headers, "text/event-stream")
 
 
 def _location(reply: Reply) -> dict[str, str]:

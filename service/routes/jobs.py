@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from adapters.errors import InvalidValue
+from adapters.records import DEFAULT_TENANT
 from service.events import SSE_HEADERS, follow_job, last_event_id
 from service.finetune import FinetuneRequest
 from service.results import read_points, thin
@@ -19,6 +20,7 @@ from service.schemas.jobs import WireJob, WireJobList, wire_event
 from service.schemas.limits import WireLimits
 from service.state import State
 from service.uploads import read_json, require_plain
+from service.waiting import job_id_of
 
 router = APIRouter(prefix="/v1/fine_tuning", tags=["fine-tuning"])
 
@@ -51,7 +53,8 @@ async def create(
     )
     reply = await asyncio.to_thread(state.intake.accept, asked)
     state.metrics.jobs_submitted.inc()
-    return Response(reply.body, reply.status, media_type="application/json")
+    headers = await asyncio.to_thread(state.limits.told, job_id_of(reply))
+    return Response(reply.body, reply.status, headers, media_type="application/json")
 
 
 @router.get("/jobs")
@@ -133,7 +136,7 @@ async def metrics(
 @router.get("/model_limits")
 async def model_limits(state: State) -> dict[str, WireLimits]:
     """What may be asked for of each base model, and how busy it is."""
-    return await asyncio.to_thread(state.limits.look)
+    return await asyncio.to_thread(state.limits.look, DEFAULT_TENANT)
 
 
 def _metadata(query: Sequence[tuple[str, str]]) -> tuple[Mapping[str, str], bool]:
