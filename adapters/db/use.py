@@ -7,6 +7,7 @@ died is given to it.
 Charging comes first in its transaction, before any row of `jobs` is written, so that no two wait for each other.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -129,4 +130,4 @@ def _add(tx: Connection, tenant: str, seconds: float, now: float, half_life: flo
 
 
 def _left(seconds: float, age: float, half_life: float) -> float:
-    return seconds * 0.5 ** (max(0.0, age) / half_life)
+    return seconds * math.pow(0.5, max(0.0, age) / half_life)
