@@ -43,6 +43,19 @@ class JobStatus(StrEnum):
         return self in {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}
 
 
+class Priority(StrEnum):
+    """How urgent a job is to whoever asks for it, the least urgent first."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        """0 for the least urgent."""
+        return list(Priority).index(self)
+
+
 class Phase(StrEnum):
     """What a job is doing right now, finer than its status."""
 
@@ -127,6 +140,7 @@ class NewJob:
     webhook: NewEndpoint | None = None
     #: Whose it is.
     tenant: str = DEFAULT_TENANT
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +177,9 @@ class Job:
     webhook: JobWebhook | None = None
     #: Whose it is.
     tenant: str = DEFAULT_TENANT
+    priority: Priority = Priority.NORMAL
+    #: How long it has been in training, all attempts together.
+    ran_seconds: float = 0.0
 
     @property
     def suspect(self) -> bool:

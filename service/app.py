@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from adapters.files import MAX_PART_BYTES
 from adapters.ledger import Ledger, open_ledger
 from adapters.manifest import BaseModelCard, read_base_card
-from adapters.settings import LedgerSettings
+from adapters.settings import LedgerSettings, QueueSettings
 from service.admission import Admission
 from service.background import followed
 from service.catalog import Catalog
@@ -49,6 +49,7 @@ from service.routes import (
     looking,
     models,
     pausing,
+    queue,
     results,
     uploads,
     webhooks,
@@ -70,6 +71,7 @@ class Configuration:
     service: ServiceSettings
     engine: EngineSettings
     webhooks: WebhookSettings
+    queue: QueueSettings = field(default_factory=QueueSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
-            ledger = await asyncio.to_thread(open_ledger, configuration.ledger)
+            ledger = await asyncio.to_thread(
+                open_ledger, configuration.ledger, queue=configuration.queue
+            )
             stack.callback(ledger.close)
             hosts = _connect_engines(configuration, ledger, metrics, connect, stack)
             guard = Guard(allow_private=configuration.webhooks.allow_private)
@@ -161,6 +165,7 @@ def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
         looking,
         jobs,
         pausing,
+        queue,
         checkpoints,
         adapters,
         results,
@@ -278,10 +283,9 @@ def _compose(
             metrics=parts.metrics,
         ),
         intake=intake,
-        # How long a job waits, everybody's jobs decide.
-        lookout=Lookout(intake, parts.ledger.jobs, parts.tokens, around),
+        lookout=Lookout(intake, ledger, parts.tokens, around),
         limits=Limits(
-            parts.ledger.jobs,
+            ledger,
             configuration.engine,
             base_models=base_models,
             card_of=common.card_of,

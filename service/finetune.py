@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from adapters.datasets import DatasetReport, check_dataset, file_report, require_valid
-from adapters.demand import Sending
+from adapters.demand import Place, Sending
 from adapters.errors import (
     InvalidDataset,
     InvalidRequest,
@@ -22,6 +22,7 @@ from adapters.records import (
     IdempotencyKey,
     Job,
     NewJob,
+    Priority,
     Reply,
 )
 from service.decision import Decider, Decision
@@ -122,7 +123,7 @@ class Intake:
     def _accept(self, request: FinetuneRequest) -> Reply:
         sending = _sending(request)
         if sending is not None and (job := self._ledger.jobs.find_sent(sending)) is not None:
-            return _render(job, self._ledger.jobs.position(job), openai=True)
+            return _render(job, self._ledger.queue.places([job]).get(job.id), openai=True)
         data, flaw = self._see(request)
         key = _key(request, data)
         if key is not None and (reply := self._ledger.jobs.find_reply(key)) is not None:
@@ -144,6 +145,7 @@ class Intake:
 
     def decide(self, options: FinetuneOptions, data: Data) -> Decision:
         """What exactly a job would compute. Raises InvalidValue, NotServable, AdapterNotFound; see `accept`."""
+        self._ledger.queue.require_priority(Priority(options.priority))
         return self._decider.decide(options, data.training)
 
     def check_name(self, name: str | None, base_model: str) -> None:
@@ -157,7 +159,7 @@ class Intake:
         if flaw is None:
             decision = self.decide(options, data)
             # Looked at again when it is queued; here before its files are kept.
-            self._ledger.jobs.require_room(self._most_waiting)
+            self._ledger.queue.require_room(self._ledger.tenant, self._most_waiting)
             return self._new_job(request, data, decision)
         decision = self.decide(options, Data(as_if_good(options, data.training), None))
         return failed(self._new_job(request, data, decision), options, flaw)
@@ -184,6 +186,7 @@ class Intake:
             dataset=data.summary,
             metadata=options.metadata,
             webhook=webhook,
+            priority=Priority(options.priority),
         )
 
     def _see(self, request: FinetuneRequest) -> tuple[Data, InvalidDataset | None]:
@@ -243,9 +246,9 @@ class Intake:
         return kept.id
 
 
-def _render(job: Job, position: int | None, *, secret: str | None = None, openai: bool) -> Reply:
+def _render(job: Job, place: Place | None, *, secret: str | None = None, openai: bool) -> Reply:
     """The answer, as OpenAI gives it or as ours; with the webhook's secret where nobody knows it yet."""
-    body = wire_job(job, position=position, now=time.time()).model_dump(mode="json")
+    body = wire_job(job, place=place, now=time.time()).model_dump(mode="json")
     if secret is not None:
         body["webhook"]["signing_secret"] = secret
     if openai:

@@ -17,8 +17,9 @@ from adapters.errors import (
     Overloaded,
     Unavailable,
 )
-from adapters.ledger import JobQueue
+from adapters.ledger import Ledger
 from adapters.manifest import BaseModelCard
+from adapters.records import Priority
 from service.advice import about_length, about_rows, uncounted
 from service.decision import Decision
 from service.estimate import Grounds, estimate
@@ -42,7 +43,7 @@ from service.tokens.process import Tokens
 MOST_ROWS, MOST_SECONDS = 2000, 20.0
 #: Tokens of a row that a preview shows.
 MOST_TOKENS = 4096
-#: Of all base models, newest first: enough for the queue, and for what is recent.
+#: Of all base models, newest first: enough for what is recent.
 _RECENT_JOBS = 200
 _RETRY_AFTER_S = 5.0
 
@@ -70,9 +71,9 @@ class Lookout:
     """Looks at requests that could be jobs, and takes none in."""
 
     def __init__(
-        self, intake: Intake, jobs: JobQueue, tokens: Tokens, surroundings: Surroundings
+        self, intake: Intake, ledger: Ledger, tokens: Tokens, surroundings: Surroundings
     ) -> None:
-        self._intake, self._jobs, self._tokens = intake, jobs, tokens
+        self._intake, self._ledger, self._tokens = intake, ledger, tokens
         self._around = surroundings
 
     async def validate(self, request: FinetuneRequest) -> WireReport:
@@ -115,7 +116,7 @@ class Lookout:
             _require_some(counted)
         except Unavailable as error:
             reason = error.message
-        grounds = await asyncio.to_thread(self._grounds, decision, counted, reason)
+        grounds = await asyncio.to_thread(self._grounds, request, decision, counted, reason)
         return estimate(data, decision, grounds)
 
     async def preview(self, request: FinetuneRequest) -> WirePreview:
@@ -190,10 +191,12 @@ class Lookout:
         asked = decision.spec.max_seq_length
         return min(asked, card.max_seq_length) if card else asked
 
-    def _grounds(self, decision: Decision, counted: Counted | None, reason: str) -> Grounds:
+    def _grounds(
+        self, request: FinetuneRequest, decision: Decision, counted: Counted | None, reason: str
+    ) -> Grounds:
         card = self._around.card_of(decision.base_model)
         directory = self._around.directory_of(decision.base_model)
-        recent = self._jobs.list(limit=_RECENT_JOBS)
+        recent = self._ledger.jobs.list(limit=_RECENT_JOBS)
         return Grounds(
             counted=counted,
             uncounted=reason,
@@ -202,6 +205,11 @@ class Lookout:
             footprint=read_footprint(directory, card.linear_modules) if card else None,
             gpu=self._around.gpu,
             available=None if self._around.gpu else available_memory(),
+            queue_wait=self._ledger.queue.wait(
+                decision.base_model,
+                tenant=self._ledger.tenant,
+                priority=Priority(request.options.priority),
+            ),
         )
 
     async def _report_on_validation(

@@ -96,6 +96,18 @@ class Metrics:
         self.jobs = Gauge(
             "graft_jobs", "Fine-tuning jobs by status.", ["status"], registry=self.registry
         )
+        self.queue_depth = Gauge(
+            "graft_queue_jobs",
+            "Fine-tuning jobs that wait, by base model.",
+            ["base_model"],
+            registry=self.registry,
+        )
+        self.queue_age_seconds = Gauge(
+            "graft_queue_oldest_seconds",
+            "How long ago the oldest job that waits was submitted, by base model.",
+            ["base_model"],
+            registry=self.registry,
+        )
         self.webhook_deliveries = Counter(
             "graft_webhook_deliveries",
             "Attempts to call webhook endpoints by outcome.",

@@ -48,6 +48,7 @@ _JOB: Final = {
         "validation_file": {"type": ["string", "null"]},
         "suffix": {"type": ["string", "null"], "maxLength": 64},
         "seed": {"type": ["integer", "null"]},
+        "priority": {"type": ["string", "null"], "enum": ["low", "normal", "high", None]},
         "metadata": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
         "hyperparameters": {"type": ["object", "null"]},
         "method": {"type": ["object", "null"]},

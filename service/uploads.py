@@ -99,9 +99,10 @@ async def read_json(request: Request) -> dict[str, Any]:
     return body
 
 
-def answer(reply: Reply) -> Response:
-    """A reply that is stored with what it tells of, sent."""
-    return Response(reply.body, reply.status, replayed(reply), "application/json")
+def answer(reply: Reply, more: dict[str, str] | None = None) -> Response:
+    """A reply that is stored with what it tells of, sent; with `more` headers."""
+    headers = replayed(reply) | (more or {})
+    return Response(reply.body, reply.status, headers, "application/json")
 
 
 def replayed(reply: Reply) -> dict[str, str]:

@@ -18,7 +18,7 @@ from prometheus_client import start_http_server
 
 from adapters.errors import GraftError
 from adapters.ledger import Ledger, open_ledger
-from adapters.settings import LedgerSettings
+from adapters.settings import LedgerSettings, QueueSettings
 from trainer.child import WarmProcess
 from trainer.metrics import Metrics
 from trainer.placement import Placement
@@ -48,7 +48,7 @@ def main() -> None:
 def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
     ledger_settings.run_dir.mkdir(parents=True, exist_ok=True)
     lock = _only_one(ledger_settings.run_dir / "trainer.lock")
-    ledger = open_ledger(ledger_settings)
+    ledger = open_ledger(ledger_settings, queue=QueueSettings())
     metrics = Metrics()
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)

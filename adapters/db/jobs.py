@@ -68,6 +68,7 @@ def add_job(tx: Connection, job: NewJob, now: float) -> Job:
             created_at=now,
             webhook=dump_job_webhook(_remembered(job.webhook)) if job.webhook else None,
             tenant=job.tenant,
+            priority=job.priority.value,
             **ended,
         )
         .returning(jobs)
@@ -143,25 +144,6 @@ def _matching(
             if len(found) == limit:
                 break
     return found
-
-
-def queue_position(tx: Connection, job: Job) -> int:
-    """How many queued jobs of the same base model come before this one, plus one."""
-    ahead = tx.execute(
-        select(func.count())
-        .select_from(jobs)
-        .where(
-            jobs.c.status == _QUEUED,
-            jobs.c.base_model == job.base_model,
-            jobs.c.created_at < job.created_at,
-        )
-    ).scalar_one()
-    return ahead + 1
-
-
-def place_of(tx: Connection, job: Job) -> int | None:
-    """The place in the queue, from 1; None for a job that does not wait."""
-    return queue_position(tx, job) if job.status is JobStatus.QUEUED else None
 
 
 def count_jobs(tx: Connection) -> dict[str, int]:

@@ -15,6 +15,7 @@ from adapters.records import (
     JobError,
     JobStatus,
     Phase,
+    Priority,
     Progress,
     Version,
 )
@@ -115,6 +116,7 @@ def to_job(row: Row[Any]) -> Job:
     values = dict(row._mapping)
     values.pop("not_before")
     values.pop("last_event")
+    values.pop("charged_at")
     return Job(
         **values
         | {
@@ -123,6 +125,7 @@ def to_job(row: Row[Any]) -> Job:
             "progress": _progress.validate_python(values["progress"]),
             "status": JobStatus(values["status"]),
             "phase": Phase(values["phase"]),
+            "priority": Priority(values["priority"]),
             "error": JobError(**values["error"]) if values["error"] else None,
             "integrations": tuple(values["integrations"] or ()),
             "webhook": _job_webhook.validate_python(values["webhook"])

@@ -115,8 +115,33 @@ jobs = Table(
     Column("tenant", String(64), nullable=False, server_default="default"),
     Index(None, "tenant", "created_at"),
     Index(None, "adapter"),
+    Column("priority", String(8), nullable=False, server_default="normal"),
+    # Until when its use of the device is in `device_use`, while it runs; and how long it has run in all.
+    Column("charged_at", Double),
+    Column("ran_seconds", Double, nullable=False, server_default="0"),
     Index(None, "status", "created_at"),
     Index(None, "created_at", "id"),
+    # When was one of them started last?
+    Index(None, "base_model", "tenant", "priority", "started_at"),
+)
+
+# What tenants have used of the devices lately: seconds that count half after some time, as they stood at `as_of`.
+device_use = Table(
+    "device_use",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("seconds", Double, nullable=False),
+    Column("as_of", Double, nullable=False),
+)
+
+# Who trains, and how many jobs at a time; a row that is not renewed says nothing any more.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("base_model", String(128), nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("expires_at", Double, nullable=False),
 )
 
 job_events = Table(
@@ -274,7 +299,6 @@ tenants = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     # The share of the training queue, beside those of the others.
-    Column("weight", Double, nullable=False, server_default="1"),
     Column("created_at", Double, nullable=False),
 )
 

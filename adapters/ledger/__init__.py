@@ -11,6 +11,7 @@ from adapters.artifacts import Artifacts, LocalArtifacts
 from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
+from adapters.ledger.board import QueueBoard
 from adapters.ledger.checkpoints import CheckpointShelf
 from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
@@ -20,7 +21,8 @@ from adapters.ledger.uploads import UploadDesk
 from adapters.ledger.webhooks import Webhooks
 from adapters.names import is_checkpoint
 from adapters.parts import LocalParts
-from adapters.settings import LedgerSettings
+from adapters.records import DEFAULT_TENANT
+from adapters.settings import LedgerSettings, QueueSettings
 
 __all__ = [
     "CheckpointShelf",
@@ -28,6 +30,7 @@ __all__ = [
     "JobQueue",
     "KeyCabinet",
     "Ledger",
+    "QueueBoard",
     "Registry",
     "UploadDesk",
     "Webhooks",
@@ -45,8 +48,14 @@ class Ledger:
     registry: Registry
     checkpoints: CheckpointShelf
     webhooks: Webhooks
+    queue: QueueBoard
     keys: KeyCabinet
     _drawer: "_Drawer"
+
+    @property
+    def tenant(self) -> str:
+        """Whose new things are."""
+        return self._drawer.database.tenant or DEFAULT_TENANT
 
     def of(self, tenant: str) -> "Ledger":
         """The same, with what is one tenant's only: of what is another's, it behaves as if it were not there.
@@ -74,14 +83,18 @@ class _Drawer:
     artifacts: Artifacts
     parts: LocalParts
     clock: Clock
+    rules: QueueSettings
 
 
-def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger:
-    """Open, and where needed create or upgrade, the ledger that the settings name."""
+def open_ledger(
+    settings: LedgerSettings, *, queue: QueueSettings | None = None, clock: Clock = time.time
+) -> Ledger:
+    """Open, and where needed create or upgrade, the ledger that the settings name. `queue`: whose turn it is."""
+    rules = queue or QueueSettings()
     database = Database(settings.database)
     migrate(database)
     artifacts = LocalArtifacts(settings.artifacts_dir)
-    return _arranged(_Drawer(database, artifacts, LocalParts(settings.parts_dir), clock))
+    return _arranged(_Drawer(database, artifacts, LocalParts(settings.parts_dir), clock, rules))
 
 
 def _arranged(drawer: _Drawer) -> Ledger:
@@ -89,10 +102,11 @@ def _arranged(drawer: _Drawer) -> Ledger:
     return Ledger(
         files=FileShelf(database, artifacts, clock),
         uploads=UploadDesk(database, artifacts, drawer.parts, clock),
-        jobs=JobQueue(database, clock),
-        registry=Registry(database, artifacts, clock),
+        jobs=JobQueue(database, clock, drawer.rules),
+        registry=Registry(database, artifacts, clock, drawer.rules),
         checkpoints=CheckpointShelf(database, artifacts, clock),
         webhooks=Webhooks(database, clock),
+        queue=QueueBoard(database, clock, drawer.rules),
         keys=KeyCabinet(database, clock),
         _drawer=drawer,
     )

@@ -14,9 +14,11 @@ from adapters.db import (
     registry,
     replies,
     sendings,
+    standing,
+    use,
 )
 from adapters.db.connect import Conflict, Database
-from adapters.demand import QueueLoad, Sending
+from adapters.demand import Place, Sending
 from adapters.errors import InvalidValue, LeaseLost
 from adapters.records import (
     Event,
@@ -29,14 +31,16 @@ from adapters.records import (
     NewJob,
     Reply,
 )
+from adapters.settings import QueueSettings
 from adapters.webhooks import Happening
 
 
 class JobQueue:
     """Jobs, from both sides: those who ask, and the worker that does."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._db, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, rules: QueueSettings) -> None:
+        self._db, self._clock, self._rules = database, clock, rules
+        self._half_life = rules.half_life_seconds
 
     def find_reply(self, key: IdempotencyKey) -> Reply | None:
         """What a repeated request gets back. Raises IdempotencyKeyReused."""
@@ -48,11 +52,6 @@ class JobQueue:
         with self._db.read() as tx:
             made = sendings.find_made(tx, sending, self._clock())
             return None if made is None else job_rows.get_job(tx, made)
-
-    def require_room(self, most_waiting: int) -> None:
-        """Look whether one more job may wait. Raises QueueFull."""
-        with self._db.read() as tx:
-            queue.require_room(tx, most_waiting)
 
     def require_owner(self, adapter: str, base_model: str) -> None:
         """Look whether an adapter of that base model may have this name. Raises InvalidValue."""
@@ -66,7 +65,7 @@ class JobQueue:
         key: IdempotencyKey | None = None,
         sending: Sending | None = None,
         most_waiting: int | None = None,
-        render: Callable[[Job, int | None], Reply],
+        render: Callable[[Job, Place | None], Reply],
     ) -> Reply:
         """Queue a job and store what is answered, in one transaction. Two requests with one key make one job.
 
@@ -77,7 +76,7 @@ class JobQueue:
             AdapterNameConflict: the adapter is another tenant's.
             IdempotencyKeyReused: the key came with another request before.
             InvalidValue: the adapter belongs to another base model.
-            QueueFull: `most_waiting` jobs wait already.
+            QueueFull: `most_waiting` jobs wait already, or as many of the tenant's as may.
         """
         try:
             return self._submit(new, key, sending, most_waiting, render)
@@ -95,7 +94,7 @@ class JobQueue:
         key: IdempotencyKey | None,
         sending: Sending | None,
         most_waiting: int | None,
-        render: Callable[[Job, int | None], Reply],
+        render: Callable[[Job, Place | None], Reply],
     ) -> Reply:
         if self._db.tenant is not None:
             new = replace(new, tenant=self._db.tenant)
@@ -105,16 +104,18 @@ class JobQueue:
                 made = sendings.claim_sending(tx, sending, new.id, now)
                 if made is not None:
                     job = job_rows.get_job(tx, made)
-                    return render(job, job_rows.place_of(tx, job))
+                    return render(job, standing.place_of(tx, job, now, self._rules))
             owners.claim_name(tx, new.adapter, new.base_model, new.tenant, now)
             _check_owner(new.adapter, new.base_model, registry.base_model_of(tx, new.adapter))
             if most_waiting is not None and new.error is None:
-                queue.require_room(tx, most_waiting)
+                standing.require_room(
+                    tx, new.tenant, most_waiting=most_waiting, now=now, rules=self._rules
+                )
             job = job_rows.add_job(tx, new, now)
             event_rows.append_events(tx, job.id, _created(job, new), now)
             if job.error is not None:
                 outbox.announce(tx, job, Happening.FAILED, now)
-            reply = render(job, job_rows.place_of(tx, job))
+            reply = render(job, standing.place_of(tx, job, now, self._rules))
             if key is not None:
                 replies.store_reply(tx, key, reply, now)
             return reply
@@ -139,11 +140,6 @@ class JobQueue:
         with self._db.read() as tx:
             return job_rows.list_jobs(tx, after=after, limit=limit, metadata=metadata, bare=bare)
 
-    def position(self, job: Job) -> int | None:
-        """The place in the queue, from 1; None for a job that does not wait."""
-        with self._db.read() as tx:
-            return job_rows.place_of(tx, job)
-
     def count(self) -> dict[str, int]:
         """Jobs by status."""
         with self._db.read() as tx:
@@ -161,20 +157,19 @@ class JobQueue:
         with self._db.read() as tx:
             return event_rows.list_latest(tx, job_id, before=before, limit=limit)
 
-    def loads(self) -> Sequence[QueueLoad]:
-        """What there is to do, for each base model that has something to do."""
-        with self._db.read() as tx:
-            return queue.measure_loads(tx)
-
     def cancel(self, job_id: str) -> Job:
         """End the job at once. Raises JobNotFound, JobNotCancellable."""
         with self._db.write() as tx:
-            return job_rows.cancel_job(tx, job_id, self._clock())
+            now = self._clock()
+            use.charge_jobs(tx, [job_id], now=now, half_life=self._half_life)
+            return job_rows.cancel_job(tx, job_id, now)
 
     def pause(self, job_id: str) -> Job:
         """Let nobody train the job until it is resumed. Raises JobNotFound, JobNotPausable."""
         with self._db.write() as tx:
-            return pausing.pause_job(tx, job_id, self._clock())
+            now = self._clock()
+            use.charge_jobs(tx, [job_id], now=now, half_life=self._half_life)
+            return pausing.pause_job(tx, job_id, now)
 
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on, in its old place in the queue. Raises JobNotFound, JobNotResumable."""
@@ -185,7 +180,12 @@ class JobQueue:
         """Whether `claim` would find a job. A read, so that looking for work holds up nobody who writes."""
         with self._db.read() as tx:
             return queue.waits(
-                tx, base_model=base_model, now=self._clock(), alone=alone, max_losses=max_losses
+                tx,
+                base_model=base_model,
+                now=self._clock(),
+                alone=alone,
+                max_losses=max_losses,
+                rules=self._rules,
             )
 
     def suspects_wait(self, *, base_model: str) -> bool:
@@ -209,6 +209,7 @@ class JobQueue:
         """
         with self._db.write() as tx:
             now = self._clock()
+            use.charge_worker(tx, worker, now=now, half_life=self._half_life)
             while True:
                 job = queue.claim_job(
                     tx,
@@ -218,6 +219,7 @@ class JobQueue:
                     lease_seconds=lease_seconds,
                     alone=alone,
                     max_losses=max_losses,
+                    rules=self._rules,
                 )
                 if job is None or job.losses < max_losses:
                     break
@@ -231,7 +233,9 @@ class JobQueue:
         """Prove that the worker lives. Returns the ids of the jobs that it holds no longer."""
         lost = set()
         with self._db.write() as tx:
-            until = self._clock() + lease_seconds
+            now = self._clock()
+            use.charge_jobs(tx, [job.id for job in held], now=now, half_life=self._half_life)
+            until = now + lease_seconds
             for job in held:
                 try:
                     job_rows.renew_lease(tx, job.id, job.attempt, until=until)
@@ -259,7 +263,9 @@ class JobQueue:
     def fail(self, job_id: str, attempt: int, error: JobError) -> None:
         """End a job as failed. Raises LeaseLost."""
         with self._db.write() as tx:
-            job_rows.fail_job(tx, job_id, attempt, error, self._clock())
+            now = self._clock()
+            use.charge_jobs(tx, [job_id], now=now, half_life=self._half_life)
+            job_rows.fail_job(tx, job_id, attempt, error, now)
 
     def requeue(
         self, notes: Sequence[JobNote], *, reason: str, lost: bool, delay: float = 0.0
@@ -267,6 +273,7 @@ class JobQueue:
         """Give jobs back; `lost` counts. A job that was cancelled or paused meanwhile has stopped now."""
         with self._db.write() as tx:
             now = self._clock()
+            use.charge_jobs(tx, [note.job.id for note in notes], now=now, half_life=self._half_life)
             for note in notes:
                 try:
                     job_rows.take_note(tx, note, now)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from adapters.artifacts import Artifacts
 from adapters.clock import Clock
-from adapters.db import checkpoints, events as event_rows, jobs as job_rows, registry
+from adapters.db import checkpoints, events as event_rows, jobs as job_rows, registry, use
 from adapters.db.connect import Database
 from adapters.errors import AdapterNotFound
 from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
@@ -19,6 +19,7 @@ from adapters.records import (
     NewEvent,
     Version,
 )
+from adapters.settings import QueueSettings
 from adapters.weights import Weights
 
 #: No write into the artifact store takes this long; what is older was left by a process that was killed.
@@ -28,8 +29,11 @@ _ABANDONED_S = 24 * 3600.0
 class Registry:
     """Adapters, versions, aliases."""
 
-    def __init__(self, database: Database, artifacts: Artifacts, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, artifacts: Artifacts, clock: Clock, rules: QueueSettings
+    ) -> None:
         self._db, self._artifacts, self._clock = database, artifacts, clock
+        self._half_life = rules.half_life_seconds
 
     def publish(
         self,
@@ -52,6 +56,7 @@ class Registry:
         digest = self._artifacts.put_version(source)
         with self._db.write() as tx:
             now = self._clock()
+            use.charge_jobs(tx, [job.id], now=now, half_life=self._half_life)
             job_rows.hold_job(tx, job.id, job.attempt)
             if note is not None:
                 job_rows.take_note(tx, note, now)

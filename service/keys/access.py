@@ -24,6 +24,8 @@ _SCOPES: Final[Mapping[str, frozenset[Scope]]] = {
     "/finetune": _TUNE,
     "/v1/finetune": _TUNE,
     "/v1/fine_tuning": _TUNE,
+    "/queue": _TUNE,
+    "/v1/queue": _TUNE,
     "/datasets": _TUNE,
     "/v1/datasets": _TUNE,
     "/adapters": _TUNE,

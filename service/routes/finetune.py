@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -43,10 +42,11 @@ async def create(
         reply = await asyncio.to_thread(state.intake.accept, asked)
     if not reply.replayed:
         state.metrics.jobs_submitted.inc()
+    room = await asyncio.to_thread(state.limits.told, job_id_of(reply))
     if prefers_events(request.headers.get("accept")):
-        return _streamed(state, reply)
+        return _streamed(state, reply, room)
     seconds = preferred_wait(prefer or [])
-    return _told(reply) if seconds is None else await _awaited(state, reply, seconds)
+    return _told(reply, room) if seconds is None else await _awaited(state, reply, seconds, room)
 
 
 @router.get("/finetune")
@@ -94,28 +94,38 @@ async def cancel(job_id: str, state: State) -> WireJob:
 
 async def shown(state: ServiceState, job: Job) -> WireJob:
     """The job as clients see it now."""
-    return await asyncio.to_thread(_wire, state, job)
+    return (await asyncio.to_thread(_wire, state, [job]))[0]
 
 
 async def listed(state: ServiceState, jobs: Sequence[Job], limit: int) -> WireJobList:
     """A page of them; `jobs` has one more than `limit` where there is another page."""
-    return await asyncio.to_thread(WireJobList.of, jobs, limit, partial(_wire, state))
+    return await asyncio.to_thread(_page, state, jobs, limit)
 
 
-def _wire(state: ServiceState, job: Job) -> WireJob:
-    position = state.ledger.jobs.position(job)
-    strict = state.openai_strict_status
-    return wire_job(job, position=position, now=time.time(), openai_status=strict)
+def _page(state: ServiceState, jobs: Sequence[Job], limit: int) -> WireJobList:
+    shown = jobs[:limit]
+    wired = {job.id: wire for job, wire in zip(shown, _wire(state, shown), strict=True)}
+    return WireJobList.of(jobs, limit, lambda job: wired[job.id])
 
 
-def _told(reply: Reply, applied: dict[str, str] | None = None) -> Response:
-    headers = _beside(reply) | {"Retry-After": "2"} | (applied or {})
+def _wire(state: ServiceState, jobs: Sequence[Job]) -> list[WireJob]:
+    places, strict = state.ledger.queue.places(jobs), state.openai_strict_status
+    return [
+        wire_job(job, place=places.get(job.id), now=time.time(), openai_status=strict)
+        for job in jobs
+    ]
+
+
+def _told(reply: Reply, more: dict[str, str]) -> Response:
+    headers = _beside(reply) | {"Retry-After": "2"} | more
     return Response(reply.body, reply.status, headers, "application/json")
 
 
-async def _awaited(state: ServiceState, reply: Reply, seconds: int) -> Response:
+async def _awaited(
+    state: ServiceState, reply: Reply, seconds: int, room: dict[str, str]
+) -> Response:
     """The job once it has ended, with 200; else as it stands when the time is up, with the status it was taken in."""
-    applied = {"Preference-Applied": f"wait={seconds}"}
+    applied = room | {"Preference-Applied": f"wait={seconds}"}
     job = await wait_for_job(state.ledger.jobs, job_id_of(reply), seconds)
     if job is None:
         return _told(reply, applied)
@@ -125,9 +135,10 @@ async def _awaited(state: ServiceState, reply: Reply, seconds: int) -> Response:
     return Response(body, 200, _beside(reply) | applied, "application/json")
 
 
-def _streamed(state: ServiceState, reply: Reply) -> StreamingResponse:
+def _streamed(state: ServiceState, reply: Reply, room: dict[str, str]) -> StreamingResponse:
     stream = follow_job(state.ledger.jobs, job_id_of(reply), after=0, created=reply.body)
-    return StreamingResponse(stream, 200, _beside(reply) | SSE_HEADERS, "text/event-stream")
+    headers = _beside(reply) | SSE_HEADERS | room
+    return StreamingResponse(stream, 200, headers, "text/event-stream")
 
 
 def _beside(reply: Reply) -> dict[str, str]:

@@ -20,6 +20,7 @@ from service.schemas.jobs import WireEventList, WireJob, WireJobList, wire_event
 from service.schemas.limits import WireLimits
 from service.state import State
 from service.uploads import answer, read_json, require_plain
+from service.waiting import job_id_of
 
 router = APIRouter(prefix="/v1/fine_tuning", tags=["fine-tuning"])
 
@@ -52,7 +53,7 @@ async def create(
     reply = await asyncio.to_thread(state.intake.accept, asked)
     if not reply.replayed:
         state.metrics.jobs_submitted.inc()
-    return answer(reply)
+    return answer(reply, await asyncio.to_thread(state.limits.told, job_id_of(reply)))
 
 
 @router.get("/jobs")
@@ -127,7 +128,7 @@ async def metrics(
 @router.get("/model_limits")
 async def model_limits(state: State) -> dict[str, WireLimits]:
     """What may be asked for of each base model, and how busy it is."""
-    return await asyncio.to_thread(state.limits.look)
+    return await asyncio.to_thread(state.limits.look, state.ledger.tenant)
 
 
 def _metadata(query: Sequence[tuple[str, str]]) -> tuple[Mapping[str, str], bool]:

@@ -4,12 +4,14 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from adapters.demand import Place
 from adapters.names import ORGANISATION, FineTunedName
 from adapters.records import (
     DatasetSummary,
     Event,
     Job,
     JobStatus,
+    Priority,
     Progress,
 )
 from adapters.spec import Dpo, TrainingSpec
@@ -51,6 +53,8 @@ class WireQueue(BaseModel):
     """Where a waiting job stands; 1 is next."""
 
     position: int
+    #: None where nobody can tell.
+    estimated_start: int | None
 
 
 class WireAdapter(BaseModel):
@@ -87,6 +91,7 @@ class WireJob(Listed):
     object: Literal["fine_tuning.job"]
     status: JobStatus
     phase: str
+    priority: Priority
     model: str
     fine_tuned_model: str | None
     training_file: str
@@ -133,7 +138,7 @@ class WireEventList(Page[WireEvent]):
 
 
 def wire_job(
-    job: Job, *, position: int | None = None, now: float, openai_status: bool = False
+    job: Job, *, place: Place | None = None, now: float, openai_status: bool = False
 ) -> WireJob:
     """The job as clients see it. With `openai_status` a paused job is `queued`: OpenAI's enum knows no other word."""
     hyperparameters = wire_hyperparameters(job.spec)
@@ -143,6 +148,7 @@ def wire_job(
         object="fine_tuning.job",
         status=_status(job, strict=openai_status),
         phase=job.phase.value,
+        priority=job.priority,
         model=job.base_model,
         fine_tuned_model=_fine_tuned_model(job),
         training_file=job.training_file,
@@ -157,7 +163,7 @@ def wire_job(
         created_at=int(job.created_at),
         started_at=_whole(job.started_at),
         finished_at=_whole(job.finished_at),
-        estimated_finish=_estimated_finish(job, now),
+        estimated_finish=estimated_finish(job, now),
         trained_tokens=job.trained_tokens,
         error=WireError(**_error(job)) if job.error else None,
         adapter=WireAdapter(
@@ -166,13 +172,19 @@ def wire_job(
             rank=job.spec.lora.rank,
             version=job.fine_tuned_model,
         ),
-        queue=WireQueue(position=position) if position is not None else None,
+        queue=wire_place(place, now) if place is not None else None,
         progress=_progress(job.progress),
         dataset=wire_dataset(job.dataset),
         attempt=job.attempt,
         webhook=_webhook(job.webhook) if job.webhook else None,
         links=_links(job),
     )
+
+
+def wire_place(place: Place, now: float) -> WireQueue:
+    """Where a job stands."""
+    start = int(now + place.starts_in) if place.starts_in is not None else None
+    return WireQueue(position=place.position, estimated_start=start)
 
 
 def _fine_tuned_model(job: Job) -> str | None:
@@ -273,7 +285,8 @@ def _webhook(webhook: JobWebhook) -> WireJobWebhook:
     )
 
 
-def _estimated_finish(job: Job, now: float) -> int | None:
+def estimated_finish(job: Job, now: float) -> int | None:
+    """When a job that runs is likely to end; None where no speed is known yet."""
     if job.status is not JobStatus.RUNNING or job.progress.eta_seconds is None:
         return None
     return int(now + job.progress.eta_seconds)

@@ -539,5 +539,10 @@ async def test_limits_say_what_may_be_asked_for_and_how_busy_it_is(
     for _ in range(2):
         await client.fine_tuning.jobs.create(model=BASE, training_file=training_file)
     service.ledger.jobs.record([told(claimed(service))])
+    # The one that waits takes the place of the one that runs; one more waits for a job of which nothing is known.
     busy = (await service.http.get(path)).json()[BASE]
-    assert (busy["active_jobs"], busy["queued_jobs"], busy["estimated_wait_seconds"]) == (1, 1, 30)
+    assert (busy["active_jobs"], busy["queued_jobs"]) == (1, 1)
+    assert (busy["max_concurrent_jobs"], busy["estimated_wait_seconds"]) == (None, None)
+    service.ledger.queue.attend("w", base_model=BASE, slots=2, lease_seconds=600)
+    roomy = (await service.http.get(path)).json()[BASE]
+    assert (roomy["max_concurrent_jobs"], roomy["estimated_wait_seconds"]) == (2, 30)

@@ -43,7 +43,7 @@ async def test_rows_in_json_make_a_job(service: Running) -> None:
     assert job["hyperparameters"]["batch_size"] == 2
     assert job["hyperparameters"]["n_epochs"] == 6
     shown = (await service.http.get(f"/finetune/{job['id']}")).json()
-    assert shown["queue"] == {"position": 1}
+    assert shown["queue"] == {"position": 1, "estimated_start": None}
     assert shown == job
 
 

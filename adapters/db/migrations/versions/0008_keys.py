@@ -18,7 +18,6 @@ def upgrade() -> None:
     op.create_index(op.f('ix_jobs_adapter'), 'jobs', ['adapter'], unique=False)
     op.create_table('tenants',
         sa.Column('id', sa.String(length=64), nullable=False),
-        sa.Column('weight', sa.Double(), nullable=False, server_default='1'),
         sa.Column('created_at', sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint('id', name=op.f('pk_tenants'))
     )
