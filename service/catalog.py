@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from adapters.errors import AdapterNotFound, ModelNotFound, Unavailable
-from adapters.ledger import CheckpointShelf, Registry
+from adapters.ledger import BEHIND_S, Changes, CheckpointShelf, Registry, Topic
 from adapters.names import is_checkpoint, parse_fine_tuned_name, parse_model_name
 from adapters.records import Adapter, Version
 from adapters.weights import Weights
@@ -90,14 +91,23 @@ class Catalog:
             for listener in self._listeners:
                 listener(changed)
 
-    async def follow(self, every: float) -> None:
-        """Refresh for ever."""
+    async def follow(self, changes: Changes, every: float) -> None:
+        """Refresh for ever: when there is news, and every so many seconds, more seldom while news are told."""
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        changes.follow(Topic.SERVED, lambda: loop.call_soon_threadsafe(news.set))
+        answered = True
         while True:
+            news.clear()
             try:
                 await self.refresh()
+                answered = True
             except Unavailable as error:
-                log.warning("the catalog could not be refreshed: %s", error)
-            await asyncio.sleep(every)
+                if answered:
+                    log.warning("the catalog cannot be refreshed for now: %s", error)
+                answered = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(every, BEHIND_S) if changes.told else every):
+                    await news.wait()
 
     async def _checkpoint(self, model: str) -> Target | None:
         if not is_checkpoint(model):

@@ -11,6 +11,7 @@ from adapters.artifacts import LocalArtifacts
 from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
+from adapters.db.notices import BEHIND_S, Changes, Topic, changes_of
 from adapters.ledger.checkpoints import CheckpointShelf
 from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
@@ -22,11 +23,14 @@ from adapters.parts import LocalParts
 from adapters.settings import LedgerSettings
 
 __all__ = [
+    "BEHIND_S",
+    "Changes",
     "CheckpointShelf",
     "FileShelf",
     "JobQueue",
     "Ledger",
     "Registry",
+    "Topic",
     "UploadDesk",
     "Webhooks",
     "open_ledger",
@@ -43,6 +47,7 @@ class Ledger:
     registry: Registry
     checkpoints: CheckpointShelf
     webhooks: Webhooks
+    changes: Changes
     _database: Database
 
     def weights(self, name: str) -> Path:
@@ -53,12 +58,13 @@ class Ledger:
 
     def close(self) -> None:
         """Close the database connections."""
+        self.changes.close()
         self._database.close()
 
 
 def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger:
     """Open, and where needed create or upgrade, the ledger that the settings name."""
-    database = Database(settings.database)
+    database = Database(settings.database, connections=settings.database_connections)
     migrate(database)
     artifacts = LocalArtifacts(settings.artifacts_dir)
     return Ledger(
@@ -68,5 +74,6 @@ def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger
         registry=Registry(database, artifacts, clock),
         checkpoints=CheckpointShelf(database, artifacts, clock),
         webhooks=Webhooks(database, clock),
+        changes=changes_of(database.engine),
         _database=database,
     )

@@ -14,6 +14,7 @@ from adapters.db import (
     sendings,
 )
 from adapters.db.connect import Conflict, Database
+from adapters.db.turns import Turn, take_turn
 from adapters.demand import QueueLoad, Sending
 from adapters.errors import InvalidValue, LeaseLost
 from adapters.records import (
@@ -100,6 +101,7 @@ class JobQueue:
                     return render(job, job_rows.place_of(tx, job))
             _check_owner(new, registry.base_model_of(tx, new.adapter))
             if most_waiting is not None and new.error is None:
+                take_turn(tx, Turn.SUBMITTING)
                 queue.require_room(tx, most_waiting)
             job = job_rows.add_job(tx, new, now)
             event_rows.append_events(tx, job.id, _created(job, new), now)

@@ -15,8 +15,9 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def ledger(tmp_path: Path, clock: Clock, request: pytest.FixtureRequest) -> Iterator[Ledger]:
-    ledger = open_ledger(LedgerSettings(home=tmp_path), clock=clock)
+    url = "" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    ledger = open_ledger(LedgerSettings(home=tmp_path, database_url=url), clock=clock)
     yield ledger
     ledger.close()
