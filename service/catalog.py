@@ -42,6 +42,7 @@ class Catalog:
         self._checkpoints: dict[str, Target] = {}
         self._revision = 0
         self._refreshing = asyncio.Lock()
+        self._answered = True
         self._listeners: list[Callable[[Sequence[Adapter]], None]] = []
 
     @property
@@ -94,20 +95,25 @@ class Catalog:
     async def follow(self, changes: Changes, every: float) -> None:
         """Refresh for ever: when there is news, and every so many seconds, more seldom while news are told."""
         loop, news = asyncio.get_running_loop(), asyncio.Event()
-        changes.follow(Topic.SERVED, lambda: loop.call_soon_threadsafe(news.set))
-        answered = True
-        while True:
-            news.clear()
-            try:
-                await self.refresh()
-                answered = True
-            except Unavailable as error:
-                if answered:
-                    log.warning("the catalog cannot be refreshed for now: %s", error)
-                answered = False
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(every, BEHIND_S) if changes.told else every):
-                    await news.wait()
+        leave = changes.follow(Topic.SERVED, lambda: loop.call_soon_threadsafe(news.set))
+        try:
+            while True:
+                news.clear()
+                await self._try_to_refresh()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(every, BEHIND_S) if changes.told else every):
+                        await news.wait()
+        finally:
+            leave()
+
+    async def _try_to_refresh(self) -> None:
+        try:
+            await self.refresh()
+            self._answered = True
+        except Unavailable as error:
+            if self._answered:  # an outage is told once
+                log.warning("the catalog cannot be refreshed for now: %s", error)
+            self._answered = False
 
     async def _checkpoint(self, model: str) -> Target | None:
         if not is_checkpoint(model):

@@ -48,8 +48,11 @@ class Changes(Protocol):
     def told(self) -> bool:
         """Whether one is told of news now. Otherwise one has to look as often as one wants to know."""
 
-    def follow(self, topic: Topic, wake: Callable[[], None]) -> None:
-        """Have `wake` called, from a thread of its own, when there may be news; also when `told` has changed."""
+    def follow(self, topic: Topic, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called, from a thread of its own, when there may be news; also when `told` has changed.
+
+        Returns what ends that.
+        """
 
     def close(self) -> None:
         """Stop."""
@@ -65,8 +68,9 @@ class Silent:
 
     told = False
 
-    def follow(self, topic: Topic, wake: Callable[[], None]) -> None:
+    def follow(self, topic: Topic, wake: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002
         """Never calls."""
+        return lambda: None
 
     def close(self) -> None:
         """There is nothing to stop."""
@@ -81,20 +85,27 @@ class Listening:
         self._told = False
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._lock = threading.Lock()
 
     @property
     def told(self) -> bool:
         """Whether the connection stands."""
         return self._told
 
-    def follow(self, topic: Topic, wake: Callable[[], None]) -> None:
+    def follow(self, topic: Topic, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called for the topic."""
-        with self._starting:
-            self._followers = [*self._followers, (topic, wake)]
+        follower = (topic, wake)
+        with self._lock:
+            self._followers.append(follower)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
                 self._thread.start()
+
+        def leave() -> None:
+            with self._lock:
+                self._followers.remove(follower)
+
+        return leave
 
     def close(self) -> None:
         """Stop listening."""
@@ -138,6 +149,7 @@ class Listening:
             self._wake(topic)
 
     def _wake(self, topic: Topic) -> None:
-        for followed, wake in self._followers:
-            if followed is topic:
-                wake()
+        with self._lock:  # so that nobody is called who has left
+            for followed, wake in self._followers:
+                if followed is topic:
+                    wake()

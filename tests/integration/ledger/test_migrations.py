@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,15 +14,7 @@ from adapters.ledger import open_ledger
 from adapters.settings import LedgerSettings
 from tests.support.postgres import Server
 
-ROOT = Path(__file__).parents[3]
-SCRIPTS = ROOT / "adapters" / "db" / "migrations"
-OPENER = """
-from adapters.ledger import open_ledger
-from adapters.settings import LedgerSettings
-input()
-ledger = open_ledger(LedgerSettings())
-print(len(ledger.jobs.list()))
-"""
+SCRIPTS = Path(__file__).parents[3] / "adapters" / "db" / "migrations"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -46,7 +36,7 @@ def test_the_head_that_the_code_expects_is_the_newest_migration() -> None:
     assert ScriptDirectory(str(SCRIPTS)).get_current_head() == HEAD
 
 
-def test_threads_that_start_together_on_a_new_ledger_all_find_it_ready(
+def test_ledgers_that_are_opened_together_for_the_first_time_all_find_it_ready(
     new_settings: LedgerSettings,
 ) -> None:
     with ThreadPoolExecutor(6) as pool:
@@ -54,28 +44,6 @@ def test_threads_that_start_together_on_a_new_ledger_all_find_it_ready(
     for ledger in ledgers:
         assert ledger.jobs.list() == []
         ledger.close()
-
-
-def test_processes_that_start_together_on_a_new_ledger_all_find_it_ready(
-    new_settings: LedgerSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GRAFT_HOME", str(new_settings.home))
-    monkeypatch.setenv("GRAFT_DATABASE_URL", new_settings.database)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPENER],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(6)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [process.communicate()[0] for process in processes] == ["0\n"] * 6
 
 
 def test_a_database_that_cannot_hold_every_text_is_refused(postgres: Server) -> None:

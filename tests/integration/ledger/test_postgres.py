@@ -186,6 +186,7 @@ async def test_a_catalog_that_hardly_polls_answers_with_what_another_process_has
         await asyncio.to_thread(change)
         await means(name)
     following.cancel()
+    await asyncio.wait([following])
 
 
 def test_a_trainer_that_hardly_polls_takes_up_a_job_at_once(here: Ledger, there: Ledger) -> None:
