@@ -61,6 +61,11 @@ class Server:
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait(_START_S)
 
+    def require_up(self) -> None:
+        """Start it if it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+
     def remove(self) -> None:
         """Kill it, with all that is in it."""
         self.crash()

@@ -32,9 +32,12 @@ NEVER = 300.0
 
 
 @pytest.fixture
-def home(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(
+    tmp_path: Path, postgres: Server, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     monkeypatch.setenv("GRAFT_DATABASE_URL", database_url)
-    return tmp_path
+    yield tmp_path
+    postgres.require_up()  # a test that failed in an outage must not fail those after it
 
 
 @pytest.fixture
