@@ -48,7 +48,7 @@ class Changes(Protocol):
     def told(self) -> bool:
         """Whether one is told of news now. Otherwise one has to look as often as one wants to know."""
 
-    def follow(self, topic: Topic, wake: Callable[[], None]) -> Callable[[], None]:
+    def follow(self, topic: Topic, wake: Callable[[], object]) -> Callable[[], None]:
         """Have `wake` called, from a thread of its own, when there may be news; also when `told` has changed.
 
         Returns what ends that.
@@ -68,7 +68,7 @@ class Silent:
 
     told = False
 
-    def follow(self, topic: Topic, wake: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002
+    def follow(self, topic: Topic, wake: Callable[[], object]) -> Callable[[], None]:  # noqa: ARG002
         """Never calls."""
         return lambda: None
 
@@ -81,7 +81,7 @@ class Listening:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._followers: list[tuple[Topic, Callable[[], None]]] = []
+        self._followers: list[tuple[Topic, Callable[[], object]]] = []
         self._told = False
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -92,7 +92,7 @@ class Listening:
         """Whether the connection stands."""
         return self._told
 
-    def follow(self, topic: Topic, wake: Callable[[], None]) -> Callable[[], None]:
+    def follow(self, topic: Topic, wake: Callable[[], object]) -> Callable[[], None]:
         """Have `wake` called for the topic."""
         follower = (topic, wake)
         with self._lock:
