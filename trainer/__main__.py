@@ -5,6 +5,7 @@
 
 import argparse
 import fcntl
+import hashlib
 import logging
 import os
 import signal
@@ -26,6 +27,8 @@ from trainer.settings import TrainerSettings
 from trainer.worker import Worker
 
 log = logging.getLogger(__name__)
+
+_LONGEST_NAME = 128
 
 
 def main() -> None:
@@ -81,8 +84,7 @@ def _workers(
             process=WarmProcess(base_model, device),
             settings=settings,
             base_model=base_model,
-            # The same after a restart on this machine, so that it can take back what it held.
-            worker_id=f"{socket.gethostname()}:{base_model}:{device}",
+            worker_id=worker_name(ledger_settings.home, base_model, device),
             work_dir=ledger_settings.work_dir,
             metrics=metrics,
             placement=placement,
@@ -90,6 +92,17 @@ def _workers(
         for base_model, placement in placements.items()
         for device in devices
     ]
+
+
+def worker_name(home: Path, base_model: str, device: str) -> str:
+    """The same after a restart in this home, so that a worker can take back what it held; and nobody else's.
+
+    At most 128 characters, as the ledger has room for.
+    """
+    name = f"{socket.gethostname()}:{home}:{base_model}:{device}"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return name[:64] + hashlib.sha256(name.encode()).hexdigest()
 
 
 def _guarded(worker: Worker, stop: threading.Event) -> None:

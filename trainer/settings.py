@@ -44,7 +44,7 @@ class TrainerSettings(Section):
     #: A worker that has not renewed its claim for this long has lost it.
     lease_seconds: float = Field(30.0, gt=1)
     heartbeat_seconds: float = Field(5.0, gt=0)
-    #: How often a worker that could take a job looks for one.
+    #: How often a worker that could take a job looks for one; less often where it is told of new ones.
     poll_seconds: float = Field(0.05, gt=0)
     #: How often in a row a job may be lost, without getting further, before it fails. After the second time it is alone
     #: in its process, so that no job fails for its company.

@@ -57,6 +57,15 @@ def get_endpoint(tx: Connection, endpoint_id: str) -> Endpoint:
     return to_endpoint(row)
 
 
+def hold_endpoint(tx: Connection, endpoint_id: str) -> None:
+    """Lock an endpoint's row for the rest of the transaction.
+
+    For those who write its deliveries first: whoever disables an endpoint locks the two in this order.
+    """
+    query = select(webhook_endpoints.c.id).where(webhook_endpoints.c.id == endpoint_id)
+    tx.execute(query.with_for_update(key_share=True)).all()
+
+
 def list_endpoints(tx: Connection, *, after: str | None, limit: int) -> list[Endpoint]:
     """Those that hear of every job, newest first; `after` is the id of the last one of the page before."""
     columns = webhook_endpoints.c

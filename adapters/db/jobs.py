@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, Update, and_, case, func, insert, or_
 
 from adapters.db.endpoints import add_endpoint
 from adapters.db.events import append_events
+from adapters.db.notices import Topic, notify
 from adapters.db.outbox import announce
 from adapters.db.rows import (
     dump_dataset,
@@ -75,6 +76,7 @@ def add_job(tx: Connection, job: NewJob, now: float) -> Job:
     ).one()
     if job.webhook is not None:
         add_endpoint(tx, job.webhook, now, job_id=job.id, tenant=job.tenant)
+    notify(tx, Topic.QUEUED)
     return to_job(row)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, or_, update
 
 from adapters.db.events import append_events
 from adapters.db.jobs import get_job
+from adapters.db.notices import Topic, notify
 from adapters.db.outbox import announce
 from adapters.db.rows import dump_progress
 from adapters.db.schema import jobs
@@ -73,6 +74,7 @@ def resume_job(tx: Connection, job_id: str, now: float) -> Job:
     if not found:
         job = get_job(tx, job_id)
         raise JobNotResumable(f"The job {job_id} is not paused: it is {job.status}.", param="id")
+    notify(tx, Topic.QUEUED)
     return _told(tx, job_id, "Fine-tuning job resumed", now)
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, and_, case, func, or_, select, update
 from adapters.db import use
 from adapters.db.events import append_events
 from adapters.db.jobs import write_as
+from adapters.db.notices import Topic, notify
 from adapters.db.rows import to_job
 from adapters.db.schema import jobs
 from adapters.demand import QueueLoad
@@ -264,3 +265,4 @@ def _requeue(
         kind=EventKind.MESSAGE, level="warn", message=reason, data={"kind": "job_requeued"}
     )
     append_events(tx, job.id, [event], now)
+    notify(tx, Topic.QUEUED)

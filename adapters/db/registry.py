@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, case, delete, insert, or_, select, update
 
+from adapters.db.notices import Topic, notify
 from adapters.db.owners import claim_name
 from adapters.db.rows import dump_manifest, to_version
 from adapters.db.schema import adapters, aliases, checkpoints, ledger_revision, versions
@@ -25,7 +26,17 @@ def raise_revision(tx: Connection) -> int:
         .values(value=ledger_revision.c.value + 1)
         .returning(ledger_revision.c.value)
     ).scalar_one()
+    notify(tx, Topic.SERVED)
     return revision
+
+
+def hold_revision(tx: Connection) -> None:
+    """Let nobody else change what can be served for the rest of the transaction.
+
+    For those who look before they change, or change rows of checkpoints before they raise the revision: whoever
+    publishes locks the revision first, and two who lock in different orders would wait for each other for ever.
+    """
+    tx.execute(select(ledger_revision.c.id).with_for_update()).all()
 
 
 def current_revision(tx: Connection) -> int:

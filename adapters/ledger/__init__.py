@@ -11,6 +11,7 @@ from adapters.artifacts import Artifacts, LocalArtifacts
 from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
+from adapters.db.notices import BEHIND_S, Changes, Topic, changes_of
 from adapters.ledger.board import QueueBoard
 from adapters.ledger.checkpoints import CheckpointShelf
 from adapters.ledger.files import FileShelf
@@ -25,6 +26,8 @@ from adapters.records import DEFAULT_TENANT
 from adapters.settings import LedgerSettings, QueueSettings
 
 __all__ = [
+    "BEHIND_S",
+    "Changes",
     "CheckpointShelf",
     "FileShelf",
     "JobQueue",
@@ -32,6 +35,7 @@ __all__ = [
     "Ledger",
     "QueueBoard",
     "Registry",
+    "Topic",
     "UploadDesk",
     "Webhooks",
     "open_ledger",
@@ -50,6 +54,7 @@ class Ledger:
     webhooks: Webhooks
     queue: QueueBoard
     keys: KeyCabinet
+    changes: Changes
     _drawer: "_Drawer"
 
     @property
@@ -72,6 +77,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the database connections."""
+        self.changes.close()
         self._drawer.database.close()
 
 
@@ -82,6 +88,7 @@ class _Drawer:
     database: Database
     artifacts: Artifacts
     parts: LocalParts
+    changes: Changes
     clock: Clock
     rules: QueueSettings
 
@@ -90,11 +97,18 @@ def open_ledger(
     settings: LedgerSettings, *, queue: QueueSettings | None = None, clock: Clock = time.time
 ) -> Ledger:
     """Open, and where needed create or upgrade, the ledger that the settings name. `queue`: whose turn it is."""
-    rules = queue or QueueSettings()
-    database = Database(settings.database)
+    database = Database(settings.database, connections=settings.database_connections)
     migrate(database)
-    artifacts = LocalArtifacts(settings.artifacts_dir)
-    return _arranged(_Drawer(database, artifacts, LocalParts(settings.parts_dir), clock, rules))
+    return _arranged(
+        _Drawer(
+            database=database,
+            artifacts=LocalArtifacts(settings.artifacts_dir),
+            parts=LocalParts(settings.parts_dir),
+            changes=changes_of(database.engine),
+            clock=clock,
+            rules=queue or QueueSettings(),
+        )
+    )
 
 
 def _arranged(drawer: _Drawer) -> Ledger:
@@ -108,5 +122,6 @@ def _arranged(drawer: _Drawer) -> Ledger:
         webhooks=Webhooks(database, clock),
         queue=QueueBoard(database, clock, drawer.rules),
         keys=KeyCabinet(database, clock),
+        changes=drawer.changes,
         _drawer=drawer,
     )

@@ -18,6 +18,7 @@ from adapters.db import (
     use,
 )
 from adapters.db.connect import Conflict, Database
+from adapters.db.locks import Turn, take_turn
 from adapters.demand import Place, Sending
 from adapters.errors import InvalidValue, LeaseLost
 from adapters.records import (
@@ -108,6 +109,7 @@ class JobQueue:
             owners.claim_name(tx, new.adapter, new.base_model, new.tenant, now)
             _check_owner(new.adapter, new.base_model, registry.base_model_of(tx, new.adapter))
             if most_waiting is not None and new.error is None:
+                take_turn(tx, Turn.SUBMITTING)
                 standing.require_room(
                     tx, new.tenant, most_waiting=most_waiting, now=now, rules=self._rules
                 )

@@ -140,6 +140,7 @@ class Registry:
     def promote(self, name: str, number: int, *, alias: str = LIVE) -> Adapter:
         """Point an alias at a version. Raises AdapterNotFound."""
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             registry.set_alias(tx, name, alias, number)
             return registry.get_adapter(tx, name)
 
@@ -151,6 +152,7 @@ class Registry:
     def delete(self, name: str) -> Adapter:
         """Delete an adapter, with the checkpoints of its jobs. Raises AdapterNotFound."""
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             now = self._clock()
             checkpoints.delete_of_adapter(tx, name, now)
             return registry.delete_adapter(tx, name, now)
@@ -158,6 +160,7 @@ class Registry:
     def delete_version(self, name: str, number: int) -> Version:
         """Delete one version, with its job's checkpoints. Raises AdapterNotFound, InvalidRequest."""
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             now = self._clock()
             version = registry.delete_version(tx, name, number, now)
             checkpoints.delete_of_job(tx, version.job_id, now)
@@ -172,6 +175,7 @@ class Registry:
             AdapterNotFound: it has been deleted meanwhile.
         """
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             now, adapter = self._clock(), registry.get_adapter(tx, version.adapter)
             others = [one.number for one in adapter.versions if one.number != version.number]
             if not others:

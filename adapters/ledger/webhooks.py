@@ -150,6 +150,7 @@ class Webhooks:
         delivery = errand.delivery
         with self._db.write() as tx:
             now = self._clock()
+            endpoints.hold_endpoint(tx, delivery.endpoint_id)
             attempt = {
                 "attempts": delivery.attempts + 1,
                 "last_attempt_at": now,

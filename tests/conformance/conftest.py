@@ -21,10 +21,12 @@ def rules() -> QueueSettings:
     return QueueSettings()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def ledger(
     tmp_path: Path, clock: Clock, rules: QueueSettings, request: pytest.FixtureRequest
 ) -> Iterator[Ledger]:
-    ledger = open_ledger(LedgerSettings(home=tmp_path), queue=rules, clock=clock)
+    url = "" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    settings = LedgerSettings(home=tmp_path, database_url=url)
+    ledger = open_ledger(settings, queue=rules, clock=clock)
     yield ledger
     ledger.close()
