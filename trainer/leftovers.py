@@ -7,6 +7,7 @@ from pathlib import Path
 from adapters.ledger import Ledger
 from adapters.records import Job
 from trainer.hands import Hands
+from trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
 
@@ -14,13 +15,11 @@ log = logging.getLogger(__name__)
 class Leftovers:
     """Removes them."""
 
-    def __init__(
-        self, ledger: Ledger, work_dir: Path, *, purge_after: float, deliveries_after: float
-    ) -> None:
+    def __init__(self, ledger: Ledger, work_dir: Path, settings: TrainerSettings) -> None:
         self._ledger = ledger
         self._work_dir = work_dir
-        self._purge_after = purge_after
-        self._deliveries_after = deliveries_after
+        self._purge_after = settings.purge_after_seconds
+        self._deliveries_after = settings.keep_deliveries_seconds
 
     def remove(self, job: Job) -> None:
         """The work folder of a job that has ended."""

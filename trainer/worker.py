@@ -74,12 +74,7 @@ class Worker:
         self._triage = Triage(
             ledger, settings, placement, base_model=base_model, worker_id=worker_id
         )
-        self._leftovers = Leftovers(
-            ledger,
-            work_dir,
-            purge_after=settings.purge_after_seconds,
-            deliveries_after=settings.keep_deliveries_seconds,
-        )
+        self._leftovers = Leftovers(ledger, work_dir, settings)
         self._inbox: deque[AnyReport] = deque()
         self._ready = False
         self._running = False

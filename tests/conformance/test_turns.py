@@ -34,7 +34,7 @@ def rules() -> QueueSettings:
 
 
 def submit(ledger: Ledger, tenant: str = "one", priority: Priority = NORMAL) -> str:
-    new = replace(new_job(), tenant=tenant, priority=priority)
+    new = replace(new_job(f"{tenant}-bot"), tenant=tenant, priority=priority)
     return ledger.jobs.submit(new, render=render).body
 
 
