@@ -1,11 +1,12 @@
-"""The story of one completion request, top to bottom. Design, section 4, in code.
+"""The story of one request to a model, top to bottom. Design, section 4, in code.
 
-1. The body is parsed once and its names are checked.
+1. The body is parsed once; its names are checked, and how much it asks for.
 2. `model` becomes a version, from memory.
 3. What the request leaves open is filled from the version's defaults.
-4. Admission: a place in front of the engine, or a 429.
-5. Residency: the version is loaded if it is not, and pinned.
-6. The body goes to the engine; bytes come back as they are.
+4. Admission: a place in front of the engine in fair order, or a 429.
+5. Residency: the version is loaded if it is not, while others use the place, and pinned.
+6. The body goes to the engine; bytes come back as they are. Where the engine dies before the first of them has been
+   passed on, the request is sent once more; after it, the stream ends with an error.
 7. Whoever leaves, cancels: place, pin and generation are released when the response ends, however it ends.
 """
 
@@ -16,13 +17,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.errors import GraftError, InvalidRequest, ModelNotFound, Unavailable
+from adapters.errors import EngineFault, GraftError, InvalidRequest, ModelNotFound, Unavailable
 from service.admission import Admission
 from service.catalog import Catalog, Target
 from service.engine.protocol import EngineReply
 from service.engines import EngineHost, Engines
-from service.errors import engine_error_body, envelope
+from service.errors import engine_error_body, error_event
 from service.metrics import Metrics
+from service.relay import Meter, whole_events
+from service.schemas.caps import check_caps
+from service.schemas.endpoints import Endpoint
 from service.schemas.sampling import check_fields
 from service.settings import ServiceSettings
 
@@ -33,9 +37,10 @@ _SERVER_ERROR = 500
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A checked request: where it goes, and the bytes that go there."""
+    """A checked request: whose it is, where it goes, and the bytes that go there."""
 
-    path: str
+    endpoint: Endpoint
+    tenant: str
     target: Target
     body: bytes
     stream: bool
@@ -57,7 +62,7 @@ class Answer:
 
 
 class Generator:
-    """Answers completion requests."""
+    """Answers requests to models."""
 
     def __init__(
         self,
@@ -74,9 +79,10 @@ class Generator:
         self._admissions = admissions
         self._metrics = metrics
 
-    async def prepare(self, path: str, raw: bytes, known: frozenset[str]) -> Prepared:
+    async def prepare(self, endpoint: Endpoint, raw: bytes, *, tenant: str) -> Prepared:
         """Steps 1 to 3. Raises InvalidRequest, UnknownField, InvalidValue, ModelNotFound."""
-        body = check_fields(_parse(raw), known, max_choices=self._settings.max_choices)
+        body = check_fields(_parse(raw), endpoint.fields)
+        check_caps(body, self._settings)
         model = body.get("model")
         if not isinstance(model, str):
             raise InvalidRequest(
@@ -84,85 +90,99 @@ class Generator:
             )
         target = await self._catalog.resolve(model)
         defaults = target.version.manifest.default_sampling if target.version else {}
-        filled = {**defaults, **{k: v for k, v in body.items() if v is not None}}
+        filled: dict[str, Any] = {k: v for k, v in defaults.items() if k in endpoint.fields}
+        filled |= {k: v for k, v in body.items() if v is not None}
         filled["model"] = target.engine_name
-        return Prepared(path, target, json.dumps(filled).encode(), stream=bool(body.get("stream")))
+        stream = bool(body.get("stream"))
+        return Prepared(endpoint, tenant, target, json.dumps(filled).encode(), stream)
 
     async def answer(self, request: Prepared) -> Answer:
         """Steps 4 to 7. Raises Overloaded, Unavailable, EngineFault before the first byte; none after."""
-        started = time.monotonic()
-        kind = "adapter" if request.target.version else "base"
-        stack = AsyncExitStack()
+        watched = _Watched(request.target, self._metrics)
         try:
-            reply = await self._send(request, stack)
-            body = reply.body
-            if reply.status >= _BAD_REQUEST:
-                body = _translated(reply)
+            try:
+                return await self._attempt(request, watched)
+            except _Died as died:
+                self._metrics.retries.labels(died.host.model_id).inc()
+            try:
+                return await self._attempt(request, watched)
+            except _Died as died:
+                raise died.host.unavailable() from None
         except BaseException as error:
-            await stack.aclose()
-            self._count(request.target, kind, _outcome_of(error))
+            watched.ended(_outcome_of(error))
             raise
-        self._metrics.first_byte_seconds.labels(request.target.base_model, kind).observe(
-            time.monotonic() - started
-        )
-        return Answer(
-            status=reply.status,
-            content_type=reply.content_type,
-            version=request.target.engine_name,
-            body=self._relay(request, reply.status, body, kind),
-            release=stack.aclose,
-        )
 
-    async def _send(self, request: Prepared, stack: AsyncExitStack) -> EngineReply:
+    async def _attempt(self, request: Prepared, watched: "_Watched") -> Answer:
         host = self._engines[request.target.base_model]
         if not host.up:
             await host.wait_up(self._settings.engine_wait_seconds)
-        await stack.enter_async_context(self._admissions[host.model_id].admitted())
         try:
-            return await self._send_pinned(host, request, stack)
+            async with AsyncExitStack() as stack:
+                reply = await self._send(host, request, stack)
+                streamed = request.stream and reply.status < _BAD_REQUEST
+                first = await (anext(reply.body, b"") if streamed else _whole(reply.body))
+                await _raise_if_dying(host, reply.status)
+                # Of an answer that nobody has read; otherwise it has been said by then how it ended.
+                stack.callback(watched.ended, "cancelled")
+                release = stack.pop_all().aclose
         except Unavailable:
             host.mark_down()
-            raise host.unavailable() from None
+            raise _Died(host) from None
+        watched.began()
+        if streamed:
+            body = self._relay(host, request, first, reply.body, watched)
+        else:
+            body = _once(request, reply.status, first, watched)
+        return Answer(reply.status, reply.content_type, request.target.engine_name, body, release)
 
-    async def _send_pinned(
+    async def _send(
         self, host: EngineHost, request: Prepared, stack: AsyncExitStack
     ) -> EngineReply:
-        version = request.target.version
+        version, path = request.target.version, request.endpoint.path
+        admitted = self._admissions[host.model_id].admitted(
+            request.tenant, request.target.engine_name, needs_seat=version is not None
+        )
+        place = await stack.enter_async_context(admitted)
         if version is None:
-            return await stack.enter_async_context(host.engine.post(request.path, request.body))
-        await stack.enter_async_context(host.residency.pinned(version))
-        reply = await stack.enter_async_context(host.engine.post(request.path, request.body))
-        if reply.status != _NOT_FOUND:
+            return await stack.enter_async_context(host.engine.post(path, request.body))
+        if host.residency.holds(version):
+            await stack.enter_async_context(host.residency.pinned(version))
+        else:
+            async with place.lent():
+                await stack.enter_async_context(host.residency.pinned(version))
+        reply = await stack.enter_async_context(host.engine.post(path, request.body))
+        if reply.status != _NOT_FOUND or not await host.residency.lost(version):
             return reply
         # The engine was restarted between two looks of the watch and has forgotten the adapter: load and ask again.
-        host.residency.forget(version.name)
-        await host.residency.ensure(version)
-        return await stack.enter_async_context(host.engine.post(request.path, request.body))
+        async with place.lent():
+            await host.residency.ensure(version)
+        return await stack.enter_async_context(host.engine.post(path, request.body))
 
     async def _relay(
         self,
+        host: EngineHost,
         request: Prepared,
-        status: int,
-        body: AsyncIterator[bytes],
-        kind: str,
+        first: bytes,
+        rest: AsyncIterator[bytes],
+        watched: "_Watched",
     ) -> AsyncIterator[bytes]:
-        outcome = "cancelled"
+        outcome, meter, last = "cancelled", Meter(), b""
         try:
-            async for chunk in body:
-                yield chunk
-            outcome = _outcome(status)
+            async for events in whole_events(first, rest):
+                meter.see(events)
+                last = events
+                yield events
+            outcome = "ok"
+            if (request.endpoint.last_words or b"") not in last:
+                outcome = "engine_error"
+                yield error_event(_CUT_SHORT, request.endpoint.dialect, number=meter.events)
         except Unavailable:
             outcome = "engine_error"
-            host = self._engines[request.target.base_model]
             host.mark_down()
-            if not request.stream:
-                raise
-            yield f"data: {json.dumps(envelope(host.unavailable()))}\n\n".encode()
+            error = host.unavailable()
+            yield error_event(error, request.endpoint.dialect, number=meter.events)
         finally:
-            self._count(request.target, kind, outcome)
-
-    def _count(self, target: Target, kind: str, outcome: str) -> None:
-        self._metrics.completions.labels(target.base_model, kind, outcome).inc()
+            watched.ended(outcome, meter.prompt_tokens, meter.generated)
 
 
 async def collect(answer: Answer) -> bytes:
@@ -173,9 +193,61 @@ async def collect(answer: Answer) -> bytes:
         await answer.release()
 
 
-async def _translated(reply: EngineReply) -> AsyncIterator[bytes]:
-    raw = b"".join([chunk async for chunk in reply.body])
-    yield engine_error_body(raw, reply.status)
+class _Died(Exception):
+    """The engine went away before the client was told anything."""
+
+    def __init__(self, host: EngineHost) -> None:
+        super().__init__(host.model_id)
+        self.host = host
+
+
+class _Watched:
+    """What the metrics are told of one request."""
+
+    def __init__(self, target: Target, metrics: Metrics) -> None:
+        self._labels = (target.base_model, "adapter" if target.version else "base")
+        self._metrics = metrics
+        adapter = target.version.adapter if target.version else target.base_model
+        self._tally = metrics.by_adapter.of(adapter)
+        self._started = time.monotonic()
+        self._has_ended = False
+
+    def began(self) -> None:
+        took = time.monotonic() - self._started
+        self._metrics.first_byte_seconds.labels(*self._labels).observe(took)
+        self._tally.first_byte.observe(took)
+
+    def ended(self, outcome: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self._metrics.completions.labels(*self._labels, outcome).inc()
+        self._tally.duration.observe(time.monotonic() - self._started)
+        self._tally.requests[outcome] = self._tally.requests.get(outcome, 0) + 1
+        self._tally.prompt_tokens += prompt_tokens
+        self._tally.completion_tokens += completion_tokens
+
+
+async def _once(
+    request: Prepared, status: int, body: bytes, watched: _Watched
+) -> AsyncIterator[bytes]:
+    meter = Meter()
+    if status >= _BAD_REQUEST:
+        body = engine_error_body(body, status, request.endpoint.dialect)
+    else:
+        meter.see(body)
+    watched.ended(_outcome(status), meter.prompt_tokens, meter.completion_tokens)
+    yield body
+
+
+async def _whole(body: AsyncIterator[bytes]) -> bytes:
+    return b"".join([chunk async for chunk in body])
+
+
+async def _raise_if_dying(host: EngineHost, status: int) -> None:
+    """A 5xx may be the last word of a vLLM whose engine process has died; then it is no answer."""
+    if status >= _SERVER_ERROR and not await host.engine.healthy():
+        raise host.unavailable()
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -183,6 +255,8 @@ def _parse(raw: bytes) -> dict[str, Any]:
         body = json.loads(raw)
     except ValueError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+    except RecursionError as error:
+        raise InvalidRequest("The body is nested too deeply.") from error
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     return body
@@ -200,3 +274,6 @@ def _outcome_of(error: BaseException) -> str:
     if isinstance(error, ModelNotFound):
         return "client_error"
     return "overloaded" if error.code == "rate_limit_exceeded" else "engine_error"
+
+
+_CUT_SHORT = EngineFault("The engine ended the stream before the answer was whole. Try again.")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from adapters.artifacts import Artifacts
 from adapters.clock import Clock
-from adapters.db import checkpoints, events as event_rows, jobs as job_rows, registry
-from adapters.db.connect import Database
+from adapters.db import checkpoints, events as event_rows, jobs as job_rows, owners, registry, use
+from adapters.db.connect import Conflict, Database
+from adapters.db.tenancy import owner
 from adapters.errors import AdapterNotFound, InvalidRequest
 from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
 from adapters.manifest import Manifest
@@ -19,6 +20,7 @@ from adapters.records import (
     NewEvent,
     Version,
 )
+from adapters.settings import QueueSettings
 from adapters.weights import Weights
 
 #: No write into the artifact store takes this long; what is older was left by a process that was killed.
@@ -28,8 +30,11 @@ _ABANDONED_S = 24 * 3600.0
 class Registry:
     """Adapters, versions, aliases."""
 
-    def __init__(self, database: Database, artifacts: Artifacts, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, artifacts: Artifacts, clock: Clock, rules: QueueSettings
+    ) -> None:
         self._db, self._artifacts, self._clock = database, artifacts, clock
+        self._half_life = rules.half_life_seconds
 
     def publish(
         self,
@@ -52,10 +57,13 @@ class Registry:
         digest = self._artifacts.put_version(source)
         with self._db.write() as tx:
             now = self._clock()
+            use.charge_jobs(tx, [job.id], now=now, half_life=self._half_life)
             job_rows.hold_job(tx, job.id, job.attempt)
             if note is not None:
                 job_rows.take_note(tx, note, now)
-            version = registry.add_version(tx, job.adapter, manifest, digest, now)
+            version = registry.add_version(
+                tx, job.adapter, manifest, digest, now, tenant=job.tenant
+            )
             if promote:
                 registry.set_alias(tx, job.adapter, LIVE, version.number)
             job_rows.settle_job(
@@ -85,31 +93,53 @@ class Registry:
         brought once.
 
         Raises:
+            AdapterNameConflict: the name is another tenant's.
             InvalidRequest: the adapter belongs to another base model.
         """
+        digest = self._artifacts.put_version(source)
+        try:
+            version = self._take_in(name, manifest, digest, promote=promote)
+        except InvalidRequest:
+            self._artifacts.delete_version(digest)
+            raise
+        new = version.digest == digest
+        if not new:
+            # No version names it, and none will: the digest is this import's own.
+            self._artifacts.delete_version(digest)
+        return version, new
+
+    def _take_in(self, name: str, manifest: Manifest, digest: str, *, promote: bool) -> Version:
+        try:
+            return self._add_import(name, manifest, digest, promote=promote)
+        except Conflict:
+            # A job has claimed the name in the same moment: its claim is there to be found now.
+            return self._add_import(name, manifest, digest, promote=promote)
+
+    def _add_import(self, name: str, manifest: Manifest, digest: str, *, promote: bool) -> Version:
         assert manifest.imported is not None, "publish takes what a job has made"
-        base, digest = manifest.base.id, self._artifacts.put_version(source)
+        base = manifest.base.id
         with self._db.write() as tx:
-            # Its lock makes those wait who bring the same at the same time.
-            registry.raise_revision(tx)
+            # Those wait who bring the same at the same time.
+            registry.hold_revision(tx)
             same = registry.find_import(tx, name, base, manifest.imported.digest)
-            owner = registry.base_model_of(tx, name)
-            if same is None and owner in {None, base}:
-                version = registry.add_version(tx, name, manifest, digest, self._clock())
-                if promote:
-                    registry.set_alias(tx, name, LIVE, version.number)
-                return version, True
-        # No version names it, and none will: the digest is this import's own.
-        self._artifacts.delete_version(digest)
-        if same is not None:
-            return same, False
-        raise InvalidRequest(
-            f"The adapter '{name}' belongs to the base model '{owner}'. Choose another name.",
-            param="name",
-        )
+            if same is not None:
+                return same
+            now = self._clock()
+            # Before anything else is said of the name: of another tenant's, nobody is told what it belongs to.
+            owners.claim_name(tx, name, base, owner(tx), now)
+            other = registry.base_model_of(tx, name)
+            if other not in {None, base}:
+                raise InvalidRequest(
+                    f"The adapter '{name}' belongs to the base model '{other}'. Choose another name.",
+                    param="name",
+                )
+            version = registry.add_version(tx, name, manifest, digest, now)
+            if promote:
+                registry.set_alias(tx, name, LIVE, version.number)
+            return version
 
     def find_import(self, name: str, base_model: str, digest: str) -> Version | None:
-        """The living version that files of that digest have made under that name."""
+        """One's own living version that files of that digest have made under that name."""
         with self._db.read() as tx:
             return registry.find_import(tx, name, base_model, digest)
 
@@ -133,6 +163,8 @@ class Registry:
     def resolve(self, name: str) -> Version:
         """The version that `support-bot`, `support-bot@3`, `support-bot@live` or an `ft:` name means at this moment.
 
+        Adapters that others share are found too.
+
         Raises:
             AdapterNotFound: it means none, or one that has been deleted.
         """
@@ -142,7 +174,8 @@ class Registry:
         ):  # no adapter is called so, and half a surrogate pair cannot even be asked for
             raise AdapterNotFound(f"No adapter is called {name!r:.80}.", param="name")
         with self._db.read() as tx:
-            adapter = registry.get_adapter(tx, made.adapter if made else asked.adapter)
+            meant = made.adapter if made else asked.adapter
+            adapter = registry.get_adapter(tx, meant, also_shared=True)
         version = adapter.made(made) if made else adapter.select(asked.selector)
         if version is None:
             known = ", ".join(one.name for one in adapter.versions) or "none"
@@ -167,12 +200,19 @@ class Registry:
     def promote(self, name: str, number: int, *, alias: str = LIVE) -> Adapter:
         """Point an alias at a version. Raises AdapterNotFound."""
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             registry.set_alias(tx, name, alias, number)
             return registry.get_adapter(tx, name)
+
+    def share(self, name: str, *, shared: bool) -> Adapter:
+        """Let other tenants ask an adapter and continue it, or no longer. Raises AdapterNotFound."""
+        with self._db.write() as tx:
+            return registry.share_adapter(tx, name, shared=shared)
 
     def delete(self, name: str) -> Adapter:
         """Delete an adapter, with the checkpoints of its jobs. Raises AdapterNotFound."""
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             now = self._clock()
             checkpoints.delete_of_adapter(tx, name, now)
             return registry.delete_adapter(tx, name, now)
@@ -180,6 +220,7 @@ class Registry:
     def delete_version(self, name: str, number: int) -> Version:
         """Delete one version, with its job's checkpoints. Raises AdapterNotFound, InvalidRequest."""
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             now = self._clock()
             version = registry.delete_version(tx, name, number, now)
             checkpoints.delete_of_job(tx, version.job_id, now)
@@ -194,6 +235,7 @@ class Registry:
             AdapterNotFound: it has been deleted meanwhile.
         """
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             now, adapter = self._clock(), registry.get_adapter(tx, version.adapter)
             others = [one.number for one in adapter.versions if one.number != version.number]
             if not others:

@@ -1,6 +1,7 @@
 """`/adapters`: what has been trained, its files, its live version."""
 
 import asyncio
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Body
@@ -45,6 +46,17 @@ async def promote(
 ) -> WireAdapterEntry:
     """Make a version the live one: from the next request on, the bare name means it."""
     adapter = await asyncio.to_thread(state.ledger.registry.promote, name, version)
+    await state.catalog.refresh()
+    return wire_adapter(adapter, _resident(state, adapter))
+
+
+@router.post("/adapters/{name}/share")
+@router.post("/v1/adapters/{name}/share", include_in_schema=False)
+async def share(
+    name: str, shared: Annotated[bool, Body(embed=True)], state: State
+) -> WireAdapterEntry:
+    """Let other tenants ask the adapter and continue it, or no longer. They cannot change it, nor fetch its files."""
+    adapter = await asyncio.to_thread(partial(state.ledger.registry.share, name, shared=shared))
     await state.catalog.refresh()
     return wire_adapter(adapter, _resident(state, adapter))
 

@@ -37,6 +37,8 @@ class WireAdapterEntry(BaseModel):
     created_at: int
     live: str | None
     aliases: dict[str, int]
+    #: Whether other tenants may ask it and continue it.
+    shared: bool
     versions: list[WireVersion]
 
 
@@ -72,6 +74,7 @@ def wire_adapter(adapter: Adapter, resident: frozenset[str]) -> WireAdapterEntry
         created_at=int(adapter.created_at),
         live=adapter.live.name if adapter.live else None,
         aliases=adapter.aliases,
+        shared=adapter.shared,
         versions=[_version(version, resident) for version in adapter.versions],
     )
 
