@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.demand import Place
-from adapters.manifest import BaseModelCard, Manifest, TrainingResult
+from adapters.manifest import BaseModelCard, Import, Manifest, TrainingResult
 from adapters.names import new_id
 from adapters.records import (
     DatasetSummary,
@@ -87,6 +87,20 @@ def manifest(job: Job | NewJob, valid_loss: float | None = 1.0) -> Manifest:
             stopped_early=False,
             seconds=1.0,
         ),
+    )
+
+
+def brought(files: str = "f" * 64, base_model: str = BASE) -> Manifest:
+    """The manifest of an adapter from elsewhere; `files` is the digest of what was brought."""
+    return Manifest(
+        base=card(base_model),
+        rank=16,
+        alpha=8.0,
+        target_modules=("q_proj",),
+        dataset_digest=None,
+        job_id=None,
+        result=None,
+        imported=Import(id=new_id("import-"), digest=files, base_model=base_model),
     )
 
 

@@ -4,11 +4,13 @@ import asyncio
 import io
 import tarfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from adapters.keys import NewKey, Scope
 from adapters.ledger import open_ledger
 from adapters.manifest import load_manifest
 from tests.integration.service.conftest import BASE, Running, ledger_settings, serving
@@ -20,28 +22,35 @@ from tests.support.peft_adapters import LAYERS, Adapter, good_adapter, packed
 LAYER = "model.layers.1.self_attn.q_proj"
 
 
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[Running]:
+@asynccontextmanager
+async def living(home: Path, **more: object) -> AsyncIterator[Running]:
     """A service whose base model is prepared, and that takes small adapters only."""
-    settings = ledger_settings(tmp_path)
+    settings = ledger_settings(home)
     prepare_base(settings)
     engine = FakeEngine(settings.engine_socket(BASE), BASE)
     await engine.start()
     ledger = open_ledger(settings)
-    folder = tmp_path / "shared"
+    folder = home / "shared"
     folder.mkdir()
     async with serving(
-        tmp_path,
+        home,
         engine_wait_seconds=0.2,
         max_adapter_bytes=MAX_BYTES,
         max_upload_bytes=MAX_BYTES,
         import_folders=(folder,),
+        **more,
     ) as (client, url):
-        running = Running(client, engine, ledger, tmp_path, url)
+        running = Running(client, engine, ledger, home, url)
         await running.up()
         yield running
     ledger.close()
     await engine.kill()
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[Running]:
+    async with living(tmp_path) as running:
+        yield running
 
 
 async def bring(
@@ -148,6 +157,38 @@ async def test_the_same_files_under_the_same_name_are_one_version(house: Running
     await house.http.delete("/adapters/foreign")
     anew = await bring(house, archive)
     assert (anew.status_code, anew.json()["version"]) == (201, "foreign@3")
+
+
+async def test_what_was_brought_belongs_to_the_tenant_of_the_key(tmp_path: Path) -> None:
+    async with living(tmp_path, auth=True) as house:
+
+        def act_as(tenant: str, *scopes: Scope) -> None:
+            made = house.ledger.keys.make(NewKey(tenant=tenant, scopes=scopes))
+            house.http.headers["authorization"] = f"Bearer {made.secret}"
+
+        archive, both = packed(good_adapter()), (Scope.INFER, Scope.TUNE)
+        act_as("theirs", Scope.INFER)
+        assert (await bring(house, archive)).json()["error"]["code"] == "missing_scope"
+        act_as("theirs", *both)
+        assert (await bring(house, archive)).status_code == 201
+        assert (await ask(house, "foreign")).json()["model"] == "foreign@1"
+        act_as("ours", *both)
+        assert (await ask(house, "foreign")).status_code == 404
+        for other in (archive, good_adapter(dtype="F16")):
+            refused = await bring(house, other)
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"]) == (400, "adapter_name_conflict")
+            assert error["param"] == "name"
+        assert (await house.http.get("/adapters")).json()["data"] == []
+        assert len(leftovers(house)) == 1
+        own = await bring(house, archive, "own")
+        assert (own.status_code, own.json()["version"]) == (201, "own@1")
+        assert (await ask(house, "own")).json()["model"] == "own@1"
+        act_as("theirs", *both)
+        again = await bring(house, archive)
+        assert (again.status_code, again.json()["version"]) == (200, "foreign@1")
+        [card] = (await house.http.get("/adapters")).json()["data"]
+        assert card["name"] == "foreign"
 
 
 NAMES = (BASE, "text", "live", "../../etc", "bot@2", "ft:a:b:c:12345678", "", "Bot", "a\n")
