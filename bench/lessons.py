@@ -28,13 +28,14 @@ from bench.workloads import (
 )
 from trainer.messages import Stepped
 from trainer.warm.adapter import Adapter, suffixes
+from trainer.warm.adopt import adopt, load
 from trainer.warm.data import Dataset
 from trainer.warm.export import PREFIX, export
 from trainer.warm.heap import keep_freed_memory
 from trainer.warm.job import Identity, Job
 from trainer.warm.limits import limits_for
 from trainer.warm.loop import Loop
-from trainer.warm.model import BaseModel, adopt, load
+from trainer.warm.model import BaseModel
 from trainer.warm.objective import CrossEntropy
 from trainer.warm.rows import Row, Sample
 

@@ -23,9 +23,10 @@ from tests.integration.training.tiny import (
     write_model,
 )
 from trainer.messages import Failed, Finished
+from trainer.warm.adopt import Held, adopt
 from trainer.warm.frozen import keeper_for
 from trainer.warm.memory import meter_for
-from trainer.warm.model import BaseModel, Held, adopt
+from trainer.warm.model import BaseModel
 from trainer.warm.rows import Row
 
 pytestmark = pytest.mark.gpu

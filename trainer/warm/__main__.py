@@ -17,15 +17,16 @@ from transformers.utils.logging import disable_progress_bar
 from adapters.errors import GraftError
 from adapters.settings import LedgerSettings
 from trainer.settings import TrainerSettings
+from trainer.warm.adopt import load
 from trainer.warm.base import prepare
 from trainer.warm.heap import keep_freed_memory
 from trainer.warm.launch import Place, die_with_parent, follow, lead
 from trainer.warm.limits import limits_for
 from trainer.warm.mailbox import Following, Mailbox, WorkerGone
-from trainer.warm.model import UnsupportedBaseModel, load
 from trainer.warm.precision import choose_dtype
 from trainer.warm.process import WarmProcess
 from trainer.warm.threads import threads_for
+from trainer.warm.unsupported import UnsupportedBaseModel
 
 log = logging.getLogger("trainer.warm")
 

@@ -23,7 +23,7 @@ from adapters.layers import LAYERS_FILE, LinearLayers, dump_layers
 from adapters.manifest import BASE_CARD_FILE, BaseModelCard, dump_base_card, read_base_card
 from adapters.settings import LedgerSettings
 from trainer.warm.adapter import suffixes
-from trainer.warm.model import decoder_linears
+from trainer.warm.adopt import decoder_linears
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ Shapes: T tokens laid down, N target positions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from trainer.warm.adapter import Adapter
 from trainer.warm.attention import Packing, Piece
 from trainer.warm.loss import LateWeights, Wanted
+from trainer.warm.narrow import Narrow
 from trainer.warm.objective import Objective
 from trainer.warm.plan import Segment
 from trainer.warm.rows import Row, Sample, common_prefix
@@ -64,6 +65,8 @@ class MicroBatch:
     #: Positions whose next token is a target.
     predicts_N: Tensor
     wanted: Wanted
+    #: What the last layer's feed-forward part is for.
+    narrow: Narrow | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +121,20 @@ def assemble(shares: Sequence[Share], device: torch.device, dtype: torch.dtype) 
         placed += own
         if share.adapter is not None:
             segments.append(Segment(start, end, share.adapter, tuple(_seeded(share, own))))
+    predicts_N = torch.cat([one.flat(one.row.targets_at_N - 1) for one in placed])
+    narrow = Narrow.of(predicts_N, segments, end)
     return MicroBatch(
         tokens_T=torch.cat(tokens).to(device),
         positions_T=torch.cat(positions).to(device),
         packing=Packing.of(sorted(pieces, key=lambda piece: piece.start), device),
         segments=tuple(segments),
-        predicts_N=torch.cat([one.flat(one.row.targets_at_N - 1) for one in placed]).to(device),
+        predicts_N=predicts_N.to(device),
         wanted=Wanted(
             torch.cat([one.row.tokens_T[one.row.targets_at_N] for one in placed]).to(device),
             torch.cat(list(_early_weights(shares, known))).to(device, dtype),
             tuple(_late_weights(shares, known)),
         ),
+        narrow=narrow and replace(narrow, at_M=narrow.at_M.to(device)),
     )
 
 

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from trainer.warm.lora import LinearGroup
-from trainer.warm.model import UnsupportedBaseModel
+from trainer.warm.unsupported import UnsupportedBaseModel
 
 
 class Shards:

@@ -7,7 +7,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapters.manifest import BaseModelCard
 from tests.integration.training.tiny import precise, tiny_tokenizer
-from trainer.warm.model import BaseModel, adopt
+from trainer.warm.adopt import adopt
+from trainer.warm.model import BaseModel
 
 SMALL = {
     "vocab_size": 320,

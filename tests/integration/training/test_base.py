@@ -14,9 +14,10 @@ from adapters.layers import LAYERS_FILE, read_layers
 from adapters.manifest import BASE_CARD_FILE, read_base_card
 from adapters.settings import BaseModelSettings, LedgerSettings
 from tests.integration.training.tiny import make_base
+from trainer.warm.adopt import adopt, load
 from trainer.warm.attention import Packing, Piece
 from trainer.warm.base import describe, gguf_in_package, prepare
-from trainer.warm.model import UnsupportedBaseModel, adopt, load
+from trainer.warm.unsupported import UnsupportedBaseModel
 
 
 def settings_for(home: Path, source: Path | str) -> LedgerSettings:

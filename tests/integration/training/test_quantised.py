@@ -32,11 +32,13 @@ from tests.integration.training.tiny import (
 )
 from trainer.messages import Checkpointed, Evaluated, Failed, Finished
 from trainer.warm import checkpoint
+from trainer.warm.adopt import Held, adopt, load
 from trainer.warm.frozen import BLOCK, InNf4
 from trainer.warm.lora import LinearGroup
-from trainer.warm.model import BaseModel, Held, UnsupportedBaseModel, adopt, load
+from trainer.warm.model import BaseModel
 from trainer.warm.probe import PROBES
 from trainer.warm.rows import Sample
+from trainer.warm.unsupported import UnsupportedBaseModel
 
 CPU = torch.device("cpu")
 
@@ -116,7 +118,7 @@ def test_nothing_dense_is_kept_for_the_backward_pass(nf4):
     batch = nf4.assemble([share_of(random_rows(2, seed=1, longest=7), adapter)])
     saved: list[torch.Size] = []
     with (
-        nf4.routing.to(batch.segments, batch.tokens_T.numel()),
+        nf4.computing(batch),
         torch.autograd.graph.saved_tensors_hooks(
             lambda tensor: saved.append(tensor.shape) or tensor, lambda tensor: tensor
         ),

@@ -18,13 +18,14 @@ from adapters.spec import (
     TrainingSpec,
 )
 from trainer.warm.adapter import Adapter
+from trainer.warm.adopt import Held, adopt
 from trainer.warm.batch import Share
 from trainer.warm.crew import Crew, Solo
 from trainer.warm.data import Dataset
 from trainer.warm.job import Identity, Job
 from trainer.warm.limits import Limits
 from trainer.warm.loop import Loop
-from trainer.warm.model import BaseModel, Held, adopt
+from trainer.warm.model import BaseModel
 from trainer.warm.objective import CrossEntropy, objective_of
 from trainer.warm.rows import Row, Sample
 
