@@ -24,6 +24,7 @@ GraftError                      500  internal_error
 │   └── DeliveryNotFound        404  webhook_delivery_not_found
 ├── PayloadTooLarge             413  file_too_large
 ├── UnsupportedMediaType        415  unsupported_media_type
+├── AliasMoved                  409  alias_moved
 ├── IdempotencyKeyReused        422  idempotency_key_reused
 ├── Overloaded                  429  rate_limit_exceeded     (retry_after)
 │   └── QueueFull               429  queue_full              (retry_after)
@@ -230,6 +231,14 @@ class UnsupportedMediaType(GraftError):
     status = 415
     type = "invalid_request_error"
     code = "unsupported_media_type"
+
+
+class AliasMoved(GraftError):
+    """The alias does not point where its caller expected: somebody else was first."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "alias_moved"
 
 
 class IdempotencyKeyReused(GraftError):

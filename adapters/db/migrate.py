@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 
 from adapters.db.connect import Database
 
-HEAD = "0007"
+HEAD = "0013"
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 

@@ -7,6 +7,7 @@ Times are Unix seconds in double precision. Changing a table means adding a migr
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -135,6 +137,8 @@ adapters = Table(
     # The ledger's revision when this adapter last changed; what caches follow.
     Column("revision", BigInteger, nullable=False),
     Column("deleted_at", Double),
+    # Sampling defaults of all its versions.
+    Column("sampling", JSON(none_as_null=True)),
     Index(None, "revision"),
 )
 
@@ -160,6 +164,19 @@ aliases = Table(
     Column("adapter", String(64), ForeignKey("adapters.name"), primary_key=True),
     Column("alias", String(64), primary_key=True),
     Column("number", Integer, nullable=False),
+    # The share of the requests for the bare name.
+    Column("weight", Double, nullable=False, server_default="0"),
+)
+
+# What was live, oldest first. The newest row that is not undone is live now; undone ones lie above it, and the next
+# version that goes live takes their place.
+live_history = Table(
+    "live_history",
+    metadata,
+    Column("adapter", String(64), ForeignKey("adapters.name"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("undone", Boolean, nullable=False, server_default=false()),
 )
 
 checkpoints = Table(

@@ -11,6 +11,7 @@ from adapters.artifacts import LocalArtifacts
 from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
+from adapters.ledger.aliases import Aliases
 from adapters.ledger.checkpoints import CheckpointShelf
 from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
@@ -22,6 +23,7 @@ from adapters.parts import LocalParts
 from adapters.settings import LedgerSettings
 
 __all__ = [
+    "Aliases",
     "CheckpointShelf",
     "FileShelf",
     "JobQueue",
@@ -41,6 +43,7 @@ class Ledger:
     uploads: UploadDesk
     jobs: JobQueue
     registry: Registry
+    aliases: Aliases
     checkpoints: CheckpointShelf
     webhooks: Webhooks
     _database: Database
@@ -66,6 +69,7 @@ def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger
         uploads=UploadDesk(database, artifacts, LocalParts(settings.parts_dir), clock),
         jobs=JobQueue(database, clock),
         registry=Registry(database, artifacts, clock),
+        aliases=Aliases(database),
         checkpoints=CheckpointShelf(database, artifacts, clock),
         webhooks=Webhooks(database, clock),
         _database=database,
