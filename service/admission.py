@@ -23,6 +23,11 @@ class Admission:
         self._mean_seconds = 1.0
         self._gauge = metrics.waiting.labels(model_id)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request that came now would have to wait."""
+        return self._places.locked()
+
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:
         """Hold a place inside the context.

@@ -34,6 +34,7 @@ from service.openapi import publish
 from service.residency import Residency
 from service.routes import (
     adapters,
+    aliases,
     checkpoints,
     completions,
     files,
@@ -48,6 +49,7 @@ from service.routes import (
     webhooks,
 )
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
+from service.shadow import Shadows
 from service.state import ServiceState
 from service.tokens.process import TokenProcess, Tokens
 from service.webhooks.courier import Courier
@@ -76,6 +78,7 @@ class Parts:
     guard: Guard
     courier: Courier
     tokens: Tokens
+    shadows: Shadows
 
 
 EngineFactory = Callable[[str], Engine]
@@ -119,7 +122,9 @@ def create_app(
             courier = Courier(ledger.webhooks, postman, configuration.webhooks, metrics=metrics)
             reader = tokens or TokenProcess(idle_seconds=settings.tokenizer_idle_seconds)
             stack.push_async_callback(reader.close)
-            parts = Parts(ledger, Engines(hosts), metrics, guard, courier, reader)
+            shadows = Shadows(most=settings.max_shadows, metrics=metrics)
+            stack.push_async_callback(shadows.close)
+            parts = Parts(ledger, Engines(hosts), metrics, guard, courier, reader, shadows)
             state = _compose(configuration, parts)
             await stack.enter_async_context(followed(state, settings))
             yield {"service": state}
@@ -140,6 +145,7 @@ def create_app(
         pausing,
         checkpoints,
         adapters,
+        aliases,
         results,
         files,
         uploads,
@@ -191,7 +197,8 @@ def _compose(configuration: Configuration, parts: Parts) -> ServiceState:
     ledger, engines, metrics = parts.ledger, parts.engines, parts.metrics
     base_models = configuration.ledger.base_model_ids
     settings = configuration.service
-    catalog = Catalog(ledger.registry, base_models, ledger.checkpoints)
+    sampling = {model.id: model.sampling.given for model in configuration.ledger.base_models}
+    catalog = Catalog(ledger.registry, base_models, ledger.checkpoints, sampling)
     admissions = {
         model_id: Admission(
             model_id, running=settings.max_running, waiting=settings.max_waiting, metrics=metrics
@@ -223,6 +230,7 @@ def _compose(configuration: Configuration, parts: Parts) -> ServiceState:
             catalog=catalog,
             engines=engines,
             admissions=admissions,
+            shadows=parts.shadows,
             metrics=metrics,
         ),
         intake=intake,

@@ -31,6 +31,8 @@ class ServiceSettings(Section):
     max_queued_jobs: int = Field(1000, ge=1)
     #: Most choices of one request; vLLM itself would take 16384.
     max_choices: int = Field(16, ge=1)
+    #: Most requests to shadows under way at a time; more are dropped.
+    max_shadows: int = Field(4, ge=0)
     #: How often the ledger is asked for new versions.
     refresh_seconds: float = Field(0.1, gt=0)
     #: Say only what OpenAI's enum of job states knows: a paused job is `queued` on the wire.

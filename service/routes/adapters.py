@@ -1,9 +1,8 @@
-"""`/adapters`: what has been trained, its files, its live version."""
+"""`/adapters`: what has been trained, and its files."""
 
 import asyncio
-from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from adapters.errors import AdapterNotFound
@@ -26,7 +25,7 @@ router = APIRouter(tags=["adapters"])
 async def list_adapters(state: State) -> WireAdapterList:
     """All adapters, by name."""
     adapters = await asyncio.to_thread(state.ledger.registry.list)
-    entries = [wire_adapter(adapter, _resident(state, adapter)) for adapter in adapters]
+    entries = [shown(state, adapter) for adapter in adapters]
     return WireAdapterList(object="list", data=entries, has_more=False)
 
 
@@ -35,18 +34,7 @@ async def list_adapters(state: State) -> WireAdapterList:
 async def get_adapter(name: str, state: State) -> WireAdapterEntry:
     """One adapter with its versions."""
     adapter = await asyncio.to_thread(state.ledger.registry.get, name)
-    return wire_adapter(adapter, _resident(state, adapter))
-
-
-@router.post("/adapters/{name}/promote")
-@router.post("/v1/adapters/{name}/promote", include_in_schema=False)
-async def promote(
-    name: str, version: Annotated[int, Body(embed=True, ge=1, lt=2**31)], state: State
-) -> WireAdapterEntry:
-    """Make a version the live one: from the next request on, the bare name means it."""
-    adapter = await asyncio.to_thread(state.ledger.registry.promote, name, version)
-    await state.catalog.refresh()
-    return wire_adapter(adapter, _resident(state, adapter))
+    return shown(state, adapter)
 
 
 @router.get("/adapters/{name}/download")
@@ -90,6 +78,7 @@ async def _find_version(state: ServiceState, name: str) -> Version:
     return found
 
 
-def _resident(state: ServiceState, adapter: Adapter) -> frozenset[str]:
+def shown(state: ServiceState, adapter: Adapter) -> WireAdapterEntry:
+    """The adapter on the wire, with what its engine has loaded."""
     host = state.engines.get(adapter.base_model)
-    return frozenset(host.residency.resident) if host else frozenset()
+    return wire_adapter(adapter, frozenset(host.residency.resident) if host else frozenset())

@@ -18,13 +18,17 @@ router = APIRouter()
 _CLIENT_GONE = 499
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _BAD_REQUEST = 400
+#: Whose request it is, where the body does not say.
+_USER = "x-graft-user"
 
 
 @router.post("/v1/chat/completions")
 async def chat_completions(request: Request, state: State) -> Response:
     """Answer a conversation, by a base model or an adapter."""
     raw = await request.body()
-    prepared = await state.generator.prepare("/v1/chat/completions", raw, CHAT_FIELDS)
+    prepared = await state.generator.prepare(
+        "/v1/chat/completions", raw, CHAT_FIELDS, user=request.headers.get(_USER)
+    )
     return await _respond(request, state, prepared)
 
 
@@ -32,7 +36,9 @@ async def chat_completions(request: Request, state: State) -> Response:
 async def completions(request: Request, state: State) -> Response:
     """Continue a text, by a base model or an adapter."""
     raw = await request.body()
-    prepared = await state.generator.prepare("/v1/completions", raw, COMPLETION_FIELDS)
+    prepared = await state.generator.prepare(
+        "/v1/completions", raw, COMPLETION_FIELDS, user=request.headers.get(_USER)
+    )
     return await _respond(request, state, prepared)
 
 

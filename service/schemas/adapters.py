@@ -23,6 +23,8 @@ class WireVersion(BaseModel):
     valid_loss: float | None
     base_valid_loss: float | None
     resident: bool
+    #: Its own sampling defaults, as its manifest has them.
+    defaults: dict[str, float]
 
 
 class WireAdapterEntry(BaseModel):
@@ -34,6 +36,10 @@ class WireAdapterEntry(BaseModel):
     created_at: int
     live: str | None
     aliases: dict[str, int]
+    #: Shares of the requests for the bare name, of `canary` and `shadow`.
+    weights: dict[str, float]
+    #: What requests for the adapter are given where they leave something open.
+    defaults: dict[str, Any]
     versions: list[WireVersion]
 
 
@@ -62,6 +68,8 @@ def wire_adapter(adapter: Adapter, resident: frozenset[str]) -> WireAdapterEntry
         created_at=int(adapter.created_at),
         live=adapter.live.name if adapter.live else None,
         aliases=adapter.aliases,
+        weights=adapter.weights,
+        defaults=adapter.sampling,
         versions=[_version(version, resident) for version in adapter.versions],
     )
 
@@ -93,4 +101,5 @@ def _version(version: Version, resident: frozenset[str]) -> WireVersion:
         valid_loss=result.published_valid_loss,
         base_valid_loss=result.base_valid_loss,
         resident=version.name in resident,
+        defaults=version.manifest.default_sampling,
     )

@@ -41,8 +41,12 @@ _SAMPLING = {
     "user",
 }
 
+#: Ours; service/defaults.py turns them into some of the above.
+_OURS = {"preset", "repetition_guard"}
+
 CHAT_FIELDS = frozenset(
     _SAMPLING
+    | _OURS
     | {
         "add_generation_prompt",
         "continue_final_message",
@@ -60,7 +64,7 @@ CHAT_FIELDS = frozenset(
     }
 )
 COMPLETION_FIELDS = frozenset(
-    _SAMPLING | {"add_special_tokens", "echo", "model", "prompt", "suffix"}
+    _SAMPLING | _OURS | {"add_special_tokens", "echo", "model", "prompt", "suffix"}
 )
 
 #: OpenAI's fields about their own platform: harmless, without a meaning here, sent by existing code.

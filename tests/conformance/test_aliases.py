@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -195,7 +196,7 @@ def test_sampling_defaults_are_replaced_as_a_whole(bot: Ledger) -> None:
 def test_the_history_of_live_is_a_stack(bot: Ledger, moves: list[int]) -> None:
     """A move of 0 rolls back, any other promotes that version."""
     bot.aliases.promote(BOT, 3)
-    with pytest.raises(InvalidRequest):
+    with suppress(InvalidRequest):
         while True:  # an example begins at the bottom, wherever the one before it ended
             bot.aliases.roll_back(BOT)
     stack = [live(bot)]

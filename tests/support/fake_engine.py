@@ -11,6 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.support.loops import loops
+
 
 class FakeEngine:
     """One fake vLLM server; `start` and `kill` as often as you like."""
@@ -95,11 +97,11 @@ class FakeEngine:
             return _error(404, f"The model `{body['model']}` does not exist.")
         if not 0 <= body.get("temperature", 1) <= 2:
             return _error(400, "temperature must be in [0, 2]", param="temperature")
-        words = f"{body['model']}: {said}".split(" ")
+        words, reason = _until_it_loops(_words(body, said), body.get("repetition_detection"))
         self.running += 1
         try:
             if body.get("stream"):
-                return await self._stream(request, body["model"], words, kind)
+                return await self._stream(request, body["model"], words, kind, reason)
             await asyncio.sleep(self.token_seconds * len(words))
         except (asyncio.CancelledError, ConnectionResetError):
             self.cancelled += 1
@@ -107,7 +109,7 @@ class FakeEngine:
         finally:
             self.running -= 1
         text = " ".join(words)
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
         choice |= (
             {"message": {"role": "assistant", "content": text}}
             if kind == "chat.completion"
@@ -116,7 +118,7 @@ class FakeEngine:
         return web.json_response({"object": kind, "model": body["model"], "choices": [choice]})
 
     async def _stream(
-        self, request: web.Request, model: str, words: list[str], kind: str
+        self, request: web.Request, model: str, words: list[str], kind: str, reason: str
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
@@ -126,8 +128,28 @@ class FakeEngine:
             chunk = {"object": f"{kind}.chunk", "model": model, "choices": [choice]}
             await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
             await asyncio.sleep(self.token_seconds)
+        if reason != "stop":
+            last = {"index": 0, "delta": {}, "text": "", "finish_reason": reason}
+            chunk = {"object": f"{kind}.chunk", "model": model, "choices": [last]}
+            await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
         await response.write(b"data: [DONE]\n\n")
         return response
+
+
+def _words(body: dict[str, Any], said: str) -> list[str]:
+    """One that may say only one token says it until it is stopped."""
+    allowed = body.get("allowed_token_ids")
+    if allowed:
+        return [f"<{allowed[0]}>"] * body["max_tokens"]
+    return f"{body['model']}: {said}".split(" ")
+
+
+def _until_it_loops(words: list[str], detection: dict[str, int] | None) -> tuple[list[str], str]:
+    """The words up to where they loop, if that is looked for, and why they end."""
+    for length in range(1, len(words) + 1) if detection else ():
+        if loops(words[:length], **detection):
+            return words[:length], "repetition"
+    return words, "stop"
 
 
 def _error(status: int, message: str, param: str | None = None) -> web.Response:
