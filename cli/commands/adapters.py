@@ -42,6 +42,43 @@ def show_adapter(name: Name, url: Url = HERE) -> None:
     console.print(versions_table(adapter))
 
 
+Expected = Annotated[
+    int | None,
+    typer.Option("--expected", min=0, help="Only if this version is live now; 0 for none."),
+]
+
+
+@app.command("promote")
+def promote_version(
+    version: Annotated[str, typer.Argument(metavar="NAME@N")],
+    *,
+    expected: Expected = None,
+    url: Url = HERE,
+) -> None:
+    """Make a version the live one: by its number, or by an alias, as in NAME@canary."""
+    name, _, chosen = version.partition("@")
+    if not chosen:
+        raise typer.BadParameter("say which version: NAME@N or NAME@canary")
+    fields: dict[str, str | int] = (
+        {"version": int(chosen)} if chosen.isdecimal() else {"alias": chosen}
+    )
+    if expected is not None:
+        fields["expected"] = expected
+    with reporting_errors():
+        adapter = GraftClient(url).promote(name, fields)
+    screen().print(Text(f"{name} means {adapter.live} now"))
+
+
+@app.command("rollback")
+def roll_back(name: Name, *, expected: Expected = None, url: Url = HERE) -> None:
+    """Make the version live again that was live before."""
+    with reporting_errors():
+        live = GraftClient(url).adapter(name).live if expected is None else f"{name}@{expected}"
+        number = int(live.rpartition("@")[2]) if live else 0
+        adapter = GraftClient(url).roll_back(name, {"expected": number})
+    screen().print(Text(f"{name} means {adapter.live} now, no longer {live}"))
+
+
 @app.command("delete")
 def delete_adapter(
     name: Name,

@@ -29,6 +29,8 @@ class FakeEngine:
         self.load_seconds = 0.0
         self.token_seconds = 0.0
         self.refuse: set[str] = set()
+        #: Seconds before a model's answers.
+        self.slow: dict[str, float] = {}
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -102,7 +104,7 @@ class FakeEngine:
         try:
             if body.get("stream"):
                 return await self._stream(request, body["model"], words, kind, reason)
-            await asyncio.sleep(self.token_seconds * len(words))
+            await asyncio.sleep(self.token_seconds * len(words) + self.slow.get(body["model"], 0.0))
         except (asyncio.CancelledError, ConnectionResetError):
             self.cancelled += 1
             raise

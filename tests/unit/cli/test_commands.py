@@ -216,6 +216,24 @@ def test_an_adapter_is_shown_with_its_versions_and_aliases(graft, run):
     assert "support-bot@2  live       8" in output
 
 
+def test_a_version_is_promoted_by_its_number_or_by_an_alias(graft, run):
+    graft.answers["POST /v1/adapters/support-bot/promote"] = ADAPTER
+    output = run("adapters", "promote", "support-bot@2").output
+    assert output == "support-bot means support-bot@2 now\n"
+    run("adapters", "promote", "support-bot@canary", "--expected", "1")
+    assert said(graft) == [{"version": 2}, {"alias": "canary", "expected": 1}]
+    assert run("adapters", "promote", "support-bot").exit_code == 2
+
+
+def test_rolling_back_says_from_which_version_so_that_a_repetition_is_harmless(graft, run):
+    graft.answers["GET /v1/adapters/support-bot"] = ADAPTER
+    before = ADAPTER | {"live": "support-bot@1"}
+    graft.answers["POST /v1/adapters/support-bot/rollback"] = before
+    output = run("adapters", "rollback", "support-bot").output
+    assert output == "support-bot means support-bot@1 now, no longer support-bot@2\n"
+    assert json.loads(graft.asked[1][2]) == {"expected": 2}
+
+
 def test_deleting_asks_first(graft, run):
     graft.answers["DELETE /v1/adapters/support-bot"] = {"id": "support-bot", "deleted": True}
     assert run("adapters", "delete", "support-bot", typed="n\n").exit_code == 1
