@@ -129,9 +129,11 @@ class Aliases:
 def _check(adapter: Adapter, alias: str, expected: int | None) -> None:
     number = adapter.aliases.get(alias)
     if expected is not None and expected != (number or 0):
-        there = f"{adapter.name}@{number}" if number else "nothing"
+        there, wanted = (
+            f"{adapter.name}@{one}" if one else "nothing" for one in (number, expected)
+        )
         raise AliasMoved(
-            f"'{alias}' of '{adapter.name}' means {there} and not version {expected}: "
-            "somebody else has moved it. Look again, then decide.",
+            f"'{alias}' of '{adapter.name}' means {there} and not {wanted}: somebody else has moved it. "
+            "Look again, then decide.",
             param="expected",
         )

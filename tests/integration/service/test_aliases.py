@@ -150,7 +150,7 @@ async def test_an_answer_ends_with_the_version_that_began_it(service: Running) -
 
 async def test_a_canary_gets_its_share_of_the_users_and_keeps_them(service: Running) -> None:
     publish(service)
-    users = [f"user-{n}" for n in range(40)]
+    users = [f"user-{n}" for n in range(24)]
     for weight in (0.25, 0.5):
         await point(service, "canary", version=1, weight=weight)
         expected = ["bot@1" if draw(BOT, user) < weight else "bot@2" for user in users]
@@ -167,7 +167,7 @@ async def test_a_canary_gets_its_share_of_the_users_and_keeps_them(service: Runn
 async def test_without_users_a_canary_gets_its_share_by_chance(service: Running) -> None:
     publish(service)
     await point(service, "canary", version=1, weight=0.5)
-    assert {await answering(service) for _ in range(64)} == {"bot@1", "bot@2"}
+    assert {await answering(service) for _ in range(32)} == {"bot@1", "bot@2"}
     await point(service, "canary", version=1, weight=1)
     assert {await answering(service) for _ in range(8)} == {"bot@1"}
     await point(service, "canary", version=1, weight=0)
@@ -225,6 +225,18 @@ async def test_nobody_waits_for_a_shadow_and_too_many_are_dropped(service: Runni
         assert {await answering(service) for _ in range(6)} == {"bot@2"}
     assert await metric(service, "graft_shadow_requests_dropped_total") == 2
     assert [body["model"] for body in service.engine.bodies].count("bot@1") == 4
+
+
+async def test_a_shadow_is_not_sent_while_the_engine_has_no_place_to_spare(
+    service: Running,
+) -> None:
+    publish(service)
+    await point(service, "shadow", version=1, weight=1)
+    async with serving(service.home, max_running=1, engine_wait_seconds=5) as (busy, _):
+        assert (await busy.post(CHAT, json=chat(BOT))).headers["x-graft-version"] == "bot@2"
+        text = (await busy.get("/metrics")).text
+    assert 'graft_shadow_requests_dropped_total{base_model="tiny-base"} 1.0' in text
+    assert [body["model"] for body in service.engine.bodies] == ["bot@2"]
 
 
 async def test_a_shadow_that_fails_harms_nobody(service: Running) -> None:
