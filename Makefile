@@ -5,9 +5,13 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 FAST := tests/unit tests/conformance
+# What mostly waits for processes runs side by side, a file at a time; what computes has the machine for itself.
+SPREAD := -n auto --maxprocesses 4 --dist loadfile
+PROCESSES := $(addprefix tests/integration/,launcher ledger sdk service)
+COMPUTING := $(addprefix tests/integration/,bench training)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test testgpu check lint bench bench-rivals sdks lock clean
+.PHONY: help install serve test testgpu check lint bench bench-rivals sdks postgres lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,15 +22,16 @@ install: ## Set up .venv with the pinned packages that fit this machine (GPU or 
 serve: install ## Bring everything up: service, engines, trainer. ARGS="--host ... --port ... --home ..."
 	@exec $(BIN)/graft up $(ARGS)
 
-test: install sdks ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
-	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" $(FAST) tests/integration tests/e2e $(ARGS)
+test: install sdks postgres ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
+	$(BIN)/pytest $(SPREAD) $(FAST) $(PROCESSES) $(ARGS)
+	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" $(COMPUTING) tests/e2e $(ARGS)
 
 testgpu: install ## Run what only an NVIDIA GPU can show: training in bfloat16, and the whole suite on vLLM's GPU flavour.
 	$(BIN)/pytest -m gpu tests/gpu $(ARGS)
 	$(BIN)/pytest --randomly-dont-reorganize tests/e2e $(ARGS)
 
 check: lint ## Run what is quick: lint, then the unit and conformance tests, in random order.
-	$(BIN)/pytest -q -p tests.support.light -m "not gpu" $(FAST) $(ARGS)
+	$(BIN)/pytest -q -p tests.support.light $(SPREAD) $(FAST) $(ARGS)
 
 lint: install ## Check formatting, style, types, import directions and declared dependencies.
 	$(BIN)/ruff format --check .
@@ -37,6 +42,9 @@ lint: install ## Check formatting, style, types, import directions and declared 
 
 sdks: install ## Set up the older OpenAI SDKs that the tests run against, under .sdks.
 	@$(PYTHON) -m tools.sdks
+
+postgres: ## See that PostgreSQL is there, for tests on a server of their own. Root has it installed.
+	@$(PYTHON) -m tools.postgres
 
 bench: install ## Measure against peers and print ratios (bench/LOG.md keeps the history).
 	$(BIN)/python -m bench $(ARGS)

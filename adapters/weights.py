@@ -29,8 +29,11 @@ class Checkpoint:
         held_out = result.published_valid_loss
         found = {
             "train_loss": result.train_loss,
+            "train_mean_token_accuracy": result.train_accuracy,
             "valid_loss": held_out,
+            "valid_mean_token_accuracy": result.valid_accuracy,
             "full_valid_loss": held_out,
+            "full_valid_mean_token_accuracy": result.valid_accuracy,
             "base_valid_loss": result.base_valid_loss,
             "reward_accuracy": result.reward_accuracy,
         }

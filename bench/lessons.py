@@ -47,7 +47,8 @@ class OurLoop:
 
     def __init__(self, base: BaseModel, *, token_budget: int = 0) -> None:
         self._base = base
-        self._limits = limits_for(base.device, math.inf, token_budget)
+        # Nothing is written to disk: by our clock of a second a look, something would be every few steps.
+        self._limits = limits_for(base.device, math.inf, token_budget, export_seconds=math.inf)
 
     @classmethod
     def of_directory(cls, directory: Path) -> "OurLoop":

@@ -2,7 +2,7 @@
 
 import typer
 
-from cli.commands import adapters, jobs
+from cli.commands import adapters, jobs, keys
 from cli.commands.chat import chat
 from cli.commands.doctor import doctor
 from cli.commands.finetune import finetune
@@ -20,5 +20,6 @@ app.command()(finetune)
 app.command()(preview)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(keys.app, name="keys")
 app.command()(chat)
 app.command()(doctor)

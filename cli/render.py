@@ -7,7 +7,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from cli.wire import Adapter, Job, JobEvent, Problem, Progress, Version
+from cli.wire import Adapter, ApiKey, Job, JobEvent, Problem, Progress, Version
 
 STYLES = {
     "succeeded": "green",
@@ -133,6 +133,18 @@ def adapters_table(adapters: Iterable[Adapter]) -> Table:
             number(live.valid_loss if live else None),
             number(live.base_valid_loss if live else None),
             moment(live.created_at if live else None),
+        )
+    return table
+
+
+def keys_table(keys: Iterable[ApiKey]) -> Table:
+    """One line for each key."""
+    table = _table("id", "tenant", "name", "scopes", "key", "made", "last used", "until")
+    for one in keys:
+        until = "revoked" if one.revoked_at is not None else moment(one.expires_at)
+        table.add_row(
+            *(one.id, one.tenant, one.name, ", ".join(one.scopes), one.hint),
+            *(moment(one.created_at), moment(one.last_used_at), until),
         )
     return table
 

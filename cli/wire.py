@@ -57,6 +57,13 @@ class AdapterName(Wire):
     version: str | None = None
 
 
+class Webhook(Wire):
+    """Who is told of a job; the secret in the answer to its creation only."""
+
+    url: str = ""
+    signing_secret: str | None = None
+
+
 class Job(Wire):
     """A fine-tuning job."""
 
@@ -74,6 +81,7 @@ class Job(Wire):
     progress: Progress | None = None
     queue: Queue | None = None
     adapter: AdapterName | None = None
+    webhook: Webhook | None = None
     attempt: int | None = None
 
     @property
@@ -124,6 +132,21 @@ class Adapter(Wire):
     live: str | None = None
     versions: tuple[Version, ...] = ()
     aliases: dict[str, Any] = Field(default_factory=dict)
+
+
+class ApiKey(Wire):
+    """A key, without itself but in the moment in which it is made."""
+
+    id: str
+    tenant: str
+    name: str = ""
+    scopes: tuple[str, ...] = ()
+    hint: str = ""
+    created_at: int | None = None
+    expires_at: int | None = None
+    last_used_at: int | None = None
+    revoked_at: int | None = None
+    key: str | None = Field(None, repr=False)
 
 
 class Problem(Wire):

@@ -3,9 +3,11 @@
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,7 +15,7 @@ from fastapi import FastAPI
 from adapters.files import MAX_PART_BYTES
 from adapters.ledger import Ledger, open_ledger
 from adapters.manifest import BaseModelCard, read_base_card
-from adapters.settings import LedgerSettings
+from adapters.settings import LedgerSettings, QueueSettings
 from service.admission import Admission
 from service.background import followed
 from service.catalog import Catalog
@@ -26,6 +28,9 @@ from service.errors import install_error_handlers
 from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
+from service.keys.access import open_paths
+from service.keys.gate import Gate
+from service.keys.ring import KeyRing
 from service.limits import Limits
 from service.looking import Lookout, Surroundings
 from service.metrics import Metrics
@@ -41,16 +46,18 @@ from service.routes import (
     finetune,
     health,
     jobs,
+    keys,
     looking,
     models,
     pausing,
+    queue,
     results,
     uploads,
     webhooks,
 )
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from service.shadow import Shadows
-from service.state import ServiceState
+from service.state import ServiceState, Views
 from service.tokens.process import TokenProcess, Tokens
 from service.webhooks.courier import Courier
 from service.webhooks.endpoints import Endpoints
@@ -66,6 +73,7 @@ class Configuration:
     service: ServiceSettings
     engine: EngineSettings
     webhooks: WebhookSettings
+    queue: QueueSettings = field(default_factory=QueueSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,17 @@ class Parts:
     courier: Courier
     tokens: Tokens
     shadows: Shadows
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What holds nothing open, and all tenants have in common."""
+
+    catalog: Catalog
+    admissions: Mapping[str, Admission]
+    decider: Callable[[Ledger], Decider]
+    card_of: Callable[[str], BaseModelCard | None]
+    incoming: Path
 
 
 EngineFactory = Callable[[str], Engine]
@@ -107,13 +126,15 @@ def create_app(
     `connect` makes the engine of a base model; by default, vLLM on its socket. `tokens` says what rows come to in
     tokens; by default, a process that has the tokenizers.
     """
-    metrics = Metrics()
     settings = configuration.service
+    metrics = Metrics(max_adapter_labels=settings.max_adapter_labels)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
-            ledger = await asyncio.to_thread(open_ledger, configuration.ledger)
+            ledger = await asyncio.to_thread(
+                open_ledger, configuration.ledger, queue=configuration.queue
+            )
             stack.callback(ledger.close)
             hosts = _connect_engines(configuration, ledger, metrics, connect, stack)
             guard = Guard(allow_private=configuration.webhooks.allow_private)
@@ -125,9 +146,9 @@ def create_app(
             shadows = Shadows(most=settings.max_shadows, metrics=metrics)
             stack.push_async_callback(shadows.close)
             parts = Parts(ledger, Engines(hosts), metrics, guard, courier, reader, shadows)
-            state = _compose(configuration, parts)
-            await stack.enter_async_context(followed(state, settings))
-            yield {"service": state}
+            views = Views(partial(_compose, configuration, parts, _share(configuration, parts)))
+            await stack.enter_async_context(followed(views.whole, settings))
+            yield {"service": views, "keys": KeyRing(ledger.keys)}
 
     app = FastAPI(
         title="graft",
@@ -135,6 +156,12 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    _dress(app, settings, metrics)
+    return app
+
+
+def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
+    """Its routes, what becomes of errors, and what holds for every request."""
     # Result files before other files: their ids begin with a prefix of their own.
     for module in (
         completions,
@@ -143,6 +170,7 @@ def create_app(
         looking,
         jobs,
         pausing,
+        queue,
         checkpoints,
         adapters,
         aliases,
@@ -150,11 +178,13 @@ def create_app(
         files,
         uploads,
         webhooks,
+        keys,
         health,
     ):
         app.include_router(module.router)
     install_error_handlers(app)
-    publish(app)
+    unlocked = open_paths(metrics=settings.open_metrics)
+    publish(app, open_paths=unlocked if settings.auth else None)
 
     def limit_for(path: str) -> int:
         if _PARTS.fullmatch(path):
@@ -162,10 +192,10 @@ def create_app(
         return settings.max_upload_bytes if path in _UPLOADS else settings.max_body_bytes
 
     app.add_middleware(BodyLimit, limit_for=limit_for)
+    app.add_middleware(Gate, keys=settings.auth, open_paths=unlocked)
     app.add_middleware(LastResort)
     app.add_middleware(Watch, metrics=metrics)
     app.add_middleware(RequestIds)
-    return app
 
 
 def _connect_engines(
@@ -184,7 +214,7 @@ def _connect_engines(
         engine = (connect or vllm)(model_id)
         residency = Residency(
             engine,
-            capacity=max(1, configuration.engine.max_cpu_loras // 2),
+            capacity=_capacity(configuration.engine),
             directory_of=ledger.registry.directory,
             metrics=metrics,
         )
@@ -193,18 +223,22 @@ def _connect_engines(
     return {model_id: host(model_id) for model_id in configuration.ledger.base_model_ids}
 
 
-def _compose(configuration: Configuration, parts: Parts) -> ServiceState:
-    ledger, engines, metrics = parts.ledger, parts.engines, parts.metrics
+def _capacity(engine: EngineSettings) -> int:
+    """How many versions an engine is given to hold; why half: service/residency.py."""
+    return max(1, engine.max_cpu_loras // 2)
+
+
+def _seats(configuration: Configuration) -> int:
+    """How many versions may run at a time. All of them are pinned, so no more than are held."""
+    wanted = configuration.service.max_active_adapters or configuration.engine.max_loras
+    return min(wanted, _capacity(configuration.engine))
+
+
+def _share(configuration: Configuration, parts: Parts) -> Common:
+    ledger, settings = parts.ledger, configuration.service
     base_models = configuration.ledger.base_model_ids
-    settings = configuration.service
+    seats = _seats(configuration)
     sampling = {model.id: model.sampling.given for model in configuration.ledger.base_models}
-    catalog = Catalog(ledger.registry, base_models, ledger.checkpoints, sampling)
-    admissions = {
-        model_id: Admission(
-            model_id, running=settings.max_running, waiting=settings.max_waiting, metrics=metrics
-        )
-        for model_id in base_models
-    }
     incoming = configuration.ledger.home / "incoming"
     # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
     shutil.rmtree(incoming, ignore_errors=True)
@@ -213,39 +247,62 @@ def _compose(configuration: Configuration, parts: Parts) -> ServiceState:
     def card_of(model_id: str) -> BaseModelCard | None:
         return read_base_card(configuration.ledger.base_model_dir(model_id))
 
+    def admission(model_id: str) -> Admission:
+        return Admission(model_id, settings, seats=seats, metrics=parts.metrics)
+
+    return Common(
+        catalog=Catalog(ledger.registry, base_models, ledger.checkpoints, sampling),
+        admissions={model_id: admission(model_id) for model_id in base_models},
+        decider=partial(
+            Decider, engine=configuration.engine, base_models=base_models, card_of=card_of
+        ),
+        card_of=card_of,
+        incoming=incoming,
+    )
+
+
+def _compose(
+    configuration: Configuration, parts: Parts, common: Common, tenant: str | None
+) -> ServiceState:
+    """The service as that tenant sees it; None sees everything."""
+    ledger, catalog = parts.ledger, common.catalog
+    if tenant is not None:
+        ledger = ledger.of(tenant)
+        catalog = catalog.of(tenant, ledger.checkpoints)
+    settings, base_models = configuration.service, configuration.ledger.base_model_ids
     intake = Intake(
         ledger,
-        Decider(ledger, configuration.engine, base_models=base_models, card_of=card_of),
+        common.decider(ledger),
         base_models=base_models,
         most_waiting=settings.max_queued_jobs,
         guard=parts.guard,
     )
-    around = Surroundings(configuration.ledger.base_model_dir, card_of, gpu=has_nvidia_gpu())
+    around = Surroundings(configuration.ledger.base_model_dir, common.card_of, gpu=has_nvidia_gpu())
     return ServiceState(
         ledger=ledger,
         catalog=catalog,
-        engines=engines,
+        engines=parts.engines,
         generator=Generator(
             settings=settings,
             catalog=catalog,
-            engines=engines,
-            admissions=admissions,
+            engines=parts.engines,
+            admissions=common.admissions,
             shadows=parts.shadows,
-            metrics=metrics,
+            metrics=parts.metrics,
         ),
         intake=intake,
-        lookout=Lookout(intake, ledger.jobs, parts.tokens, around),
+        lookout=Lookout(intake, ledger, parts.tokens, around),
         limits=Limits(
-            ledger.jobs,
+            ledger,
             configuration.engine,
             base_models=base_models,
-            card_of=card_of,
+            card_of=common.card_of,
             most_waiting=settings.max_queued_jobs,
         ),
         filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),
-        metrics=metrics,
+        metrics=parts.metrics,
         endpoints=Endpoints(ledger.webhooks, parts.guard, parts.courier),
         courier=parts.courier,
-        incoming=incoming,
+        incoming=common.incoming,
         openai_strict_status=settings.openai_strict_status,
     )

@@ -44,7 +44,7 @@ async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncItera
 
     state.catalog.listen(on_change)
     tasks = [
-        asyncio.create_task(state.catalog.follow(settings.refresh_seconds)),
+        asyncio.create_task(state.catalog.follow(state.ledger.changes, settings.refresh_seconds)),
         asyncio.create_task(state.engines.watch(on_up)),
         asyncio.create_task(state.courier.run()),
     ]

@@ -1,12 +1,14 @@
 """What `model` may say, from memory. The hot path asks here and never the database."""
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from adapters.errors import AdapterNotFound, ModelNotFound, Unavailable
-from adapters.ledger import CheckpointShelf, Registry
+from adapters.ledger import BEHIND_S, Changes, CheckpointShelf, Registry, Topic
 from adapters.names import is_checkpoint, parse_fine_tuned_name, parse_model_name
 from adapters.records import Adapter, JsonObject
 from adapters.weights import Weights
@@ -32,8 +34,24 @@ class Target:
         return self.version.name if self.version else self.base_model
 
 
+@dataclass(slots=True)
+class _Copy:
+    """What is known of the ledger: everybody's, and shared by all views."""
+
+    registry: Registry
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+    #: By who asks and by name, until anything changes in the ledger that may have deleted one.
+    checkpoints: dict[tuple[str | None, str], Target] = field(default_factory=dict)
+    revision: int = 0
+    refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    listeners: list[Callable[[Sequence[Adapter]], None]] = field(default_factory=list)
+
+
 class Catalog:
-    """A copy of the registry that follows it, and of the checkpoints that have been asked for."""
+    """A copy of the registry that follows it, and of the checkpoints that have been asked for.
+
+    `of` makes a tenant's view of it, in which others' names mean nothing unless they are shared.
+    """
 
     def __init__(
         self,
@@ -43,16 +61,19 @@ class Catalog:
         sampling: Mapping[str, JsonObject] | None = None,
     ) -> None:
         """`sampling` are the configured defaults of base models, by their ids."""
-        self._registry = registry
+        self._copy = _Copy(registry)
         self._shelf = shelf
         self._base_models = tuple(base_models)
         self._sampling = sampling or {}
-        self._adapters: dict[str, Adapter] = {}
-        #: By name, until anything changes in the ledger that may have deleted one.
-        self._checkpoints: dict[str, Target] = {}
-        self._revision = 0
-        self._refreshing = asyncio.Lock()
-        self._listeners: list[Callable[[Sequence[Adapter]], None]] = []
+        #: Whose view it is; None is everybody's.
+        self._tenant: str | None = None
+        self._answered = True
+
+    def of(self, tenant: str, shelf: CheckpointShelf) -> "Catalog":
+        """What that tenant sees of the same copy; `shelf` has its checkpoints."""
+        view = copy.copy(self)
+        view._tenant, view._shelf = tenant, shelf  # noqa: SLF001  it is one of us
+        return view
 
     @property
     def base_models(self) -> tuple[str, ...]:
@@ -62,7 +83,8 @@ class Catalog:
     @property
     def adapters(self) -> list[Adapter]:
         """The adapters of configured base models, by name."""
-        found = [self._adapters[name] for name in sorted(self._adapters)]
+        known = self._copy.adapters
+        found = [known[name] for name in sorted(known) if known[name].seen_by(self._tenant)]
         return [adapter for adapter in found if adapter.base_model in self._base_models]
 
     async def resolve(self, model: str, ticket: str | None = None) -> Target:
@@ -84,39 +106,54 @@ class Catalog:
 
     def listen(self, listener: Callable[[Sequence[Adapter]], None]) -> None:
         """Tell `listener` of adapters that have changed, whoever caused the refresh that noticed it."""
-        self._listeners.append(listener)
+        self._copy.listeners.append(listener)
 
     async def refresh(self) -> None:
         """Take over what has changed in the ledger. Raises Unavailable."""
-        async with self._refreshing:
+        known = self._copy
+        async with known.refreshing:
             revision, changed = await asyncio.to_thread(
-                self._registry.changes, since=self._revision
+                known.registry.changes, since=known.revision
             )
             for adapter in changed:
                 if adapter.versions:
-                    self._adapters[adapter.name] = adapter
+                    known.adapters[adapter.name] = adapter
                 else:
-                    self._adapters.pop(adapter.name, None)
-            if revision != self._revision:
-                self._checkpoints.clear()
-            self._revision = revision
+                    known.adapters.pop(adapter.name, None)
+            if revision != known.revision:
+                known.checkpoints.clear()
+            known.revision = revision
         if changed:
-            for listener in self._listeners:
+            for listener in known.listeners:
                 listener(changed)
 
-    async def follow(self, every: float) -> None:
-        """Refresh for ever."""
-        while True:
-            try:
-                await self.refresh()
-            except Unavailable as error:
-                log.warning("the catalog could not be refreshed: %s", error)
-            await asyncio.sleep(every)
+    async def follow(self, changes: Changes, every: float) -> None:
+        """Refresh for ever: when there is news, and every so many seconds, more seldom while news are told."""
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        leave = changes.follow(Topic.SERVED, lambda: loop.call_soon_threadsafe(news.set))
+        try:
+            while True:
+                news.clear()
+                await self._try_to_refresh()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(every, BEHIND_S) if changes.told else every):
+                        await news.wait()
+        finally:
+            leave()
+
+    async def _try_to_refresh(self) -> None:
+        try:
+            await self.refresh()
+            self._answered = True
+        except Unavailable as error:
+            if self._answered:  # an outage is told once
+                log.warning("the catalog cannot be refreshed for now: %s", error)
+            self._answered = False
 
     async def _checkpoint(self, model: str) -> Target | None:
         if not is_checkpoint(model):
             return None
-        seen = self._revision
+        seen = self._copy.revision
         try:
             checkpoint = await asyncio.to_thread(self._shelf.find, model)
         except AdapterNotFound:
@@ -124,17 +161,18 @@ class Catalog:
         if checkpoint.base_model not in self._base_models:
             return None
         target = self._target(checkpoint, {})
-        if seen == self._revision:  # else it may have been deleted since
-            self._checkpoints[model] = target
+        if seen == self._copy.revision:  # else it may have been deleted since
+            self._copy.checkpoints[self._tenant, model] = target
         return target
 
     def _lookup(self, model: str, ticket: str | None) -> Target | None:
         if model in self._base_models:
             return Target(model, defaults=(self._sampling.get(model, {}),))
-        if model in self._checkpoints:
-            return self._checkpoints[model]
+        checkpoint = self._copy.checkpoints.get((self._tenant, model))
+        if checkpoint is not None:
+            return checkpoint
         made, name = parse_fine_tuned_name(model), parse_model_name(model)
-        adapter = self._adapters.get(made.adapter if made else name.adapter)
+        adapter = self._seen(made.adapter if made else name.adapter)
         if adapter is None or adapter.base_model not in self._base_models:
             return None
         if made is None and name.selector is None and ticket is not None:
@@ -157,13 +195,17 @@ class Catalog:
         own, configured = weights.manifest.default_sampling, self._sampling.get(base_model, {})
         return Target(base_model, weights, (sampling, own, configured))
 
+    def _seen(self, name: str) -> Adapter | None:
+        adapter = self._copy.adapters.get(name)
+        return adapter if adapter is not None and adapter.seen_by(self._tenant) else None
+
     def _explain(self, model: str) -> str:
         if is_checkpoint(model):
             return (
                 f"There is no checkpoint '{model}'. A job keeps its last three; "
                 "GET /finetune/{id}/checkpoints lists them."
             )
-        adapter = self._adapters.get(parse_model_name(model).adapter)
+        adapter = self._seen(parse_model_name(model).adapter)
         if adapter is None:
             return (
                 f"The model '{model}' does not exist. It is neither a base model "

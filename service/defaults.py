@@ -4,7 +4,7 @@ A preset counts where it is named: what is given beside it or by anyone before w
 after. Only the first that is named counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,8 +28,10 @@ class Filled:
     guarded: bool
 
 
-def fill(*layers: Mapping[str, Any]) -> Filled:
+def fill(known: Collection[str], *layers: Mapping[str, Any]) -> Filled:
     """Put the request, which comes first, and its defaults together. Null says nothing, as at OpenAI.
+
+    Only `known` fields are filled in, those that the endpoint has.
 
     Raises:
         InvalidValue: the request names no preset that there is, or a `repetition_guard` that is not true or false.
@@ -43,6 +45,7 @@ def fill(*layers: Mapping[str, Any]) -> Filled:
         body |= {name: value for name, value in layer.items() if value is not None}
     if layers[0].get("max_completion_tokens") is not None and layers[0].get("max_tokens") is None:
         body.pop("max_tokens", None)  # the same thing by another name
+    body = {name: value for name, value in body.items() if name in known}
     body.pop("preset", None)
     guarded = bool(body.pop("repetition_guard", False))
     if guarded:

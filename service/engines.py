@@ -17,6 +17,8 @@ from service.residency import Residency
 log = logging.getLogger(__name__)
 
 _WATCH_S = 1.0
+#: Requests that wait for one engine to come up; more would only grow the memory.
+_MOST_HOPING = 1024
 #: What a start takes on two cores, until one has been measured.
 _USUAL_START_S = 45.0
 
@@ -34,6 +36,7 @@ class EngineHost:
         self._up = asyncio.Event()
         self._down_since = time.monotonic()
         self._usual_start_s = _USUAL_START_S
+        self._hoping = 0
 
     @property
     def up(self) -> bool:
@@ -48,12 +51,17 @@ class EngineHost:
         """Return once the engine is up.
 
         Raises:
-            Unavailable: it is not up within `timeout` seconds.
+            Unavailable: it is not up within `timeout` seconds, or too many wait for it already.
         """
+        if self._hoping >= _MOST_HOPING:
+            raise self.unavailable()
+        self._hoping += 1
         try:
             await asyncio.wait_for(self._up.wait(), timeout)
         except TimeoutError:
             raise self.unavailable() from None
+        finally:
+            self._hoping -= 1
 
     def unavailable(self) -> Unavailable:
         """The error that tells a client when to come back."""

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from adapters.errors import GraftError
+from service.schemas.endpoints import Dialect
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ _CODES = {
     415: "unsupported_media_type",
 }
 _SERVER_ERROR = 500
+_UNAUTHENTICATED = 401
 
 
 def envelope(error: GraftError) -> dict[str, Any]:
@@ -39,15 +41,37 @@ def envelope(error: GraftError) -> dict[str, Any]:
     return {"error": body}
 
 
-def error_response(error: GraftError) -> JSONResponse:
-    """The response for one of our errors."""
+def error_response(error: GraftError, dialect: Dialect = "completions") -> JSONResponse:
+    """The response for one of our errors. Anthropic's clients look for a `type` beside the error."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    return JSONResponse(envelope(error), error.status, headers)
+    if error.status == _UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retry is not None:
+        headers["x-should-retry"] = "true" if error.retry else "false"
+    body = envelope(error)
+    if dialect == "messages":
+        body = {"type": "error", **body}
+    return JSONResponse(body, error.status, headers)
 
 
-def engine_error_body(raw: bytes, status: int) -> bytes:
+def error_event(error: GraftError, dialect: Dialect, *, number: int) -> bytes:
+    """The last event of a stream that ends too soon, in the words of its endpoint; `number` events came before it."""
+    told = envelope(error)
+    if dialect == "responses":
+        flat = {name: told["error"][name] for name in ("code", "message", "param")}
+        return _event("error", {"type": "error", **flat, "sequence_number": number})
+    if dialect == "messages":
+        return _event("error", {"type": "error", **told})
+    return f"data: {json.dumps(told)}\n\n".encode()
+
+
+def _event(kind: str, data: dict[str, Any]) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def engine_error_body(raw: bytes, status: int, dialect: Dialect = "completions") -> bytes:
     """An error of the engine in our envelope: its message and field kept, its number made a code."""
     try:
         told = json.loads(raw)["error"]
@@ -61,7 +85,8 @@ def engine_error_body(raw: bytes, status: int) -> bytes:
         "param": param,
         "code": "invalid_value" if client else "engine_error",
     }
-    return json.dumps({"error": error}).encode()
+    body: dict[str, Any] = {"error": error}
+    return json.dumps({"type": "error", **body} if dialect == "messages" else body).encode()
 
 
 def _encodable(text: str) -> str:

@@ -16,7 +16,7 @@ from service.advice import (
 from service.decision import Decision
 from service.finetune import Data
 from service.footprint import Footprint
-from service.forecast import Plan, plan, queue_wait, speed
+from service.forecast import Plan, plan, speed
 from service.schemas.jobs import wire_dataset, wire_hyperparameters
 from service.schemas.looking import WireEstimate, WireMemory, WireWarning
 from service.tokens.messages import Counted
@@ -38,6 +38,8 @@ class Grounds:
     footprint: Footprint | None
     gpu: bool
     available: int | None
+    #: Seconds until the job would start; None where nobody can tell.
+    queue_wait: float | None
 
 
 def estimate(data: Data, decision: Decision, grounds: Grounds) -> WireEstimate:
@@ -69,7 +71,7 @@ def estimate(data: Data, decision: Decision, grounds: Grounds) -> WireEstimate:
         duration_basis=pace.basis if pace else None,
         memory=memory,
         fits=_fits(memory),
-        queue_wait_seconds=queue_wait(grounds.jobs),
+        queue_wait_seconds=grounds.queue_wait,
         hyperparameters=wire_hyperparameters(spec),
         dataset=wire_dataset(data.summary),
         warnings=list(_warnings(data, spec, course, memory, grounds)),

@@ -45,7 +45,7 @@ async def follow_job(
             continue
         for event in events:
             after = event.seq
-            body = json.dumps(wire_event(event))
+            body = json.dumps(wire_event(event).model_dump())
             yield format_sse_event(data_str=body, event=event.kind.value, id=str(event.seq))
         if job.status.terminal and not events:
             body = wire_job(job, now=time.time()).model_dump_json()

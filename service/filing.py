@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from weakref import WeakValueDictionary
@@ -14,6 +13,7 @@ from adapters.errors import PayloadTooLarge
 from adapters.files import File, FileReport, NewFile, NewUpload, Part, Upload
 from adapters.ledger import Ledger
 from adapters.records import IdempotencyKey, Reply
+from service.repeats import Answering, Repetition
 from service.schemas.files import (
     Completion,
     FileOptions,
@@ -24,22 +24,6 @@ from service.schemas.files import (
 )
 
 _TRAINING = "fine-tune"
-_LONGEST_KEY = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Repetition:
-    """What a request says of whether it has been sent before."""
-
-    #: The client's `Idempotency-Key`.
-    key: str | None
-    #: OpenAI's SDK sends no key, but counts its tries.
-    tries_before: int
-
-    @property
-    def told_by_count(self) -> bool:
-        """Whether only the count says that it has."""
-        return self.key is None and self.tries_before > 0
 
 
 class Filing:
@@ -49,6 +33,7 @@ class Filing:
         self._ledger = ledger
         self._max_assembled_bytes = max_assembled_bytes
         self._guard = Lock()
+        self._answering = Answering()
         self._turns: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
     def keep(
@@ -57,8 +42,15 @@ class Filing:
         """Keep a file, whose bytes are moved. One that cannot be trained on is kept too, and says so.
 
         Raises:
+            IdempotencyInProgress: the first request with the key is still being answered.
             IdempotencyKeyReused: the key came with another request before.
         """
+        with self._answering.alone(_name("files", repetition)):
+            return self._keep(path, filename, options, repetition)
+
+    def _keep(
+        self, path: Path, filename: str, options: FileOptions, repetition: Repetition
+    ) -> Reply:
         digest = digest_file(path)
         meant = options.model_dump(mode="json") | {"filename": filename, "digest": digest}
         key = _key("files", repetition, meant)
@@ -81,6 +73,7 @@ class Filing:
 
         Raises:
             PayloadTooLarge: the file would be.
+            IdempotencyInProgress: the first request with the key is still being answered.
             IdempotencyKeyReused: the key came with another request before.
         """
         if options.bytes > self._max_assembled_bytes:
@@ -95,12 +88,13 @@ class Filing:
             purpose=options.purpose,
             expires_after=lifetime(options.purpose, options.expires_after),
         )
-        return self._ledger.uploads.create(
-            new,
-            key=_key("uploads", repetition, options.model_dump(mode="json")),
-            retried=repetition.told_by_count,
-            render=_upload_reply,
-        )
+        with self._answering.alone(_name("uploads", repetition)):
+            return self._ledger.uploads.create(
+                new,
+                key=_key("uploads", repetition, options.model_dump(mode="json")),
+                retried=repetition.told_by_count,
+                render=_upload_reply,
+            )
 
     def add_part(self, upload_id: str, path: Path) -> Part:
         """Keep a part, whose bytes are moved. Raises UploadNotFound, UploadNotPending, InvalidValue."""
@@ -138,9 +132,14 @@ def _upload_reply(upload: Upload) -> Reply:
     return Reply(status=200, body=wire_upload(upload).model_dump_json())
 
 
+def _name(kind: str, repetition: Repetition) -> str | None:
+    return repetition.key and f"{kind}:{repetition.key}"
+
+
 def _key(kind: str, repetition: Repetition, meant: Mapping[str, object]) -> IdempotencyKey | None:
-    if repetition.key is None:
+    key = _name(kind, repetition)
+    if key is None:
         return None
     # Over what was meant and not over the bytes sent: a multipart boundary differs each time.
     digest = hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
-    return IdempotencyKey(key=f"{kind}:{repetition.key[:_LONGEST_KEY]}", request_digest=digest)
+    return IdempotencyKey(key=key, request_digest=digest)

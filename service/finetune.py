@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from adapters.datasets import DatasetReport, check_dataset, file_report, require_valid
-from adapters.demand import Sending
+from adapters.demand import Place, Sending
 from adapters.errors import (
     InvalidDataset,
     InvalidRequest,
@@ -22,10 +22,12 @@ from adapters.records import (
     IdempotencyKey,
     Job,
     NewJob,
+    Priority,
     Reply,
 )
 from service.decision import Decider, Decision
 from service.flaws import as_if_good, failed, flaw_of, misfit, require_files
+from service.repeats import Answering
 from service.schemas.finetune import FinetuneOptions
 from service.schemas.jobs import wire_job
 from service.schemas.looking import Asides
@@ -98,6 +100,7 @@ class Intake:
         self._base_models = base_models
         self._most_waiting = most_waiting
         self._guard = guard
+        self._answering = Answering()
 
     def accept(self, request: FinetuneRequest) -> Reply:
         """Check everything, then queue the job; when this returns, the job is durable.
@@ -110,12 +113,17 @@ class Intake:
             NotServable: the engine could not serve such an adapter.
             AdapterNotFound: `continue_from` names nothing.
             FileNotFound: no such `training_file`.
+            IdempotencyInProgress: the first request with the key is still being answered.
             IdempotencyKeyReused: the key came with another request before.
             QueueFull: as many jobs wait as may wait.
         """
+        with self._answering.alone(_key_of(request)):
+            return self._accept(request)
+
+    def _accept(self, request: FinetuneRequest) -> Reply:
         sending = _sending(request)
         if sending is not None and (job := self._ledger.jobs.find_sent(sending)) is not None:
-            return _render(job, self._ledger.jobs.position(job), openai=True)
+            return _render(job, self._ledger.queue.places([job]).get(job.id), openai=True)
         data, flaw = self._see(request)
         key = _key(request, data)
         if key is not None and (reply := self._ledger.jobs.find_reply(key)) is not None:
@@ -137,19 +145,21 @@ class Intake:
 
     def decide(self, options: FinetuneOptions, data: Data) -> Decision:
         """What exactly a job would compute. Raises InvalidValue, NotServable, AdapterNotFound; see `accept`."""
+        self._ledger.queue.require_priority(Priority(options.priority))
         return self._decider.decide(options, data.training)
 
-    def check_name(self, name: str | None) -> None:
-        """Whether an adapter may be called that. Raises InvalidValue."""
+    def check_name(self, name: str | None, base_model: str) -> None:
+        """Whether an adapter of that base model may be called that. Raises InvalidValue."""
         if name is not None:
             check_adapter_name(name, base_models=self._base_models)
+            self._ledger.jobs.require_owner(name, base_model)
 
     def _new(self, request: FinetuneRequest, data: Data, flaw: InvalidDataset | None) -> NewJob:
         options = request.options
         if flaw is None:
             decision = self.decide(options, data)
             # Looked at again when it is queued; here before its files are kept.
-            self._ledger.jobs.require_room(self._most_waiting)
+            self._ledger.queue.require_room(self._ledger.tenant, self._most_waiting)
             return self._new_job(request, data, decision)
         decision = self.decide(options, Data(as_if_good(options, data.training), None))
         return failed(self._new_job(request, data, decision), options, flaw)
@@ -176,6 +186,7 @@ class Intake:
             dataset=data.summary,
             metadata=options.metadata,
             webhook=webhook,
+            priority=Priority(options.priority),
         )
 
     def _see(self, request: FinetuneRequest) -> tuple[Data, InvalidDataset | None]:
@@ -235,9 +246,9 @@ class Intake:
         return kept.id
 
 
-def _render(job: Job, position: int | None, *, secret: str | None = None, openai: bool) -> Reply:
+def _render(job: Job, place: Place | None, *, secret: str | None = None, openai: bool) -> Reply:
     """The answer, as OpenAI gives it or as ours; with the webhook's secret where nobody knows it yet."""
-    body = wire_job(job, position=position, now=time.time()).model_dump(mode="json")
+    body = wire_job(job, place=place, now=time.time()).model_dump(mode="json")
     if secret is not None:
         body["webhook"]["signing_secret"] = secret
     if openai:
@@ -277,8 +288,14 @@ def _checked(path: Path, *, held_out: bool = False) -> DatasetReport:
     return report
 
 
+def _key_of(request: FinetuneRequest) -> str | None:
+    where = "jobs" if request.openai else "finetune"
+    return request.idempotency_key and f"{where}:{request.idempotency_key}"
+
+
 def _key(request: FinetuneRequest, data: Data) -> IdempotencyKey | None:
-    if request.idempotency_key is None:
+    key = _key_of(request)
+    if key is None:
         return None
     reports = [report for report in (data.training, data.held_out) if report is not None]
     # Over what was meant and not over the bytes sent: a multipart boundary differs each time.
@@ -287,5 +304,4 @@ def _key(request: FinetuneRequest, data: Data) -> IdempotencyKey | None:
         "data": [report.digest for report in reports],
     }
     digest = hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
-    where = "jobs" if request.openai else "finetune"
-    return IdempotencyKey(key=f"{where}:{request.idempotency_key[:255]}", request_digest=digest)
+    return IdempotencyKey(key=key, request_digest=digest)

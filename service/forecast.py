@@ -1,4 +1,4 @@
-"""How long a job would take and wait, from what the jobs before it did."""
+"""How long a job would take, from what the jobs before it did."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from statistics import median
 from typing import Literal, TypeAlias
 
 from adapters.datasets.held_out import held_out_size
-from adapters.records import Job, JobStatus
+from adapters.records import Job
 from adapters.spec import TrainingSpec
 from service.footprint import Footprint
 from service.tokens.messages import Counted
@@ -72,20 +72,6 @@ def speed(jobs: Sequence[Job], footprint: Footprint | None, *, gpu: bool) -> Spe
         return None
     operations = _GPU_OPERATIONS if gpu else _CPU_OPERATIONS
     return Speed(operations / (_OPERATIONS_PER_PARAMETER * footprint.parameters), "assumed")
-
-
-def queue_wait(jobs: Sequence[Job]) -> float | None:
-    """Seconds until a job that is asked for now would start, from those of its base model that have not ended.
-
-    A training process takes in many at once, so that nobody waits unless others do. Where k wait, it is full: the
-    job's turn comes when k + 1 of the running ones have ended. None where nobody can say.
-    """
-    waiting = sum(job.status is JobStatus.QUEUED for job in jobs)
-    if waiting == 0:
-        return 0.0
-    running = [job for job in jobs if job.status is JobStatus.RUNNING]
-    left = sorted(eta for job in running if (eta := job.progress.eta_seconds) is not None)
-    return left[waiting] if waiting < len(left) else None
 
 
 def _planned(

@@ -1,35 +1,49 @@
-"""The story of one completion request, top to bottom. Design, section 4, in code.
+"""The story of one request to a model, top to bottom. Design, section 4, in code.
 
 1. The body is parsed once and its names are checked.
 2. `model` becomes a version, from memory; a canary gets its share of the users.
-3. What the request leaves open is filled from the defaults of adapter, version and base model.
-4. Admission: a place in front of the engine, or a 429.
-5. Residency: the version is loaded if it is not, and pinned.
-6. The body goes to the engine; bytes come back as they are. A shadow gets the same, once the answer has begun.
+3. What the request leaves open is filled from the defaults of adapter, version and base model; then it is looked at how
+   much is asked for.
+4. Admission: a place in front of the engine in fair order, or a 429.
+5. Residency: the version is loaded if it is not, while others use the place, and pinned.
+6. The body goes to the engine; bytes come back as they are. Where the engine dies before the first of them has been
+   passed on, the request is sent once more; after it, the stream ends with an error. A shadow gets the same request,
+   once the answer has begun.
 7. Whoever leaves, cancels: place, pin and generation are released when the response ends, however it ends.
 """
 
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adapters.errors import GraftError, InvalidRequest, ModelNotFound, Unavailable
+from adapters.errors import (
+    EngineFault,
+    GraftError,
+    InvalidRequest,
+    InvalidValue,
+    ModelNotFound,
+    Unavailable,
+)
 from adapters.records import JsonObject
 from service.admission import Admission
 from service.catalog import Catalog, Target
 from service.defaults import fill
 from service.engine.protocol import EngineReply
 from service.engines import EngineHost, Engines
-from service.errors import engine_error_body, envelope
-from service.loops import marked, marked_events
+from service.errors import engine_error_body, error_event
+from service.loops import mark, mark_events
 from service.metrics import Metrics
+from service.relay import Meter, whole_events
+from service.schemas.caps import check_caps
+from service.schemas.endpoints import Endpoint
 from service.schemas.sampling import check_fields
 from service.settings import ServiceSettings
 from service.shadow import Shadows
 from service.split import anybody
+from service.tallies import Tally
 
 _NOT_FOUND = 404
 _BAD_REQUEST = 400
@@ -38,9 +52,10 @@ _SERVER_ERROR = 500
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A checked request: where it goes, and the bytes that go there."""
+    """A checked request: whose it is, where it goes, and the bytes that go there."""
 
-    path: str
+    endpoint: Endpoint
+    tenant: str
     target: Target
     body: bytes
     stream: bool
@@ -68,7 +83,7 @@ class Answer:
 
 
 class Generator:
-    """Answers completion requests."""
+    """Answers requests to models."""
 
     def __init__(
         self,
@@ -88,121 +103,144 @@ class Generator:
         self._metrics = metrics
 
     async def prepare(
-        self, path: str, raw: bytes, known: frozenset[str], *, user: str | None = None
+        self, endpoint: Endpoint, raw: bytes, *, tenant: str, user: str | None = None
     ) -> Prepared:
         """Steps 1 to 3. `user` is whose request it is, where the body does not say.
 
         Raises InvalidRequest, UnknownField, InvalidValue, ModelNotFound.
         """
         asked = _parse(raw)
-        body = check_fields(asked, known, max_choices=self._settings.max_choices)
+        body = check_fields(asked, endpoint.fields)
         model = body.get("model")
         if not isinstance(model, str):
             raise InvalidRequest(
                 "'model' is required: a base model or an adapter's name.", param="model"
             )
-        target = await self._catalog.resolve(model, _ticket(asked) or user or anybody())
-        return self._prepared(path, body, target)
+        ticket = _ticket(asked, endpoint) or user or anybody()
+        target = await self._catalog.resolve(model, ticket)
+        prepared = self._prepared(endpoint, tenant, body, target)
+        if target.shadow is None or not endpoint.generates:
+            return prepared
+        silent = {k: v for k, v in body.items() if k not in {"stream", "stream_options"}}
+        # Its own defaults may be too much; that is no reason to refuse the request.
+        with suppress(InvalidValue):
+            shadow = self._prepared(endpoint, tenant, silent, target.shadow)
+            return replace(prepared, shadow=replace(shadow, kind="shadow"))
+        return prepared
 
-    def _prepared(self, path: str, body: JsonObject, target: Target) -> Prepared:
-        filled = fill(body, *target.defaults)
-        shadow = None
-        if target.shadow is not None:
-            silent = {k: v for k, v in body.items() if k not in {"stream", "stream_options"}}
-            shadow = replace(self._prepared(path, silent, target.shadow), kind="shadow")
+    def check_defaults(self, sampling: JsonObject) -> None:
+        """Raise InvalidValue where defaults ask for more than a request may: each would be refused."""
+        check_caps(sampling, self._settings)
+
+    def _prepared(
+        self, endpoint: Endpoint, tenant: str, body: JsonObject, target: Target
+    ) -> Prepared:
+        filled = fill(endpoint.fields, body, *target.defaults)
+        check_caps(filled.body, self._settings)
         return Prepared(
-            path,
+            endpoint,
+            tenant,
             target,
             json.dumps(filled.body | {"model": target.engine_name}).encode(),
             stream=bool(body.get("stream")),
             guarded=filled.guarded,
-            shadow=shadow,
             kind="adapter" if target.version else "base",
         )
 
     async def answer(self, request: Prepared) -> Answer:
         """Steps 4 to 7. Raises Overloaded, Unavailable, EngineFault before the first byte; none after."""
-        started = time.monotonic()
-        stack = AsyncExitStack()
+        watched = _Watched(request, self._metrics)
         try:
-            reply = await self._send(request, stack)
-            body = reply.body
-            if reply.status >= _BAD_REQUEST:
-                body = _translated(reply)
-            elif request.guarded:
-                body = self._marked(request, body)
+            try:
+                return await self._attempt(request, watched)
+            except _Died as died:
+                self._metrics.retries.labels(died.host.model_id).inc()
+            try:
+                return await self._attempt(request, watched)
+            except _Died as died:
+                raise died.host.unavailable() from None
         except BaseException as error:
-            await stack.aclose()
-            self._count(request, _outcome_of(error))
+            watched.ended(_outcome_of(error))
             raise
-        self._metrics.first_byte_seconds.labels(request.target.base_model, request.kind).observe(
-            time.monotonic() - started
-        )
-        if request.shadow is not None:
-            self._send_shadow(request.shadow)
-        return Answer(
-            status=reply.status,
-            content_type=reply.content_type,
-            version=request.target.engine_name,
-            body=self._relay(request, reply.status, body),
-            release=stack.aclose,
-        )
 
-    async def _send(self, request: Prepared, stack: AsyncExitStack) -> EngineReply:
+    async def _attempt(self, request: Prepared, watched: "_Watched") -> Answer:
         host = self._engines[request.target.base_model]
         if not host.up:
             await host.wait_up(self._settings.engine_wait_seconds)
-        await stack.enter_async_context(self._admissions[host.model_id].admitted())
         try:
-            return await self._send_pinned(host, request, stack)
+            async with AsyncExitStack() as stack:
+                reply = await self._send(host, request, stack)
+                streamed = request.stream and reply.status < _BAD_REQUEST
+                first = await (anext(reply.body, b"") if streamed else _whole(reply.body))
+                await _raise_if_dying(host, reply.status)
+                # Of an answer that nobody has read; otherwise it has been said by then how it ended.
+                stack.callback(watched.ended, "cancelled")
+                release = stack.pop_all().aclose
         except Unavailable:
             host.mark_down()
-            raise host.unavailable() from None
+            raise _Died(host) from None
+        watched.began()
+        if request.shadow is not None:
+            self._send_shadow(request.shadow)
+        if streamed:
+            body = self._relay(host, request, first, reply.body, watched)
+        else:
+            body = _once(request, reply.status, first, watched)
+        return Answer(reply.status, reply.content_type, request.target.engine_name, body, release)
 
-    async def _send_pinned(
+    async def _send(
         self, host: EngineHost, request: Prepared, stack: AsyncExitStack
     ) -> EngineReply:
-        version = request.target.version
+        version, path = request.target.version, request.endpoint.path
+        admitted = self._admissions[host.model_id].admitted(
+            request.tenant, request.target.engine_name, needs_seat=version is not None
+        )
+        place = await stack.enter_async_context(admitted)
         if version is None:
-            return await stack.enter_async_context(host.engine.post(request.path, request.body))
-        await stack.enter_async_context(host.residency.pinned(version))
-        reply = await stack.enter_async_context(host.engine.post(request.path, request.body))
-        if reply.status != _NOT_FOUND:
+            return await stack.enter_async_context(host.engine.post(path, request.body))
+        if host.residency.holds(version):
+            await stack.enter_async_context(host.residency.pinned(version))
+        else:
+            async with place.lent():
+                await stack.enter_async_context(host.residency.pinned(version))
+        reply = await stack.enter_async_context(host.engine.post(path, request.body))
+        if reply.status != _NOT_FOUND or not await host.residency.lost(version):
             return reply
         # The engine was restarted between two looks of the watch and has forgotten the adapter: load and ask again.
-        host.residency.forget(version.name)
-        await host.residency.ensure(version)
-        return await stack.enter_async_context(host.engine.post(request.path, request.body))
+        async with place.lent():
+            await host.residency.ensure(version)
+        return await stack.enter_async_context(host.engine.post(path, request.body))
 
     async def _relay(
         self,
+        host: EngineHost,
         request: Prepared,
-        status: int,
-        body: AsyncIterator[bytes],
+        first: bytes,
+        rest: AsyncIterator[bytes],
+        watched: "_Watched",
     ) -> AsyncIterator[bytes]:
-        outcome = "cancelled"
+        outcome, meter, last = "cancelled", Meter(), b""
         try:
-            async for chunk in body:
-                yield chunk
-            outcome = _outcome(status)
+            async for events in whole_events(first, rest):
+                meter.see(events)
+                last = mark_events(events, watched.looped) if request.guarded else events
+                yield last
+            outcome = "ok"
+            if (request.endpoint.last_words or b"") not in last:
+                outcome = "engine_error"
+                yield error_event(_CUT_SHORT, request.endpoint.dialect, number=meter.events)
         except Unavailable:
             outcome = "engine_error"
-            host = self._engines[request.target.base_model]
             host.mark_down()
-            if not request.stream:
-                raise
-            yield f"data: {json.dumps(envelope(host.unavailable()))}\n\n".encode()
+            error = host.unavailable()
+            yield error_event(error, request.endpoint.dialect, number=meter.events)
         finally:
-            self._count(request, outcome)
-
-    def _marked(self, request: Prepared, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        stopped = self._metrics.repetition_stops.labels(request.target.base_model).inc
-        return marked_events(body, stopped) if request.stream else marked(body, stopped)
+            watched.ended(outcome, meter.prompt_tokens, meter.generated)
 
     def _send_shadow(self, shadow: Prepared) -> None:
-        """Never in anybody's way: not while others wait for the engine."""
-        base_model = shadow.target.base_model
-        if self._admissions[base_model].busy:
+        """Never in anybody's way: not while it would have to wait, or somebody else because of it."""
+        base_model, name = shadow.target.base_model, shadow.target.engine_name
+        if not self._admissions[base_model].has_room_for(name):
             self._shadows.drop(base_model)
             return
 
@@ -210,10 +248,6 @@ class Generator:
             await collect(await self.answer(shadow))
 
         self._shadows.send(base_model, unheard)
-
-    def _count(self, request: Prepared, outcome: str) -> None:
-        base_model = request.target.base_model
-        self._metrics.completions.labels(base_model, request.kind, outcome).inc()
 
 
 async def collect(answer: Answer) -> bytes:
@@ -224,9 +258,67 @@ async def collect(answer: Answer) -> bytes:
         await answer.release()
 
 
-async def _translated(reply: EngineReply) -> AsyncIterator[bytes]:
-    raw = b"".join([chunk async for chunk in reply.body])
-    yield engine_error_body(raw, reply.status)
+class _Died(Exception):
+    """The engine went away before the client was told anything."""
+
+    def __init__(self, host: EngineHost) -> None:
+        super().__init__(host.model_id)
+        self.host = host
+
+
+class _Watched:
+    """What the metrics are told of one request."""
+
+    def __init__(self, request: Prepared, metrics: Metrics) -> None:
+        target = request.target
+        self._labels = (target.base_model, request.kind)
+        self._metrics = metrics
+        adapter = target.version.adapter if target.version else target.base_model
+        # Nobody has asked for what a shadow says.
+        self._tally = Tally() if request.kind == "shadow" else metrics.by_adapter.of(adapter)
+        self._started = time.monotonic()
+        self._has_ended = False
+
+    def began(self) -> None:
+        took = time.monotonic() - self._started
+        self._metrics.first_byte_seconds.labels(*self._labels).observe(took)
+        self._tally.first_byte.observe(took)
+
+    def looped(self) -> None:
+        self._metrics.repetition_stops.labels(self._labels[0]).inc()
+
+    def ended(self, outcome: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self._metrics.completions.labels(*self._labels, outcome).inc()
+        self._tally.duration.observe(time.monotonic() - self._started)
+        self._tally.requests[outcome] = self._tally.requests.get(outcome, 0) + 1
+        self._tally.prompt_tokens += prompt_tokens
+        self._tally.completion_tokens += completion_tokens
+
+
+async def _once(
+    request: Prepared, status: int, body: bytes, watched: _Watched
+) -> AsyncIterator[bytes]:
+    meter = Meter()
+    if status >= _BAD_REQUEST:
+        body = engine_error_body(body, status, request.endpoint.dialect)
+    else:
+        meter.see(body)
+        body = mark(body, watched.looped) if request.guarded else body
+    watched.ended(_outcome(status), meter.prompt_tokens, meter.completion_tokens)
+    yield body
+
+
+async def _whole(body: AsyncIterator[bytes]) -> bytes:
+    return b"".join([chunk async for chunk in body])
+
+
+async def _raise_if_dying(host: EngineHost, status: int) -> None:
+    """A 5xx may be the last word of a vLLM whose engine process has died; then it is no answer."""
+    if status >= _SERVER_ERROR and not await host.engine.healthy():
+        raise host.unavailable()
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -234,14 +326,18 @@ def _parse(raw: bytes) -> dict[str, Any]:
         body = json.loads(raw)
     except ValueError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+    except RecursionError as error:
+        raise InvalidRequest("The body is nested too deeply.") from error
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     return body
 
 
-def _ticket(body: JsonObject) -> str | None:
-    """Whose request it is, as OpenAI's clients say it: in the newer field or in the older one."""
-    named = (body.get("safety_identifier"), body.get("user"))
+def _ticket(body: JsonObject, endpoint: Endpoint) -> str | None:
+    """Whose request it is, as OpenAI's clients say it, in the newer field or in the older one, or as Anthropic's do."""
+    about = body.get("metadata") if endpoint.dialect == "messages" else None
+    theirs = about.get("user_id") if isinstance(about, dict) else None
+    named = (body.get("safety_identifier"), body.get("user"), theirs)
     return next((user for user in named if isinstance(user, str) and user), None)
 
 
@@ -257,3 +353,6 @@ def _outcome_of(error: BaseException) -> str:
     if isinstance(error, ModelNotFound):
         return "client_error"
     return "overloaded" if error.code == "rate_limit_exceeded" else "engine_error"
+
+
+_CUT_SHORT = EngineFault("The engine ended the stream before the answer was whole. Try again.")

@@ -5,7 +5,7 @@ Nothing is kept. What has to be computed in tokens, the tokenizer process comput
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.datasets import DatasetReport, check_dataset
@@ -17,8 +17,9 @@ from adapters.errors import (
     Overloaded,
     Unavailable,
 )
-from adapters.ledger import JobQueue
+from adapters.ledger import Ledger
 from adapters.manifest import BaseModelCard
+from adapters.records import Priority
 from service.advice import about_length, about_rows, uncounted
 from service.decision import Decision
 from service.estimate import Grounds, estimate
@@ -29,6 +30,7 @@ from service.schemas.looking import (
     WirePreview,
     WireReport,
     WireTokens,
+    WireWarning,
     wire_preview,
     wire_report,
     wire_tokens,
@@ -41,7 +43,7 @@ from service.tokens.process import Tokens
 MOST_ROWS, MOST_SECONDS = 2000, 20.0
 #: Tokens of a row that a preview shows.
 MOST_TOKENS = 4096
-#: Of all base models, newest first: enough for the queue, and for what is recent.
+#: Of all base models, newest first: enough for what is recent.
 _RECENT_JOBS = 200
 _RETRY_AFTER_S = 5.0
 
@@ -56,13 +58,22 @@ class Surroundings:
     gpu: bool
 
 
+@dataclass(slots=True)
+class InTokens:
+    """What rows come to in tokens, and what is wrong with them there."""
+
+    counted: WireTokens | None = None
+    errors: Details = field(default_factory=list)
+    warnings: list[WireWarning] = field(default_factory=list)
+
+
 class Lookout:
     """Looks at requests that could be jobs, and takes none in."""
 
     def __init__(
-        self, intake: Intake, jobs: JobQueue, tokens: Tokens, surroundings: Surroundings
+        self, intake: Intake, ledger: Ledger, tokens: Tokens, surroundings: Surroundings
     ) -> None:
-        self._intake, self._jobs, self._tokens = intake, jobs, tokens
+        self._intake, self._ledger, self._tokens = intake, ledger, tokens
         self._around = surroundings
 
     async def validate(self, request: FinetuneRequest) -> WireReport:
@@ -74,25 +85,25 @@ class Lookout:
             InvalidValue, NotServable, AdapterNotFound: an option that no data could make good.
         """
         path = await asyncio.to_thread(self._intake.training_file, request)
+        held_out = await asyncio.to_thread(self._intake.validation_file, request)
         report = await asyncio.to_thread(check_dataset, path)
-        validation = await asyncio.to_thread(self._report_on_validation, request, report)
         errors, warnings = _misfits(request, report), list(about_rows(report))
-        tokens: WireTokens | None = None
+        decision, tokens = None, InTokens()
         if report.valid and not errors:
             decision = await asyncio.to_thread(
                 self._intake.decide, request.options, Data(report, None)
             )
-            try:
-                counted = await self._count(path, decision)
-                tokens = _told(counted, report, self._longest(decision))
-                warnings += about_length(tokens.too_long, tokens.max_seq_length)
-                _require_some(counted)
-            except InvalidDataset as error:
-                errors = error.details or [_detail(error)]
-            except (Overloaded, Unavailable) as error:
-                warnings.append(uncounted(error.message))
+            tokens = await self._in_tokens(path, report, decision, some=True)
+        validation = None
+        if held_out is not None:
+            unlike = unlike_rows(request, compares=report.compares)
+            validation = await self._report_on_validation(held_out, report, decision, unlike)
         return wire_report(
-            report, errors=errors, warnings=warnings, tokens=tokens, validation=validation
+            report,
+            errors=errors + tokens.errors,
+            warnings=warnings + tokens.warnings,
+            tokens=tokens.counted,
+            validation=validation,
         )
 
     async def estimate(self, request: FinetuneRequest) -> WireEstimate:
@@ -105,7 +116,7 @@ class Lookout:
             _require_some(counted)
         except Unavailable as error:
             reason = error.message
-        grounds = await asyncio.to_thread(self._grounds, decision, counted, reason)
+        grounds = await asyncio.to_thread(self._grounds, request, decision, counted, reason)
         return estimate(data, decision, grounds)
 
     async def preview(self, request: FinetuneRequest) -> WirePreview:
@@ -132,8 +143,26 @@ class Lookout:
 
     def _decide(self, request: FinetuneRequest) -> tuple[Data, Decision]:
         data = self._intake.look_at(request)
-        self._intake.check_name(request.options.name)
-        return data, self._intake.decide(request.options, data)
+        decision = self._intake.decide(request.options, data)
+        self._intake.check_name(request.options.name, decision.base_model)
+        return data, decision
+
+    async def _in_tokens(
+        self, path: Path, report: DatasetReport, decision: Decision, *, some: bool
+    ) -> InTokens:
+        """Good rows, counted. With `some`, it is an error if none of them fits."""
+        found = InTokens()
+        try:
+            counted = await self._count(path, decision)
+            found.counted = _told(counted, report, self._longest(decision))
+            found.warnings += about_length(found.counted.too_long, found.counted.max_seq_length)
+            if some:
+                _require_some(counted)
+        except InvalidDataset as error:
+            found.errors = error.details or [_detail(error)]
+        except (Overloaded, Unavailable) as error:
+            found.warnings.append(uncounted(error.message))
+        return found
 
     async def _count(self, path: Path, decision: Decision) -> Counted:
         counted = await self._tokens.ask(
@@ -162,10 +191,12 @@ class Lookout:
         asked = decision.spec.max_seq_length
         return min(asked, card.max_seq_length) if card else asked
 
-    def _grounds(self, decision: Decision, counted: Counted | None, reason: str) -> Grounds:
+    def _grounds(
+        self, request: FinetuneRequest, decision: Decision, counted: Counted | None, reason: str
+    ) -> Grounds:
         card = self._around.card_of(decision.base_model)
         directory = self._around.directory_of(decision.base_model)
-        recent = self._jobs.list(limit=_RECENT_JOBS)
+        recent = self._ledger.jobs.list(limit=_RECENT_JOBS)
         return Grounds(
             counted=counted,
             uncounted=reason,
@@ -174,18 +205,33 @@ class Lookout:
             footprint=read_footprint(directory, card.linear_modules) if card else None,
             gpu=self._around.gpu,
             available=None if self._around.gpu else available_memory(),
+            queue_wait=self._ledger.queue.wait(
+                decision.base_model,
+                tenant=self._ledger.tenant,
+                priority=Priority(request.options.priority),
+            ),
         )
 
-    def _report_on_validation(
-        self, request: FinetuneRequest, training: DatasetReport
-    ) -> WireReport | None:
-        path = self._intake.validation_file(request)
-        if path is None:
-            return None
-        report = check_dataset(path)
+    async def _report_on_validation(
+        self,
+        path: Path,
+        training: DatasetReport,
+        decision: Decision | None,
+        unlike: InvalidValue,
+    ) -> WireReport:
+        """`decision` is what the training rows have led to, where they are good; `unlike` for rows of another kind."""
+        report = await asyncio.to_thread(check_dataset, path)
         alike = report.compares == training.compares or None in {report.format, training.format}
-        errors = [] if alike else [_detail(unlike_rows(request, compares=training.compares))]
-        return wire_report(report, errors=errors, warnings=[])
+        errors = [] if alike else [_detail(unlike)]
+        tokens = InTokens()
+        if decision is not None and report.valid and not errors:
+            tokens = await self._in_tokens(path, report, decision, some=False)
+        return wire_report(
+            report,
+            errors=errors + tokens.errors,
+            warnings=tokens.warnings,
+            tokens=tokens.counted,
+        )
 
 
 def _told(counted: Counted, report: DatasetReport, max_seq_length: int) -> WireTokens:

@@ -5,7 +5,7 @@ any answer that is cut off, and `stopped_by` says by what.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 STOPPED_BY: Final = "repetition_guard"
@@ -15,25 +15,16 @@ _SIGN: Final = b'"repetition"'
 _EVENT, _END = b"data: ", b"\n\n"
 
 
-async def marked(body: AsyncIterator[bytes], stopped: Callable[[], None]) -> AsyncIterator[bytes]:
+def mark(body: bytes, stopped: Callable[[], None]) -> bytes:
     """A whole answer; `stopped` is called for each choice that looped."""
-    raw = b"".join([chunk async for chunk in body])
-    yield _mark(raw, stopped) if _SIGN in raw else raw
+    return _mark(body, stopped) if _SIGN in body else body
 
 
-async def marked_events(
-    body: AsyncIterator[bytes], stopped: Callable[[], None]
-) -> AsyncIterator[bytes]:
-    """A streamed answer. Events pass as they came, but for those that end a choice that looped."""
-    rest = b""
-    async for chunk in body:
-        events, end, rest = (rest + chunk).rpartition(_END)
-        if _SIGN in events:
-            events = _END.join(_mark_event(event, stopped) for event in events.split(_END))
-        if end:
-            yield events + end
-    if rest:
-        yield rest
+def mark_events(events: bytes, stopped: Callable[[], None]) -> bytes:
+    """Whole events of a streamed answer. They stay as they came, but for those that end a choice that looped."""
+    if _SIGN not in events:
+        return events
+    return _END.join(_mark_event(event, stopped) for event in events.split(_END))
 
 
 def _mark_event(event: bytes, stopped: Callable[[], None]) -> bytes:

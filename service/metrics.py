@@ -1,6 +1,8 @@
-"""Every instrument of the service, by name. Labels are bounded: routes are templates, adapters are not labels yet."""
+"""Every instrument of the service, by name. Labels are bounded: routes are templates, adapters the most used ones."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from service.tallies import AdapterTallies
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -8,8 +10,10 @@ _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 1
 class Metrics:
     """The instruments, in a registry of their own so that two apps in one process do not meet."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_adapter_labels: int = 50) -> None:
         self.registry = CollectorRegistry()
+        self.by_adapter = AdapterTallies(max_adapter_labels)
+        self.registry.register(self.by_adapter)
         self.http_requests = Counter(
             "graft_http_requests",
             "Requests by route template, method and status.",
@@ -54,6 +58,19 @@ class Metrics:
             ["base_model"],
             registry=self.registry,
         )
+        self.queue_wait_seconds = Histogram(
+            "graft_queue_wait_seconds",
+            "Seconds that a completion request waited for a place.",
+            ["base_model"],
+            buckets=(0.0001, *_LATENCY_S),
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "graft_completion_retries",
+            "Requests sent once more because the engine died before its first byte.",
+            ["base_model"],
+            registry=self.registry,
+        )
         self.engine_up = Gauge(
             "graft_engine_up",
             "Whether the engine answers.",
@@ -74,6 +91,12 @@ class Metrics:
             buckets=_LATENCY_S,
             registry=self.registry,
         )
+        self.adapter_load_failures = Counter(
+            "graft_adapter_load_failures",
+            "Versions that the engine refused to load.",
+            ["base_model"],
+            registry=self.registry,
+        )
         self.adapter_evictions = Counter(
             "graft_adapter_evictions",
             "Versions unloaded to make room.",
@@ -84,6 +107,18 @@ class Metrics:
         )
         self.jobs = Gauge(
             "graft_jobs", "Fine-tuning jobs by status.", ["status"], registry=self.registry
+        )
+        self.queue_depth = Gauge(
+            "graft_queue_jobs",
+            "Fine-tuning jobs that wait, by base model.",
+            ["base_model"],
+            registry=self.registry,
+        )
+        self.queue_age_seconds = Gauge(
+            "graft_queue_oldest_seconds",
+            "How long ago the oldest job that waits was submitted, by base model.",
+            ["base_model"],
+            registry=self.registry,
         )
         self.webhook_deliveries = Counter(
             "graft_webhook_deliveries",

@@ -4,7 +4,7 @@ Bodies that routes read for themselves (forms, unknown fields with suggestions) 
 answer with an error, and every error is our envelope; what FastAPI calls 422 is our 400.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -15,6 +15,7 @@ from adapters.sampling import Sampling
 from service.schemas.aliases import AliasOptions, PromoteOptions, RollbackOptions
 from service.schemas.files import Completion, FileOptions, UploadOptions
 from service.schemas.finetune import FinetuneOptions
+from service.schemas.keys import KeyOptions
 from service.schemas.webhooks import (
     EndpointChange,
     EndpointOptions,
@@ -26,6 +27,7 @@ _OBJECTS: Final = {"type": "array", "items": {"type": "object"}}
 _BINARY: Final = {"type": "string", "format": "binary"}
 #: JSON bodies that are what a model says.
 _MODELS: Final[Mapping[str, type[BaseModel]]] = {
+    "/v1/keys": KeyOptions,
     "/v1/uploads": UploadOptions,
     "/v1/uploads/{upload_id}/complete": Completion,
     "/v1/webhook_endpoints": EndpointOptions,
@@ -55,6 +57,7 @@ _JOB: Final = {
         "validation_file": {"type": ["string", "null"]},
         "suffix": {"type": ["string", "null"], "maxLength": 64},
         "seed": {"type": ["integer", "null"]},
+        "priority": {"type": ["string", "null"], "enum": ["low", "normal", "high", None]},
         "metadata": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
         "hyperparameters": {"type": ["object", "null"]},
         "method": {"type": ["object", "null"]},
@@ -82,13 +85,15 @@ _ERROR: Final = {
 _NEVER_SENT: Final = ("HTTPValidationError", "ValidationError")
 
 
-def publish(app: FastAPI) -> None:
-    """Serve the corrected document instead of FastAPI's."""
+def publish(app: FastAPI, *, open_paths: Collection[str] | None) -> None:
+    """Serve the corrected document instead of FastAPI's. Where keys are on, all but the open paths want one."""
     original = app.openapi
 
     def corrected() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _correct(original())
+            if open_paths is not None:
+                _lock(app.openapi_schema, open_paths)
         return app.openapi_schema
 
     app.openapi = corrected  # type: ignore[method-assign]  # as FastAPI's documentation says to
@@ -115,6 +120,14 @@ def _correct(document: dict[str, Any]) -> dict[str, Any]:
     for path, model in _OPTIONAL.items():
         document["paths"][path]["post"]["requestBody"] = {"content": _json(_ref(model.__name__))}
     return document
+
+
+def _lock(document: dict[str, Any], open_paths: Collection[str]) -> None:
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"key": []}]
+    for path in document["paths"].keys() & open_paths:
+        for operation in document["paths"][path].values():
+            operation["security"] = []
 
 
 def _definitions() -> dict[str, Any]:

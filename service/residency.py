@@ -5,7 +5,8 @@ unloaded adapter only by its own least-recently-used order, and the slack keeps 
 (an adapter that fell out is read from disk again inside an engine step, which stalls everybody).
 
 A version in use is pinned and stays. Loads are shared (two requests for a cold version cause one), and one at a time,
-because vLLM runs them inside its loop while every stream waits.
+because vLLM runs them inside its loop while every stream waits. One that the engine refuses is an error of those who
+asked for it, and is not tried again for some seconds: each try stalls everybody.
 """
 
 import asyncio
@@ -16,12 +17,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from adapters.errors import Overloaded
+from adapters.errors import EngineFault, Overloaded
 from adapters.weights import Weights
 from service.engine.protocol import Engine
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+#: How long a version that the engine has refused is not tried again.
+_REFUSED_S = 10.0
+#: So many of them are remembered.
+_MOST_REFUSED = 1000
 
 
 class Residency:
@@ -34,6 +40,7 @@ class Residency:
         capacity: int,
         directory_of: Callable[[Weights], Path],
         metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._capacity = capacity
@@ -43,6 +50,9 @@ class Residency:
         self._resident: OrderedDict[str, None] = OrderedDict()
         self._pins: dict[str, int] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
+        #: Versions that the engine has refused of late: when they may be tried again, and what it said.
+        self._refused: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._clock = clock
         self._turn = asyncio.Lock()
 
     @property
@@ -50,20 +60,33 @@ class Residency:
         """Names that the engine holds, least recently used first."""
         return tuple(self._resident)
 
-    def restart(self, names: frozenset[str]) -> None:
-        """Start over from what a new engine process says that it holds."""
-        self._resident = OrderedDict.fromkeys(sorted(names))
+    def holds(self, version: Weights) -> bool:
+        """Whether the version can be used without loading it first."""
+        return version.name in self._resident
 
-    def forget(self, name: str) -> None:
-        """Note that the engine does not hold the version, whatever we thought."""
-        self._resident.pop(name, None)
+    def restart(self, names: frozenset[str]) -> None:
+        """Start over from what an engine process says that it holds."""
+        known = [name for name in self._resident if name in names]
+        self._resident = OrderedDict.fromkeys([*known, *sorted(names.difference(known))])
+        self._refused.clear()
+
+    async def lost(self, version: Weights) -> bool:
+        """Whether the engine, which has just not known the version, is another process than we thought.
+
+        Takes over what it says that it holds. Raises Unavailable.
+        """
+        held = await self._engine.loaded()
+        if version.name in held:
+            return False
+        self.restart(held)
+        return True
 
     @asynccontextmanager
     async def pinned(self, version: Weights) -> AsyncIterator[None]:
         """Have the version in the engine, and keep it there inside the context.
 
         Raises:
-            EngineFault: the engine refuses it.
+            EngineFault: the engine refuses it, or has refused it some seconds ago.
             Unavailable: the engine went away.
             Overloaded: every place is taken by a version in use.
         """
@@ -81,6 +104,7 @@ class Residency:
     async def ensure(self, version: Weights) -> None:
         """Load the version unless it is there. Raises as `pinned` does."""
         while version.name not in self._resident:
+            self._raise_if_refused(version.name)
             load = self._loads.get(version.name)
             if load is None:
                 load = asyncio.create_task(self._load(version))
@@ -104,7 +128,11 @@ class Residency:
             directory = await asyncio.to_thread(self._directory_of, version)
             await self._make_room()
             started = time.monotonic()
-            await self._engine.load(version.name, directory)
+            try:
+                await self._engine.load(version.name, directory)
+            except EngineFault as fault:
+                self._note_refusal(version, fault)
+                raise
             self._resident[version.name] = None
             took = time.monotonic() - started
         self._metrics.adapter_load_seconds.labels(version.base_model).observe(took)
@@ -121,3 +149,17 @@ class Residency:
             self._resident.pop(idle)
             self._metrics.adapter_evictions.inc()
             await self._engine.unload(idle)
+
+    def _note_refusal(self, version: Weights, fault: EngineFault) -> None:
+        self._metrics.adapter_load_failures.labels(version.base_model).inc()
+        log.warning("%s", fault)
+        self._refused[version.name] = (self._clock() + _REFUSED_S, fault.message)
+        self._refused.move_to_end(version.name)
+        if len(self._refused) > _MOST_REFUSED:
+            self._refused.popitem(last=False)
+
+    def _raise_if_refused(self, name: str) -> None:
+        until, message = self._refused.get(name, (0.0, ""))
+        if self._clock() < until:
+            raise EngineFault(message)
+        self._refused.pop(name, None)

@@ -23,7 +23,7 @@ from adapters.records import (
 from service.schemas.jobs import RESULT_FILE, result_file_id
 
 _PAGE: Final = 1000
-#: OpenAI's header. Accuracies of tokens are not measured here: those cells are empty.
+#: OpenAI's header.
 _HEADER: Final = (
     "step",
     "train_loss",
@@ -40,13 +40,16 @@ class Point:
     step: int
     epoch: float | None = None
     train_loss: float | None = None
+    train_mean_token_accuracy: float | None = None
     valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
     base_valid_loss: float | None = None
     learning_rate: float | None = None
     grad_norm: float | None = None
     tokens_per_second: float | None = None
 
 
+_MEANS: Final = ("train_loss", "train_mean_token_accuracy")
 _MEASURED: Final = tuple(name for name in Point.__dataclass_fields__ if name != "step")
 
 
@@ -72,8 +75,8 @@ def points(events: Iterable[Event]) -> list[Point]:
 def thin(series: Sequence[Point], most: int) -> list[Point]:
     """At most that many points, each for as many steps that follow each other.
 
-    A point has the last of its steps, the mean of the losses of training, and the last of everything else: an
-    evaluation is a measurement of its own, and no mean of two.
+    A point has the last of its steps, the means of what training measures of a step's rows, and the last of everything
+    else: an evaluation is a measurement of its own, and no mean of two.
     """
     size = -(-len(series) // most)
     if size <= 1:
@@ -87,7 +90,14 @@ def result_csv(series: Iterable[Point]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
     writer.writerows(
-        (point.step, point.train_loss, None, point.valid_loss, None) for point in series
+        (
+            point.step,
+            point.train_loss,
+            point.train_mean_token_accuracy,
+            point.valid_loss,
+            point.valid_mean_token_accuracy,
+        )
+        for point in series
     )
     return text.getvalue().encode()
 
@@ -131,5 +141,7 @@ def _merge(group: Sequence[Point]) -> Point:
     merged: dict[str, Any] = {}
     for point in group:
         merged |= {name: value for name, value in asdict(point).items() if value is not None}
-    losses = [point.train_loss for point in group if point.train_loss is not None]
-    return Point(**merged | ({"train_loss": fmean(losses)} if losses else {}))
+    for name in _MEANS:
+        values = [value for point in group if (value := getattr(point, name)) is not None]
+        merged |= {name: fmean(values)} if values else {}
+    return Point(**merged)

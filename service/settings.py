@@ -1,11 +1,21 @@
 """The `service`, `webhooks` and `engine` sections of the configuration. Docs: docs/configuration.md."""
 
-from typing import ClassVar, Literal
+from ipaddress import ip_address
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from adapters.errors import InvalidValue
 from adapters.settings import Section
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
 
 LoraRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 
@@ -18,6 +28,10 @@ class ServiceSettings(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+    #: Whether requests need an API key. Must be on where others than this machine can reach the port.
+    auth: bool = False
+    #: Let `/metrics` be read without a key, where the network sees to who may scrape.
+    open_metrics: bool = False
     #: Largest upload, enforced while it streams in.
     max_upload_bytes: int = Field(512 << 20, gt=0)
     #: Largest file that may be put together from parts, `/v1/uploads`.
@@ -27,12 +41,36 @@ class ServiceSettings(Section):
     #: Requests that one engine works on at a time, and how many more may wait for a place.
     max_running: int = Field(256, ge=1)
     max_waiting: int = Field(1024, ge=0)
+    #: The same of one adapter, or of a base model by itself. More of it run only while nobody else wants the places.
+    max_running_per_adapter: int = Field(64, ge=1)
+    max_waiting_per_adapter: int = Field(512, ge=0)
+    #: Most different adapters that an engine works on at a time; 0: as many as it batches, `engine.max_loras`.
+    max_active_adapters: int = Field(0, ge=0)
+    #: Most adapters with metrics of their own; all others are `other`.
+    max_adapter_labels: int = Field(50, ge=0)
     #: Most jobs that may wait to be trained; beyond that, 429.
     max_queued_jobs: int = Field(1000, ge=1)
     #: Most choices of one request; vLLM itself would take 16384.
     max_choices: int = Field(16, ge=1)
     #: Most requests to shadows under way at a time; more are dropped.
     max_shadows: int = Field(4, ge=0)
+    #: Further bounds of one request; see service/schemas/caps.py.
+    max_prompts: int = Field(32, ge=1)
+    max_prompt_chars: int = Field(1_000_000, ge=1)
+    max_output_tokens: int = Field(32_768, ge=1)
+    max_logprobs: int = Field(20, ge=0)
+    max_prompt_logprobs: int = Field(5, ge=0)
+    #: vLLM itself takes no more than 4 unless its VLLM_MAX_STOP_STRINGS says so.
+    max_stops: int = Field(4, ge=0)
+    max_stop_chars: int = Field(256, ge=1)
+    max_logit_bias: int = Field(300, ge=0)
+    #: Of `stop_token_ids`, `allowed_token_ids` and `bad_words`, each.
+    max_token_list: int = Field(1024, ge=0)
+    #: Of a JSON schema, a regular expression or a grammar.
+    max_grammar_bytes: int = Field(32_768, ge=1)
+    max_grammar_depth: int = Field(32, ge=1)
+    max_tools: int = Field(128, ge=0)
+    max_tools_bytes: int = Field(131_072, ge=1)
     #: How often the ledger is asked for new versions.
     refresh_seconds: float = Field(0.1, gt=0)
     #: Say only what OpenAI's enum of job states knows: a paused job is `queued` on the wire.
@@ -41,6 +79,18 @@ class ServiceSettings(Section):
     engine_wait_seconds: float = Field(5.0, ge=0)
     #: How long the tokenizer process stays when nobody asks it. It starts again in some seconds.
     tokenizer_idle_seconds: float = Field(300.0, gt=0)
+
+    @model_validator(mode="after")
+    def _keys_beyond_this_machine(self) -> Self:
+        if not self.auth and not _is_loopback(self.host):
+            raise InvalidValue(
+                f"The service is to listen on '{self.host}', where others than this machine can reach it, and keys are "
+                "off. Turn them on (GRAFT_SERVICE_AUTH=true, `auth: true` in the section 'service', or "
+                "`graft up --auth`) and make the first one with `graft keys create --tenant NAME`; "
+                "or listen on 127.0.0.1.",
+                param="host",
+            )
+        return self
 
 
 class WebhookSettings(Section):

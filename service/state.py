@@ -1,5 +1,6 @@
-"""What routes are given: the parts of the running service, made once in `app.py`."""
+"""What routes are given: the parts of the running service, as whoever asks may see them. Made in `app.py`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from service.engines import Engines
 from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
+from service.keys.ring import Caller
 from service.limits import Limits
 from service.looking import Lookout
 from service.metrics import Metrics
@@ -21,7 +23,7 @@ from service.webhooks.endpoints import Endpoints
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """Everything that lives as long as the service."""
+    """Everything that lives as long as the service, in the view of one tenant or of everybody."""
 
     ledger: Ledger
     catalog: Catalog
@@ -40,9 +42,45 @@ class ServiceState:
     openai_strict_status: bool = False
 
 
+class Views:
+    """The service as each tenant sees it. A view costs some objects, and is kept."""
+
+    def __init__(self, make: Callable[[str | None], ServiceState]) -> None:
+        self._make = make
+        self._views: dict[str, ServiceState] = {}
+        #: As nobody who asks may see it: for what goes on beside requests, and for the operator.
+        self.whole = make(None)
+
+    def of(self, tenant: str) -> ServiceState:
+        """What that tenant sees."""
+        view = self._views.get(tenant)
+        if view is None:
+            view = self._views[tenant] = self._make(tenant)
+        return view
+
+
 def _state(request: Request) -> ServiceState:
-    state: ServiceState = request.state.service
-    return state
+    """The one place where a request is given its caller's view. The gate sets the caller; without one there is none."""
+    views: Views = request.state.service
+    return views.of(tenant_of(request))
+
+
+def tenant_of(request: Request) -> str:
+    """Whose request it is. The gate sets the caller; without one there is no answer."""
+    caller: Caller = request.state.caller
+    return caller.tenant
+
+
+def whole(request: Request) -> ServiceState:
+    """Everything, for routes that speak of nobody's own things."""
+    views: Views = request.state.service
+    return views.whole
+
+
+def is_known(request: Request) -> bool:
+    """Whether somebody asks for whom the gate vouches: not so on paths that are open where keys are on."""
+    return hasattr(request.state, "caller")
 
 
 State = Annotated[ServiceState, Depends(_state)]
+Whole = Annotated[ServiceState, Depends(whole)]

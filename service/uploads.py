@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import shutil
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -17,7 +16,6 @@ from adapters.datasets import write_rows
 from adapters.errors import InvalidRequest, InvalidValue, PayloadTooLarge, UnsupportedMediaType
 from adapters.files import MAX_PART_BYTES
 from adapters.records import Reply
-from service.filing import Repetition
 from service.finetune import FinetuneRequest, Upload
 from service.schemas.fields import checked
 from service.schemas.files import FileOptions, check_filename
@@ -101,19 +99,15 @@ async def read_json(request: Request) -> dict[str, Any]:
     return body
 
 
-def repetition_of(request: Request) -> Repetition:
-    """What the headers say of whether the request has been sent before."""
-    tries = request.headers.get("x-stainless-retry-count", "")
-    return Repetition(
-        key=request.headers.get("idempotency-key") or None,
-        tries_before=int(tries) if re.fullmatch("[0-9]{1,4}", tries) else 0,
-    )
-
-
-def answer(reply: Reply) -> Response:
-    """A reply that is stored with what it tells of, sent."""
-    headers = {"Idempotent-Replayed": "true"} if reply.replayed else None
+def answer(reply: Reply, more: dict[str, str] | None = None) -> Response:
+    """A reply that is stored with what it tells of, sent; with `more` headers."""
+    headers = replayed(reply) | (more or {})
     return Response(reply.body, reply.status, headers, "application/json")
+
+
+def replayed(reply: Reply) -> dict[str, str]:
+    """The header of a reply that was given before, to the same key."""
+    return {"Idempotent-Replayed": "true"} if reply.replayed else {}
 
 
 def require_plain(fields: dict[str, Any]) -> None:

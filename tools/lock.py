@@ -23,7 +23,8 @@ def main() -> None:
     for flavour, overrides in OVERRIDES.items():
         target = install.REQUIREMENTS / f"{flavour}.txt"
         command = [str(install.VENV / "bin" / "uv"), "pip", "compile", "--quiet", "pyproject.toml"]
-        command += ["--extra", "train", "--extra", flavour, "--group", "dev", *APART[flavour]]
+        extras = ["--extra", "train", "--extra", "postgres", "--extra", flavour]
+        command += [*extras, "--group", "dev", *APART[flavour]]
         command += [part for name in overrides for part in ("--override", f"requirements/{name}")]
         command += ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"]
         command += ["--exclude-newer", "7 days", "--output-file", str(target)]

@@ -5,6 +5,7 @@
 
 import argparse
 import fcntl
+import hashlib
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from prometheus_client import start_http_server
 
 from adapters.errors import GraftError
 from adapters.ledger import Ledger, open_ledger
-from adapters.settings import LedgerSettings
+from adapters.settings import LedgerSettings, QueueSettings
 from trainer.child import WarmProcess
 from trainer.metrics import Metrics
 from trainer.placement import Placement
@@ -26,6 +27,8 @@ from trainer.settings import TrainerSettings
 from trainer.worker import Worker
 
 log = logging.getLogger(__name__)
+
+_LONGEST_NAME = 128
 
 
 def main() -> None:
@@ -48,7 +51,7 @@ def main() -> None:
 def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
     ledger_settings.run_dir.mkdir(parents=True, exist_ok=True)
     lock = _only_one(ledger_settings.run_dir / "trainer.lock")
-    ledger = open_ledger(ledger_settings)
+    ledger = open_ledger(ledger_settings, queue=QueueSettings())
     metrics = Metrics()
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)
@@ -81,8 +84,7 @@ def _workers(
             process=WarmProcess(base_model, device),
             settings=settings,
             base_model=base_model,
-            # The same after a restart on this machine, so that it can take back what it held.
-            worker_id=f"{socket.gethostname()}:{base_model}:{device}",
+            worker_id=worker_name(ledger_settings.home, base_model, device),
             work_dir=ledger_settings.work_dir,
             metrics=metrics,
             placement=placement,
@@ -90,6 +92,17 @@ def _workers(
         for base_model, placement in placements.items()
         for device in devices
     ]
+
+
+def worker_name(home: Path, base_model: str, device: str) -> str:
+    """The same after a restart in this home, so that a worker can take back what it held; and nobody else's.
+
+    At most 128 characters, as the ledger has room for.
+    """
+    name = f"{socket.gethostname()}:{home}:{base_model}:{device}"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return name[:64] + hashlib.sha256(name.encode()).hexdigest()
 
 
 def _guarded(worker: Worker, stop: threading.Event) -> None:

@@ -1,5 +1,6 @@
 """The jobs that a worker has in hand, and what it says of them to the ledger: one transaction for all."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -33,9 +34,14 @@ class Held:
     dropping: bool = False
     #: It is dropped for another job's sake, and goes on later.
     makes_way: bool = False
+    #: It is dropped because nothing was heard of it.
+    stalled: bool = False
+    taken_at: float = field(default_factory=time.monotonic)
+    heard_at: float = field(default_factory=time.monotonic)
 
     def hear(self, report: Started | Stepped | Evaluated | Checkpointed) -> None:
         """Take in what the process says."""
+        self.heard_at = time.monotonic()
         match report:
             case Started():
                 self.phase = Phase.TRAINING
@@ -58,9 +64,20 @@ class Held:
             percent=100.0,
             valid_loss=result.published_valid_loss,
             base_valid_loss=result.base_valid_loss,
+            valid_accuracy=result.valid_accuracy,
             eta_seconds=0.0,
         )
         self.unsaid += told.finished(result)
+
+    @property
+    def ran_seconds(self) -> float:
+        """How long the job has been in training, earlier attempts included."""
+        return self.job.ran_seconds + time.monotonic() - self.taken_at
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long nothing was heard of it."""
+        return time.monotonic() - self.heard_at
 
     @property
     def news(self) -> bool:
@@ -105,6 +122,14 @@ class Hands:
     def proving(self) -> bool:
         """Whether a suspect is in hand that has not got past where it was lost, or has and makes way for another."""
         return any(not held.proven or held.makes_way for held in self)
+
+    def overdue(self, seconds: float) -> list[Held]:
+        """Those that have been in training for longer, and are not being dropped."""
+        return [held for held in self if held.ran_seconds > seconds and not held.dropping]
+
+    def silent(self, seconds: float) -> list[Held]:
+        """Those of which nothing was heard for so long."""
+        return [held for held in self if held.silent_seconds > seconds]
 
     def take(self, job: Job) -> Held:
         """Hold a job that was claimed."""

@@ -1,4 +1,4 @@
-"""What nobody needs any more: files of deleted versions, expired files, parts of ended uploads, work folders."""
+"""What nobody needs any more: files of deleted versions, expired files, parts of uploads, old logs, work folders."""
 
 import logging
 import shutil
@@ -7,6 +7,7 @@ from pathlib import Path
 from adapters.ledger import Ledger
 from adapters.records import Job
 from trainer.hands import Hands
+from trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
 
@@ -14,10 +15,11 @@ log = logging.getLogger(__name__)
 class Leftovers:
     """Removes them."""
 
-    def __init__(self, ledger: Ledger, work_dir: Path, *, purge_after: float) -> None:
+    def __init__(self, ledger: Ledger, work_dir: Path, settings: TrainerSettings) -> None:
         self._ledger = ledger
         self._work_dir = work_dir
-        self._purge_after = purge_after
+        self._purge_after = settings.purge_after_seconds
+        self._deliveries_after = settings.keep_deliveries_seconds
 
     def remove(self, job: Job) -> None:
         """The work folder of a job that has ended."""
@@ -35,6 +37,9 @@ class Leftovers:
         parts = self._ledger.uploads.purge(older_than=self._purge_after)
         if parts:
             log.info("removed %d parts of uploads that have ended", parts)
+        deliveries = self._ledger.webhooks.purge(older_than=self._deliveries_after)
+        if deliveries:
+            log.info("removed %d webhook deliveries from their log", deliveries)
         for folder in self._work_dir.glob("ftjob-*"):
             if hands.get(folder.name) is None:
                 job = self._ledger.jobs.get(folder.name)

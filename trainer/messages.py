@@ -105,6 +105,8 @@ class Evaluated:
     step: int
     valid_loss: float
     base_valid_loss: float
+    #: The share of held-out target tokens that the adapter holds likeliest; None for DPO.
+    accuracy: float | None = None
     #: DPO: the share of held-out pairs whose preferred reply gained more on the reference than the other one.
     reward_accuracy: float | None = None
     best: bool

@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from adapters.errors import InvalidValue
@@ -44,13 +44,23 @@ class TrainerSettings(Section):
     #: A worker that has not renewed its claim for this long has lost it.
     lease_seconds: float = Field(30.0, gt=1)
     heartbeat_seconds: float = Field(5.0, gt=0)
-    #: How often a worker that could take a job looks for one.
+    #: How often a worker that could take a job looks for one; less often where it is told of new ones.
     poll_seconds: float = Field(0.05, gt=0)
     #: How often in a row a job may be lost, without getting further, before it fails. After the second time it is alone
     #: in its process, so that no job fails for its company.
     max_losses: int = Field(4, ge=3)
+    #: How long a job waits after it was lost to a full disk or the like: the first time in a row, the second, and any
+    #: further. The same when its training process died, but for the first time: then it resumes at once.
+    retry_seconds: tuple[NonNegativeFloat, ...] = Field((10.0, 60.0, 300.0), min_length=1)
+    #: A job that has been in training for longer, all attempts together, fails with `timeout`.
+    max_runtime_seconds: float = Field(24 * 3600.0, gt=0)
+    #: A job of which the training process has said nothing for so long goes back to the queue; where that is so of all,
+    #: the process is killed.
+    stall_seconds: float = Field(900.0, gt=0)
     #: How long a deleted version's files are kept, since an engine may still read them.
     purge_after_seconds: float = Field(3600.0, ge=0)
+    #: How long the log says of a webhook call how it went: thirty days.
+    keep_deliveries_seconds: float = Field(30 * 86400.0, ge=0)
     #: Where Prometheus finds the worker's metrics; port 0 means nowhere.
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(0, ge=0, le=65535)
@@ -74,6 +84,10 @@ class TrainerSettings(Section):
             if not _DEVICE.fullmatch(device):
                 raise ValueError(f"'{device}' is not a device: say cpu, cuda:0, cuda:1 …")
         return devices
+
+    def retry_after(self, losses: int) -> float:
+        """How long a job waits that is lost, and was that often in a row before."""
+        return self.retry_seconds[min(losses, len(self.retry_seconds) - 1)]
 
     @property
     def device_names(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def started(report: Started) -> list[NewEvent]:
 
 
 def stepped(report: Stepped) -> NewEvent:
-    """Loss and speed at a step."""
+    """Loss, accuracy and speed at a step."""
     progress = report.progress
     loss = "-" if progress.train_loss is None else f"{progress.train_loss:.4f}"
     return NewEvent(
@@ -39,6 +39,7 @@ def stepped(report: Stepped) -> NewEvent:
             "percent": round(progress.percent, 2),
             "epoch": round(progress.epoch, 3),
             "train_loss": progress.train_loss,
+            "train_mean_token_accuracy": progress.train_accuracy,
             "learning_rate": report.learning_rate,
             "grad_norm": report.grad_norm,
             "tokens_per_second": progress.tokens_per_second,
@@ -48,7 +49,7 @@ def stepped(report: Stepped) -> NewEvent:
 
 
 def evaluated(report: Evaluated, total_steps: int) -> NewEvent:
-    """Held-out loss at a step."""
+    """Held-out loss at a step, and how many target tokens are the likeliest."""
     best = ", the best so far" if report.best else ""
     return NewEvent(
         kind=EventKind.METRICS,
@@ -57,8 +58,10 @@ def evaluated(report: Evaluated, total_steps: int) -> NewEvent:
             "step": report.step,
             "total_steps": total_steps,
             "valid_loss": report.valid_loss,
+            "valid_mean_token_accuracy": report.accuracy,
             # All that is held out is looked at each time: OpenAI's word for that.
             "full_valid_loss": report.valid_loss,
+            "full_valid_mean_token_accuracy": report.accuracy,
             "base_valid_loss": report.base_valid_loss,
             "best": report.best,
         },

@@ -10,9 +10,10 @@ The oldest comes first. A suspect (a job that was lost twice in a row without ge
   proofs, not for whole trainings.
 """
 
+import threading
 import time
 
-from adapters.ledger import Ledger
+from adapters.ledger import BEHIND_S, Ledger, Topic
 from adapters.records import Job
 from trainer.hands import Hands
 from trainer.placement import Placement
@@ -37,11 +38,14 @@ class Triage:
         self._base_model = base_model
         self._worker_id = worker_id
         self._look_at = 0.0
+        self._changes = ledger.changes
+        self._news = threading.Event()
+        self._changes.follow(Topic.QUEUED, self._news.set)
 
     @property
     def patience(self) -> float:
         """Seconds until the next look: none after a claim, since jobs that come together shall start together."""
-        left = self._look_at - time.monotonic()
+        left = 0.0 if self._news.is_set() else self._look_at - time.monotonic()
         return min(max(0.0, left), self._settings.poll_seconds)
 
     def next(self, hands: Hands, *, ready: bool) -> Job | None:
@@ -50,9 +54,10 @@ class Triage:
         self._tell(len(hands) if willing else None)
         if self.patience > 0:
             return None
+        self._news.clear()
         job = self._claim(alone=not len(hands)) if willing else None
         if job is None:
-            self._look_at = time.monotonic() + self._settings.poll_seconds
+            self._look_at = time.monotonic() + self._pause(willing=willing)
         else:
             self._look_at = 0.0
             self._tell(None if job.suspect else len(hands) + 1)
@@ -65,6 +70,15 @@ class Triage:
     def must_make_way(self) -> bool:
         """Whether another suspect waits for a process of its own."""
         return self._jobs.suspects_wait(base_model=self._base_model)
+
+    def _pause(self, *, willing: bool) -> float:
+        """Seconds until the next look, where nothing was found. It can be late only where one is told of new jobs.
+
+        Who has no room, or is not the one whose turn it is, is told by nobody when that changes.
+        """
+        mine = willing and self._placement.least(self._worker_id)
+        poll = self._settings.poll_seconds
+        return max(poll, BEHIND_S) if mine and self._changes.told else poll
 
     def _tell(self, load: int | None) -> None:
         if load is None:

@@ -44,8 +44,7 @@ log = logging.getLogger(__name__)
 _RECORD_S = 0.5
 _LOOK_S = 1.0
 _PURGE_S = 60.0
-#: After the first loss in a row, the second, and any further.
-_RETRY_S = (10.0, 60.0, 300.0)
+_WATCH_S = 5.0
 _MAX_PAUSE_S = 30.0
 
 
@@ -68,13 +67,14 @@ class Worker:
         self._process = process
         self._settings = settings
         self._worker_id = worker_id
+        self._base_model = base_model
         self._work_dir = work_dir
         self._metrics = metrics
         self._hands = Hands(ledger, metrics)
         self._triage = Triage(
             ledger, settings, placement, base_model=base_model, worker_id=worker_id
         )
-        self._leftovers = Leftovers(ledger, work_dir, purge_after=settings.purge_after_seconds)
+        self._leftovers = Leftovers(ledger, work_dir, settings)
         self._inbox: deque[AnyReport] = deque()
         self._ready = False
         self._running = False
@@ -84,6 +84,7 @@ class Worker:
             self._record: _RECORD_S,
             self._look: _LOOK_S,
             self._renew: settings.heartbeat_seconds,
+            self._watch: min(_WATCH_S, settings.stall_seconds / 4),
             self._purge: _PURGE_S,
         }
         self._last = dict.fromkeys(self._due, 0.0)
@@ -99,6 +100,7 @@ class Worker:
         self._process.stop(grace=15)
         reason = "The trainer is stopping; the job continues when it is back"
         self._hands.give_back(list(self._hands), reason=reason, lost=False)
+        self._ledger.queue.leave(self._worker_id)
 
     def turn(self) -> None:
         """Listen, act, look after what is in hand, claim. One round of the loop."""
@@ -165,6 +167,7 @@ class Worker:
     def _handle(self, report: AnyReport) -> None:
         if isinstance(report, Ready):
             self._ready, self._pause_s = True, 0.0
+            self._attend()
             log.info("the training process of %s is ready", self._worker_id)
             return
         held = self._hands.get(report.job_id)
@@ -221,7 +224,7 @@ class Worker:
         else:
             self._fail(held, JobError(code=report.code, message=report.message))
 
-    def _fail(self, held: Held, error: JobError) -> None:
+    def _fail(self, held: Held, error: JobError, *, training: bool = False) -> None:
         job = held.job
         try:
             self._hands.record()
@@ -229,10 +232,13 @@ class Worker:
             self._metrics.finished.labels("failed").inc()
         except LeaseLost:
             log.info("%s was no longer ours to fail", job.id)
-        self._stopped(held)
+        if training:
+            self._drop(held)
+        else:
+            self._stopped(held)
 
     def _retry(self, held: Held, reason: str) -> None:
-        delay = _RETRY_S[min(held.job.losses, len(_RETRY_S) - 1)]
+        delay = self._settings.retry_after(held.job.losses)
         self._hands.give_back([held], reason=reason, lost=True, delay=delay)
 
     # ---- looking after what is in hand
@@ -250,8 +256,30 @@ class Worker:
     def _look(self) -> None:
         self._drop(*self._hands.lost())
 
+    def _attend(self) -> None:
+        self._ledger.queue.attend(
+            self._worker_id,
+            base_model=self._base_model,
+            slots=self._settings.max_jobs,
+            lease_seconds=self._settings.lease_seconds,
+        )
+
     def _renew(self) -> None:
+        if self._ready:
+            self._attend()
         self._drop(*self._hands.renew(lease_seconds=self._settings.lease_seconds))
+
+    def _watch(self) -> None:
+        """Stop what takes too long, and what nothing is heard of."""
+        for held in self._hands.overdue(self._settings.max_runtime_seconds):
+            self._fail(held, _timeout(self._settings.max_runtime_seconds), training=True)
+        silent = self._hands.silent(self._settings.stall_seconds)
+        if silent and (len(silent) == len(self._hands) or any(held.stalled for held in silent)):
+            raise ProcessDied(f"it said nothing for {self._settings.stall_seconds:.0f} s")
+        for held in silent:
+            log.error("nothing is heard of %s", held.job.id)
+            self._drop(held)
+            held.stalled, held.heard_at = True, time.monotonic()
 
     def _purge(self) -> None:
         self._leftovers.purge(self._hands)
@@ -272,7 +300,10 @@ class Worker:
         return now.attempt == job.attempt and not now.status.terminal
 
     def _dropped(self, held: Held) -> None:
-        if held.makes_way:
+        if held.stalled:
+            reason = "Nothing was heard of the job; continuing from the last checkpoint"
+            self._retry(held, reason)
+        elif held.makes_way:
             reason = "The job got past where it was lost, and makes way for another that must"
             self._hands.give_back([held], reason=reason, lost=False)
         else:
@@ -305,4 +336,12 @@ class Worker:
         self._start_at = time.monotonic() + self._pause_s
         self._pause_s = min(_MAX_PAUSE_S, self._pause_s * 2 or 0.5)
         reason = f"The training process died ({death}); continuing from the last checkpoint"
-        self._hands.give_back(list(self._hands), reason=reason, lost=True)
+        for losses in {held.job.losses for held in self._hands}:
+            alike = [held for held in self._hands if held.job.losses == losses]
+            delay = self._settings.retry_after(losses - 1) if losses else 0.0
+            self._hands.give_back(alike, reason=reason, lost=True, delay=delay)
+
+
+def _timeout(seconds: float) -> JobError:
+    message = f"The job has been in training for {seconds:.0f} s, and may not be for longer."
+    return JobError(code="timeout", message=message)

@@ -7,6 +7,7 @@ from sqlalchemy.sql.dml import Update
 
 from adapters.db.rows import dump_manifest, to_checkpoint
 from adapters.db.schema import checkpoints, jobs, versions
+from adapters.db.tenancy import of_my_jobs
 from adapters.errors import AdapterNotFound, InvalidValue
 from adapters.records import JobStatus
 from adapters.weights import Checkpoint
@@ -46,7 +47,9 @@ def list_checkpoints(
     Raises:
         InvalidValue: the job has none of that id.
     """
-    query = select(checkpoints).where(checkpoints.c.job_id == job_id)
+    query = select(checkpoints).where(
+        checkpoints.c.job_id == job_id, of_my_jobs(tx, checkpoints.c.job_id)
+    )
     if after is not None:
         last = tx.execute(query.where(checkpoints.c.id == after)).first()
         if last is None:
@@ -62,7 +65,9 @@ def get_checkpoint(tx: Connection, name: str, *, also_deleted: bool) -> Checkpoi
     Raises:
         AdapterNotFound: there is none of that name, or it has been deleted.
     """
-    query = select(checkpoints).where(checkpoints.c.name == name)
+    query = select(checkpoints).where(
+        checkpoints.c.name == name, of_my_jobs(tx, checkpoints.c.job_id)
+    )
     row = tx.execute(query if also_deleted else query.where(_ALIVE)).first()
     if row is None:
         raise AdapterNotFound(f"There is no checkpoint '{name}'.", param="name")

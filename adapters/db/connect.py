@@ -1,21 +1,39 @@
 """Connections and transactions. The one door at which the database's own exceptions become ours."""
 
+import copy
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InternalError,
+    OperationalError,
+    TimeoutError as NoConnectionLeft,
+)
 
-from adapters.errors import Unavailable
+from adapters.db import postgres
+from adapters.db.urls import SQLITE, read_url
+from adapters.errors import InvalidValue, Unavailable
+
+log = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 30
+#: Whoever has been answered with 503 comes back after so many seconds.
+_RETRY_AFTER_S = 2
+#: An outage is many errors; the log has one of them in so many seconds.
+_COMPLAIN_S = 5.0
 _BUSY_PAUSE_S = 0.01
 _WRITING = "graft_writing"
+#: The execution option that says for whom a transaction is; see `tenancy.py`.
+TENANT = "graft_tenant"
 
 
 class Conflict(Exception):
@@ -26,14 +44,29 @@ class Database:
     """A pool of connections with two kinds of transactions.
 
     On SQLite a writing transaction takes the write lock at its start (BEGIN IMMEDIATE): one that began by reading
-    and is upgraded later fails at once with "database is locked" instead of waiting its turn.
+    and is upgraded later fails at once with "database is locked" instead of waiting its turn. PostgreSQL locks rows,
+    and whoever writes asks for the lock that his decision rests on.
+
+    Raises:
+        InvalidValue: the URL is none, or of a database that graft does not know.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._engine = (
-            _sqlite(url) if make_url(url).get_backend_name() == "sqlite" else _server(url)
-        )
+    def __init__(self, url: str, *, connections: int = 10) -> None:
+        parsed = read_url(url)
+        #: For whom transactions are; None is everybody.
+        self.tenant: str | None = None
+        if parsed.drivername == SQLITE:
+            self._engine = self._reader = _sqlite(parsed)
+        else:
+            self._engine = postgres.connect(parsed, connections=connections)
+            self._reader = postgres.only_reading(self._engine)
+        self._complained = -_COMPLAIN_S
+
+    def of(self, tenant: str) -> Self:
+        """The same pool, with transactions for one tenant. It is closed with the one that it was taken from."""
+        view = copy.copy(self)
+        view.tenant = tenant
+        return view
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -42,54 +75,77 @@ class Database:
         Raises:
             Unavailable: the database cannot be reached.
         """
-        with _translated(), self._engine.connect() as connection, connection.begin():
-            yield connection
+        with self._translated(), self._reader.connect() as connection:
+            reading = connection.execution_options(**{TENANT: self.tenant})
+            with reading.begin():
+                yield reading
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that may write; commits on leaving, rolls back on an exception.
 
         Raises:
-            Unavailable: the database cannot be reached, or stayed locked for too long.
+            Unavailable: the database cannot be reached, or stayed locked for too long. Where it went away during the
+                commit, nobody knows whether that was still done.
             Conflict: a row of that key is there already.
+            InvalidValue: a number is too large for its column, or a text too long.
         """
-        with _translated(), self._engine.connect() as connection:
-            writing = connection.execution_options(**{_WRITING: True})
+        with self._translated(), self._engine.connect() as connection:
+            writing = connection.execution_options(**{_WRITING: True, TENANT: self.tenant})
             with writing.begin():
                 yield writing
 
     @property
     def engine(self) -> Engine:
-        """SQLAlchemy's engine, for migrations."""
+        """SQLAlchemy's engine, for whoever listens."""
         return self._engine
 
     def close(self) -> None:
         """Close the pooled connections."""
         self._engine.dispose()
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError as error:
+            raise Conflict from error
+        except DataError as error:
+            raise InvalidValue(f"The database cannot hold this: {_first_line(error)}.") from error
+        except NoConnectionLeft as error:
+            raise self._unavailable(str(error)) from error
+        except (OperationalError, InternalError) as error:
+            raise self._unavailable(_first_line(error)) from error
+        except DBAPIError as error:
+            if postgres.is_forbidden(error.orig):
+                raise InvalidValue(
+                    f"The user of ledger.database_url may not do what is needed: {_first_line(error)}."
+                ) from error
+            if error.connection_invalidated:
+                raise self._unavailable(_first_line(error)) from error
+            raise
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except IntegrityError as error:
-        raise Conflict from error
-    except OperationalError as error:
-        raise Unavailable(
-            f"The ledger's database does not answer: {error.orig}. Try again in a moment.",
-            retry_after=2,
-        ) from error
+    def _unavailable(self, reason: str) -> Unavailable:
+        # The reason is for the log: it names hosts and users, which are nothing to those who ask.
+        now = time.monotonic()
+        if now - self._complained >= _COMPLAIN_S:
+            self._complained = now
+            log.warning("the database does not answer: %s", reason)
+        return Unavailable(
+            "The ledger's database does not answer. Try again in a moment.",
+            retry_after=_RETRY_AFTER_S,
+        )
 
 
-def _server(url: str) -> Engine:
-    return create_engine(url, pool_pre_ping=True)
+def _first_line(error: DBAPIError) -> str:
+    """What the driver says, which is never a password."""
+    return str(error.orig).partition("\n")[0].rstrip(".")
 
 
-def _sqlite(url: str) -> Engine:
-    database = make_url(url).database
-    if database and database != ":memory:":
-        Path(database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+def _sqlite(url: URL) -> Engine:
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S}, hide_parameters=True)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -6,14 +6,21 @@ from sqlalchemy import Connection, and_, insert, or_, select, update
 
 from adapters.db.rows import to_endpoint
 from adapters.db.schema import webhook_deliveries, webhook_endpoints
+from adapters.db.tenancy import mine, owner
 from adapters.errors import EndpointNotFound
+from adapters.records import Job
 from adapters.webhooks import DeliveryStatus, Endpoint, NewEndpoint
 
 
 def add_endpoint(
-    tx: Connection, new: NewEndpoint, now: float, *, job_id: str | None = None
+    tx: Connection,
+    new: NewEndpoint,
+    now: float,
+    *,
+    job_id: str | None = None,
+    tenant: str | None = None,
 ) -> Endpoint:
-    """Record an endpoint; with `job_id` one that hears of this job only."""
+    """Record an endpoint; with `job_id` one that hears of this job only, with `tenant` one of that tenant's."""
     row = tx.execute(
         insert(webhook_endpoints)
         .values(
@@ -25,6 +32,7 @@ def add_endpoint(
             secret=new.secret,
             created_at=now,
             updated_at=now,
+            tenant=tenant or owner(tx),
         )
         .returning(webhook_endpoints)
     ).one()
@@ -39,7 +47,9 @@ def get_endpoint(tx: Connection, endpoint_id: str) -> Endpoint:
     """
     row = tx.execute(
         select(webhook_endpoints).where(
-            webhook_endpoints.c.id == endpoint_id, webhook_endpoints.c.deleted_at.is_(None)
+            webhook_endpoints.c.id == endpoint_id,
+            webhook_endpoints.c.deleted_at.is_(None),
+            mine(tx, webhook_endpoints),
         )
     ).first()
     if row is None:
@@ -47,12 +57,21 @@ def get_endpoint(tx: Connection, endpoint_id: str) -> Endpoint:
     return to_endpoint(row)
 
 
+def hold_endpoint(tx: Connection, endpoint_id: str) -> None:
+    """Lock an endpoint's row for the rest of the transaction.
+
+    For those who write its deliveries first: whoever disables an endpoint locks the two in this order.
+    """
+    query = select(webhook_endpoints.c.id).where(webhook_endpoints.c.id == endpoint_id)
+    tx.execute(query.with_for_update(key_share=True)).all()
+
+
 def list_endpoints(tx: Connection, *, after: str | None, limit: int) -> list[Endpoint]:
     """Those that hear of every job, newest first; `after` is the id of the last one of the page before."""
     columns = webhook_endpoints.c
     query = (
         select(webhook_endpoints)
-        .where(columns.job_id.is_(None), columns.deleted_at.is_(None))
+        .where(columns.job_id.is_(None), columns.deleted_at.is_(None), mine(tx, webhook_endpoints))
         .order_by(columns.created_at.desc(), columns.id.desc())
         .limit(limit)
     )
@@ -67,11 +86,12 @@ def list_endpoints(tx: Connection, *, after: str | None, limit: int) -> list[End
     return [to_endpoint(row) for row in tx.execute(query)]
 
 
-def listeners(tx: Connection, job_id: str) -> list[Endpoint]:
-    """Who is to be told of a job: everybody who is not disabled, and the job's own."""
+def listeners(tx: Connection, job: Job) -> list[Endpoint]:
+    """Who is to be told of a job: every endpoint of its tenant that is not disabled, and the job's own."""
     columns = webhook_endpoints.c
     query = select(webhook_endpoints).where(
-        or_(columns.job_id.is_(None), columns.job_id == job_id),
+        columns.tenant == job.tenant,
+        or_(columns.job_id.is_(None), columns.job_id == job.id),
         columns.deleted_at.is_(None),
         columns.disabled_at.is_(None),
     )

@@ -6,6 +6,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from adapters.db.rows import to_event
 from adapters.db.schema import job_events, jobs
+from adapters.db.tenancy import of_my_jobs
 from adapters.records import Event, NewEvent
 
 
@@ -39,7 +40,9 @@ def append_events(tx: Connection, job_id: str, events: Sequence[NewEvent], now: 
 
 def list_latest(tx: Connection, job_id: str, *, before: int | None, limit: int) -> list[Event]:
     """Newest first, those with a seq below `before`."""
-    query = select(job_events).where(job_events.c.job_id == job_id)
+    query = select(job_events).where(
+        job_events.c.job_id == job_id, of_my_jobs(tx, job_events.c.job_id)
+    )
     if before is not None:
         query = query.where(job_events.c.seq < before)
     rows = tx.execute(query.order_by(job_events.c.seq.desc()).limit(limit))
@@ -50,7 +53,11 @@ def list_events(tx: Connection, job_id: str, *, after: int, limit: int) -> list[
     """Oldest first, those with a seq above `after`."""
     rows = tx.execute(
         select(job_events)
-        .where(job_events.c.job_id == job_id, job_events.c.seq > after)
+        .where(
+            job_events.c.job_id == job_id,
+            job_events.c.seq > after,
+            of_my_jobs(tx, job_events.c.job_id),
+        )
         .order_by(job_events.c.seq)
         .limit(limit)
     )

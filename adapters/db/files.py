@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, 
 
 from adapters.db.rows import dump_report, to_file
 from adapters.db.schema import files, jobs
+from adapters.db.tenancy import mine, owner
 from adapters.errors import FileInUse, FileNotFound
 from adapters.files import File
 from adapters.records import JobStatus
@@ -25,6 +26,7 @@ def add_file(tx: Connection, file: File) -> None:
             created_at=file.created_at,
             expires_at=file.expires_at,
             report=dump_report(file.report),
+            tenant=owner(tx),
         )
     )
 
@@ -43,7 +45,9 @@ def get_file(tx: Connection, file_id: str, now: float, *, param: str = "file_id"
 
 def find_file(tx: Connection, file_id: str, now: float) -> File | None:
     """The file of that id, if there is one."""
-    row = tx.execute(select(files).where(files.c.id == file_id, _kept(now))).first()
+    row = tx.execute(
+        select(files).where(files.c.id == file_id, _kept(now), mine(tx, files))
+    ).first()
     return to_file(row) if row is not None else None
 
 
@@ -57,6 +61,7 @@ def find_twin(tx: Connection, file: File, *, since: float) -> File | None:
             files.c.filename == file.filename,
             files.c.purpose == file.purpose,
             _kept(file.created_at),
+            mine(tx, files),
         )
         .order_by(files.c.created_at.desc(), files.c.id.desc())
         .limit(1)
@@ -79,7 +84,7 @@ def list_files(
         FileNotFound: `after` is no file.
     """
     keys = (files.c.created_at, files.c.id)
-    query = select(files).where(_kept(now)).limit(limit)
+    query = select(files).where(_kept(now), mine(tx, files)).limit(limit)
     query = query.order_by(*(key if ascending else key.desc() for key in keys))
     if purpose is not None:
         query = query.where(files.c.purpose == purpose)

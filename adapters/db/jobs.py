@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, Update, and_, case, func, insert, or_
 
 from adapters.db.endpoints import add_endpoint
 from adapters.db.events import append_events
+from adapters.db.notices import Topic, notify
 from adapters.db.outbox import announce
 from adapters.db.rows import (
     dump_dataset,
@@ -22,6 +23,7 @@ from adapters.db.rows import (
     to_job,
 )
 from adapters.db.schema import jobs
+from adapters.db.tenancy import mine
 from adapters.errors import JobNotCancellable, JobNotFound, LeaseLost
 from adapters.records import (
     EventKind,
@@ -67,12 +69,14 @@ def add_job(tx: Connection, job: NewJob, now: float) -> Job:
             created_at=now,
             webhook=dump_job_webhook(_remembered(job.webhook)) if job.webhook else None,
             tenant=job.tenant,
+            priority=job.priority.value,
             **ended,
         )
         .returning(jobs)
     ).one()
     if job.webhook is not None:
-        add_endpoint(tx, job.webhook, now, job_id=job.id)
+        add_endpoint(tx, job.webhook, now, job_id=job.id, tenant=job.tenant)
+    notify(tx, Topic.QUEUED)
     return to_job(row)
 
 
@@ -91,7 +95,7 @@ def get_job(tx: Connection, job_id: str) -> Job:
     Raises:
         JobNotFound: there is none of that id.
     """
-    row = tx.execute(select(jobs).where(jobs.c.id == job_id)).first()
+    row = tx.execute(select(jobs).where(jobs.c.id == job_id, mine(tx, jobs))).first()
     if row is None:
         raise JobNotFound(f"No fine-tuning job has the id '{job_id}'.", param="id")
     return to_job(row)
@@ -109,7 +113,8 @@ def list_jobs(
 
     `metadata` keeps those that say so in theirs, `bare` those that have none.
     """
-    query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+    query = select(jobs).where(mine(tx, jobs))
+    query = query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
     if after is not None:
         last = get_job(tx, after)
         query = query.where(
@@ -143,28 +148,10 @@ def _matching(
     return found
 
 
-def queue_position(tx: Connection, job: Job) -> int:
-    """How many queued jobs of the same base model come before this one, plus one."""
-    ahead = tx.execute(
-        select(func.count())
-        .select_from(jobs)
-        .where(
-            jobs.c.status == _QUEUED,
-            jobs.c.base_model == job.base_model,
-            jobs.c.created_at < job.created_at,
-        )
-    ).scalar_one()
-    return ahead + 1
-
-
-def place_of(tx: Connection, job: Job) -> int | None:
-    """The place in the queue, from 1; None for a job that does not wait."""
-    return queue_position(tx, job) if job.status is JobStatus.QUEUED else None
-
-
 def count_jobs(tx: Connection) -> dict[str, int]:
     """How many jobs there are in each status."""
-    rows = tx.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
+    query = select(jobs.c.status, func.count()).where(mine(tx, jobs))
+    rows = tx.execute(query.group_by(jobs.c.status))
     counts: dict[str, int] = {status.value: 0 for status in JobStatus}
     return counts | {row[0]: row[1] for row in rows}
 
@@ -297,7 +284,11 @@ def cancel_job(tx: Connection, job_id: str, now: float) -> Job:
     """
     row = tx.execute(
         update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.status.in_([_QUEUED, _RUNNING, _PAUSED]))
+        .where(
+            jobs.c.id == job_id,
+            jobs.c.status.in_([_QUEUED, _RUNNING, _PAUSED]),
+            mine(tx, jobs),
+        )
         .values(
             status=JobStatus.CANCELLED.value,
             phase=case((_IN_HAND, Phase.STOPPING.value), else_=Phase.ENDED.value),

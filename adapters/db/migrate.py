@@ -6,6 +6,8 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from adapters.db.connect import Database
+from adapters.db.locks import Turn, take_turn
+from adapters.db.postgres import require_unicode
 
 HEAD = "0013"
 _SCRIPTS = Path(__file__).parent / "migrations"
@@ -14,7 +16,7 @@ _SCRIPTS = Path(__file__).parent / "migrations"
 def migrate(database: Database) -> None:
     """Upgrade to HEAD; does nothing, and imports nothing heavy, where that has been done.
 
-    Safe to call from several processes at once: whoever gets the write lock first upgrades, the others find it done.
+    Safe to call from several processes at once: whoever comes first upgrades, the others wait and find it done.
     """
     with database.read() as tx:
         if _revision(tx) == HEAD:
@@ -28,6 +30,10 @@ def migrate(database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS))
     with database.write() as tx:
+        take_turn(tx, Turn.MIGRATING)
+        if _revision(tx) == HEAD:
+            return
+        require_unicode(tx)
         config.attributes["connection"] = tx
         command.upgrade(config, "head")
 

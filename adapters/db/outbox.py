@@ -4,9 +4,22 @@ A delivery is taken up for as long as a lease lasts. Whoever takes it up next, b
 `claims`, and what the first one still has to say of it changes nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, exists, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from adapters.db.endpoints import get_endpoint, listeners
 from adapters.db.rows import dump_news, to_delivery
@@ -23,7 +36,7 @@ def announce(
     tx: Connection, job: Job, happening: Happening, now: float, *, step: int | None = None
 ) -> None:
     """Put it in the outbox for everybody who wants to know, under one event id for all."""
-    told = [one for one in listeners(tx, job.id) if happening in one.event_types]
+    told = [one for one in listeners(tx, job) if happening in one.event_types]
     if not told:
         return
     event_id, news = new_id("evt_"), dump_news(_news(job, step))
@@ -137,6 +150,25 @@ def retry(tx: Connection, delivery: Delivery, now: float) -> None:
         )
         .values(status=_PENDING, due_at=now, attempts=attempts)
     )
+
+
+def ended_deliveries(tx: Connection, *, before: float, limit: int) -> list[str]:
+    """The ids of those that ended before that time, so many at most."""
+    columns = webhook_deliveries.c
+    # What ended without an attempt, because its endpoint was disabled, has no other time than that of its event.
+    ended_at = func.coalesce(columns.last_attempt_at, columns.created_at)
+    old = (
+        select(columns.id)
+        .where(columns.status != _PENDING, columns.created_at < before, ended_at < before)
+        .limit(limit)
+    )
+    return list(tx.execute(old).scalars())
+
+
+def forget_deliveries(tx: Connection, ids: Sequence[str]) -> None:
+    """Strike them from the log, but for those that somebody has made due again."""
+    columns = webhook_deliveries.c
+    tx.execute(delete(webhook_deliveries).where(columns.id.in_(ids), columns.status != _PENDING))
 
 
 def _due(now: float, *, lock: bool = False) -> Select[Any]:

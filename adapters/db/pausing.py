@@ -11,9 +11,11 @@ from sqlalchemy import ColumnElement, Connection, and_, case, or_, update
 
 from adapters.db.events import append_events
 from adapters.db.jobs import get_job
+from adapters.db.notices import Topic, notify
 from adapters.db.outbox import announce
 from adapters.db.rows import dump_progress
 from adapters.db.schema import jobs
+from adapters.db.tenancy import mine
 from adapters.errors import JobNotPausable, JobNotResumable, LeaseLost
 from adapters.records import (
     EventKind,
@@ -72,6 +74,7 @@ def resume_job(tx: Connection, job_id: str, now: float) -> Job:
     if not found:
         job = get_job(tx, job_id)
         raise JobNotResumable(f"The job {job_id} is not paused: it is {job.status}.", param="id")
+    notify(tx, Topic.QUEUED)
     return _told(tx, job_id, "Fine-tuning job resumed", now)
 
 
@@ -120,7 +123,7 @@ def let_go_of_all(tx: Connection, worker: str) -> None:
 
 
 def _change(tx: Connection, job_id: str, condition: ColumnElement[bool], **values: Any) -> bool:
-    changed = update(jobs).where(jobs.c.id == job_id, condition).values(**values)
+    changed = update(jobs).where(jobs.c.id == job_id, mine(tx, jobs), condition).values(**values)
     return tx.execute(changed.returning(jobs.c.id)).first() is not None
 
 

@@ -1,20 +1,24 @@
 """Statements about the queue: which job comes next, and what a job that is given back has lost.
 
+Whose turn it is, `adapters/turns.py` says; here the jobs are read that it is asked about.
+
 A job is lost when its training process dies, or when its worker does. Both count, in a row, until the job gets further:
 until a checkpoint beyond the step at which it was lost (`jobs.take_note`). A process that dies says something about the
 jobs in it; a worker that is gone, hardly: it counts only for a job that has not got further since it was last lost.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, or_, select, update
+from sqlalchemy import Connection, and_, case, func, or_, select, update
 
+from adapters.db import use
 from adapters.db.events import append_events
 from adapters.db.jobs import write_as
+from adapters.db.notices import Topic, notify
 from adapters.db.rows import to_job
 from adapters.db.schema import jobs
 from adapters.demand import QueueLoad
-from adapters.errors import QueueFull
 from adapters.records import (
     SUSPECT_LOSSES,
     EventKind,
@@ -22,11 +26,14 @@ from adapters.records import (
     JobStatus,
     NewEvent,
     Phase,
+    Priority,
 )
+from adapters.settings import QueueSettings
+from adapters.turns import Waiting, in_turn
 
 _QUEUED, _RUNNING = JobStatus.QUEUED.value, JobStatus.RUNNING.value
-#: Seconds after which to ask again for a place among the waiting: at most, and where nobody can tell.
-_LONGEST_WAIT_S, _UNKNOWN_WAIT_S = 600.0, 60.0
+#: So many of a lane are looked at: those that others are taking up at this moment are passed over.
+_DEEP = 8
 _STEP = jobs.c.progress["step"].as_integer()
 _FURTHEST = case((jobs.c.lost_at < _STEP, _STEP), else_=jobs.c.lost_at)
 _WORKER_GONE = jobs.c.losses + case((jobs.c.lost_at >= _STEP, 1), else_=0)
@@ -34,21 +41,33 @@ _WORKER_GONE = jobs.c.losses + case((jobs.c.lost_at >= _STEP, 1), else_=0)
 _LOSSES = case((jobs.c.status == _RUNNING, _WORKER_GONE), else_=jobs.c.losses)
 _LOST_AT = case((jobs.c.status == _RUNNING, _FURTHEST), else_=jobs.c.lost_at)
 _SUSPECT = _LOSSES >= SUSPECT_LOSSES
+_ABOUT = (jobs.c.id, jobs.c.tenant, jobs.c.priority, jobs.c.created_at, _LOSSES.label("losses"))
 
 
-def waits(tx: Connection, *, base_model: str, now: float, alone: bool, max_losses: int) -> bool:
-    """Whether `claim_job` would find one. Takes no lock."""
-    first = _waiting(base_model, now, alone=alone).with_only_columns(
-        jobs.c.id, _LOSSES.label("losses")
-    )
-    row = tx.execute(first).first()
-    return row is not None and (alone or not SUSPECT_LOSSES <= row.losses < max_losses)
+def waits(
+    tx: Connection,
+    *,
+    base_model: str,
+    now: float,
+    alone: bool,
+    max_losses: int,
+    rules: QueueSettings,
+) -> bool:
+    """Whether `claim_job` would find one. Takes no lock, and only where a suspect waits more than one look."""
+    open_now = select(jobs.c.id).where(jobs.c.base_model == base_model, _open(now)).limit(1)
+    if tx.execute(open_now).first() is None:
+        return False
+    if alone or not suspects_wait(tx, base_model=base_model, now=now):
+        return True
+    firsts = _takeable(tx, base_model, now, deep=1)
+    first = _in_turn(tx, base_model, firsts, now, rules)[0]
+    return not SUSPECT_LOSSES <= first.losses < max_losses
 
 
 def suspects_wait(tx: Connection, *, base_model: str, now: float) -> bool:
     """Whether a suspect waits for a process of its own."""
-    query = _waiting(base_model, now, alone=True).where(_SUSPECT)
-    return tx.execute(query).first() is not None
+    query = select(jobs.c.id).where(jobs.c.base_model == base_model, _open(now), _SUSPECT)
+    return tx.execute(query.limit(1)).first() is not None
 
 
 def claim_job(  # noqa: PLR0913  who claims, and which
@@ -60,34 +79,61 @@ def claim_job(  # noqa: PLR0913  who claims, and which
     lease_seconds: float,
     alone: bool,
     max_losses: int,
+    rules: QueueSettings,
 ) -> Job | None:
-    """Take the oldest job that waits, or whose worker has gone silent, and become its next attempt.
+    """Take the job whose turn it is, of those that wait or whose worker has gone silent, and become its next attempt.
 
     `alone` says that nothing is in the process yet: suspects come first then. Otherwise a suspect that is first in the
     queue is not taken, and nobody overtakes it; only one that has used up its `max_losses` is, since it will not run.
 
-    One statement. On PostgreSQL concurrent claimers skip each other's rows; SQLite has one writer at a time.
+    On PostgreSQL concurrent claimers pass over each other's rows; SQLite has one writer at a time.
     """
-    candidate = (
-        _waiting(base_model, now, alone=alone).with_for_update(skip_locked=True).scalar_subquery()
+    open_now = _takeable(tx, base_model, now, alone=alone, deep=_DEEP)
+    for one in _in_turn(tx, base_model, open_now, now, rules):
+        if not alone and SUSPECT_LOSSES <= one.losses < max_losses:
+            return None
+        mine = select(jobs.c.id).where(jobs.c.id == one.id, _open(now))
+        row = tx.execute(
+            update(jobs)
+            .where(jobs.c.id == mine.with_for_update(skip_locked=True).scalar_subquery())
+            .values(
+                status=_RUNNING,
+                phase=Phase.PREPARING.value,
+                attempt=jobs.c.attempt + 1,
+                losses=_LOSSES,
+                lost_at=_LOST_AT,
+                worker=worker,
+                lease_expires_at=now + lease_seconds,
+                started_at=func.coalesce(jobs.c.started_at, now),
+                charged_at=now,
+            )
+            .returning(jobs)
+        ).first()
+        if row is not None:
+            return to_job(row)
+    return None
+
+
+def order(
+    tx: Connection,
+    base_model: str,
+    now: float,
+    rules: QueueSettings,
+    *,
+    more: Waiting | None = None,
+) -> list[Waiting]:
+    """All that wait, in the order in which they would be taken up; last those whose retry is not due yet.
+
+    `more` is one that does not wait, and is put where it would stand.
+    """
+    there = _takeable(tx, base_model, now)
+    ready = _in_turn(tx, base_model, [*there, more] if more else there, now, rules)
+    query = (
+        select(*_ABOUT)
+        .where(jobs.c.base_model == base_model, jobs.c.status == _QUEUED, jobs.c.not_before > now)
+        .order_by(jobs.c.not_before, jobs.c.id)
     )
-    fits = [] if alone else [or_(~_SUSPECT, max_losses <= _LOSSES)]
-    row = tx.execute(
-        update(jobs)
-        .where(jobs.c.id == candidate, *fits)
-        .values(
-            status=_RUNNING,
-            phase=Phase.PREPARING.value,
-            attempt=jobs.c.attempt + 1,
-            losses=_LOSSES,
-            lost_at=_LOST_AT,
-            worker=worker,
-            lease_expires_at=now + lease_seconds,
-            started_at=func.coalesce(jobs.c.started_at, now),
-        )
-        .returning(jobs)
-    ).first()
-    return to_job(row) if row is not None else None
+    return [*ready, *map(_waiting, tx.execute(query))]
 
 
 def requeue_job(
@@ -112,8 +158,8 @@ def take_back_jobs(tx: Connection, worker: str, *, reason: str, now: float) -> i
     return len(left)
 
 
-def measure_loads(tx: Connection) -> list[QueueLoad]:
-    """What there is to do, for each base model that has something to do."""
+def measure_loads(tx: Connection, now: float) -> list[QueueLoad]:
+    """What there is to do and who is there to do it, for each base model that has either."""
     running = jobs.c.status == _RUNNING
     query = (
         select(
@@ -121,48 +167,77 @@ def measure_loads(tx: Connection) -> list[QueueLoad]:
             func.sum(case((running, 0), else_=1)).label("queued"),
             func.sum(case((running, 1), else_=0)).label("running"),
             func.min(case((running, jobs.c.progress["eta_seconds"].as_float()))).label("end"),
+            func.min(case((running, None), else_=jobs.c.created_at)).label("oldest"),
         )
         .where(jobs.c.status.in_([_QUEUED, _RUNNING]))
         .group_by(jobs.c.base_model)
     )
+    slots = use.count_slots(tx, now)
+    busy = {row.base_model: row for row in tx.execute(query)}
     return [
         QueueLoad(
-            base_model=row.base_model, queued=row.queued, running=row.running, soonest_end=row.end
+            base_model=base_model,
+            queued=row.queued if row else 0,
+            running=row.running if row else 0,
+            soonest_end=row.end if row else None,
+            oldest=row.oldest if row else None,
+            slots=slots.get(base_model),
         )
-        for row in tx.execute(query)
+        for base_model in sorted(busy | slots)
+        for row in [busy.get(base_model)]
     ]
 
 
-def require_room(tx: Connection, most_waiting: int) -> None:
-    """Look whether one more job may wait.
-
-    Raises:
-        QueueFull: that many wait already; with the seconds until one of them is likely to start.
-    """
-    count = select(func.count()).select_from(jobs).where(jobs.c.status == _QUEUED)
-    waiting: int = tx.execute(count).scalar_one()
-    if waiting < most_waiting:
-        return
-    # A place is free when a waiting job starts, and one starts when a running one ends.
-    ends = [load.soonest_end for load in measure_loads(tx) if load.soonest_end is not None]
-    seconds = min(_LONGEST_WAIT_S, max(1.0, min(ends))) if ends else _UNKNOWN_WAIT_S
-    when = f"in about {seconds:.0f} s" if ends else "at a time that nobody can tell yet"
-    raise QueueFull(
-        f"{waiting} jobs wait already, and at most {most_waiting} may. A place is expected {when}; "
-        f"ask again in {seconds:.0f} s.",
-        retry_after=seconds,
-    )
-
-
-def _waiting(base_model: str, now: float, *, alone: bool) -> Select[Any]:
+def _open(now: float) -> Any:
+    """Whether a job may be taken up: it waits, or its worker has gone silent."""
     waiting = and_(jobs.c.status == _QUEUED, jobs.c.not_before <= now)
     abandoned = and_(jobs.c.status == _RUNNING, jobs.c.lease_expires_at < now)
+    return or_(waiting, abandoned)
+
+
+def _takeable(
+    tx: Connection,
+    base_model: str,
+    now: float,
+    *,
+    alone: bool = False,
+    deep: int | None = None,
+) -> list[Waiting]:
+    """What may be taken up: all, or the first few of each lane. Suspects only, where one waits for an empty process."""
     suspects_first = [case((_SUSPECT, 0), else_=1)] if alone else []
-    return (
-        select(jobs.c.id)
-        .where(jobs.c.base_model == base_model, or_(waiting, abandoned))
-        .order_by(*suspects_first, jobs.c.created_at, jobs.c.id)
-        .limit(1)
+    place = func.row_number().over(
+        partition_by=(jobs.c.tenant, jobs.c.priority),
+        order_by=(*suspects_first, jobs.c.created_at, jobs.c.id),
+    )
+    found = select(*_ABOUT, place.label("place")).where(jobs.c.base_model == base_model, _open(now))
+    if deep is not None:
+        lanes = found.subquery()
+        found = select(lanes).where(lanes.c.place <= deep)
+    waiting = list(map(_waiting, tx.execute(found)))
+    suspects = [one for one in waiting if one.suspect] if alone else []
+    return suspects or waiting
+
+
+def _in_turn(
+    tx: Connection, base_model: str, waiting: Sequence[Waiting], now: float, rules: QueueSettings
+) -> list[Waiting]:
+    # When one of a lane was taken up last matters only where its first has waited for long.
+    old = {
+        (one.tenant, one.priority) for one in waiting if now - one.created_at >= rules.age_seconds
+    }
+    standing = use.standing(
+        tx, base_model=base_model, lanes=old, now=now, half_life=rules.half_life_seconds
+    )
+    return list(in_turn(waiting, standing, rules))
+
+
+def _waiting(row: Any) -> Waiting:
+    return Waiting(
+        id=row.id,
+        tenant=row.tenant,
+        priority=Priority(row.priority),
+        created_at=row.created_at,
+        losses=row.losses,
     )
 
 
@@ -190,3 +265,4 @@ def _requeue(
         kind=EventKind.MESSAGE, level="warn", message=reason, data={"kind": "job_requeued"}
     )
     append_events(tx, job.id, [event], now)
+    notify(tx, Topic.QUEUED)

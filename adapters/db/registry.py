@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, case, delete, insert, or_, select, update
 
 from adapters.db import history
+from adapters.db.notices import Topic, notify
+from adapters.db.owners import claim_name
 from adapters.db.rows import dump_manifest, to_version
 from adapters.db.schema import adapters, aliases, checkpoints, ledger_revision, versions
+from adapters.db.tenancy import mine, owner
 from adapters.errors import AdapterNotFound, InvalidRequest
 from adapters.manifest import Manifest
 from adapters.names import LIVE
@@ -25,7 +28,17 @@ def raise_revision(tx: Connection) -> int:
         .values(value=ledger_revision.c.value + 1)
         .returning(ledger_revision.c.value)
     ).scalar_one()
+    notify(tx, Topic.SERVED)
     return revision
+
+
+def hold_revision(tx: Connection) -> None:
+    """Let nobody else change what can be served for the rest of the transaction.
+
+    For those who look before they change, or change rows of checkpoints before they raise the revision: whoever
+    publishes locks the revision first, and two who lock in different orders would wait for each other for ever.
+    """
+    tx.execute(select(ledger_revision.c.id).with_for_update()).all()
 
 
 def current_revision(tx: Connection) -> int:
@@ -34,13 +47,14 @@ def current_revision(tx: Connection) -> int:
     return revision
 
 
-def get_adapter(tx: Connection, name: str) -> Adapter:
-    """Look an adapter up.
+def get_adapter(tx: Connection, name: str, *, also_shared: bool = False) -> Adapter:
+    """Look an adapter up; `also_shared` finds those of others that may be asked and continued too.
 
     Raises:
         AdapterNotFound: there is none of that name, or it has been deleted.
     """
-    found = _load(tx, adapters.c.name == name, adapters.c.deleted_at.is_(None))
+    seen = or_(mine(tx, adapters), adapters.c.shared) if also_shared else mine(tx, adapters)
+    found = _load(tx, adapters.c.name == name, adapters.c.deleted_at.is_(None), seen)
     if not found:
         raise AdapterNotFound(f"No adapter is called '{name}'.", param="name")
     return found[0]
@@ -48,12 +62,12 @@ def get_adapter(tx: Connection, name: str) -> Adapter:
 
 def list_adapters(tx: Connection) -> list[Adapter]:
     """All that have not been deleted, by name."""
-    return _load(tx, adapters.c.deleted_at.is_(None))
+    return _load(tx, adapters.c.deleted_at.is_(None), mine(tx, adapters))
 
 
 def changed_adapters(tx: Connection, *, since: int) -> list[Adapter]:
     """All that changed after the revision `since`; a deleted one comes without versions."""
-    return _load(tx, adapters.c.revision > since)
+    return _load(tx, adapters.c.revision > since, mine(tx, adapters))
 
 
 def base_model_of(tx: Connection, name: str) -> str | None:
@@ -64,9 +78,32 @@ def base_model_of(tx: Connection, name: str) -> str | None:
     return tx.execute(query).scalar()
 
 
-def add_version(tx: Connection, name: str, manifest: Manifest, digest: str, now: float) -> Version:
-    """Give out the adapter's next number and record the version under it."""
-    number = _next_number(tx, name, manifest.base.id, now)
+def share_adapter(tx: Connection, name: str, *, shared: bool) -> Adapter:
+    """Let other tenants ask an adapter and continue it, or no longer.
+
+    Raises:
+        AdapterNotFound: there is none of that name.
+    """
+    get_adapter(tx, name)
+    touch(tx, name, shared=shared)
+    return get_adapter(tx, name)
+
+
+def add_version(
+    tx: Connection,
+    name: str,
+    manifest: Manifest,
+    digest: str,
+    now: float,
+    *,
+    tenant: str | None = None,
+) -> Version:
+    """Give out the adapter's next number and record the version under it, for a tenant or for the transaction's own.
+
+    Raises:
+        AdapterNameConflict: the name is another tenant's.
+    """
+    number = _next_number(tx, name, manifest.base.id, now, tenant or owner(tx))
     row = tx.execute(
         insert(versions)
         .values(
@@ -90,8 +127,15 @@ def set_alias(tx: Connection, name: str, alias: str, number: int, *, weight: flo
     Raises:
         AdapterNotFound: the adapter has no such version, or it has been deleted.
     """
-    known = select(versions.c.number).where(
-        versions.c.adapter == name, versions.c.number == number, versions.c.deleted_at.is_(None)
+    known = (
+        select(versions.c.number)
+        .join(adapters, adapters.c.name == versions.c.adapter)
+        .where(
+            versions.c.adapter == name,
+            versions.c.number == number,
+            versions.c.deleted_at.is_(None),
+            mine(tx, adapters),
+        )
     )
     if tx.execute(known).first() is None:
         raise AdapterNotFound(f"There is no version {name}@{number}.", param="version")
@@ -117,7 +161,8 @@ def remove_alias(tx: Connection, name: str, alias: str) -> None:
 def touch(tx: Connection, name: str, **values: Any) -> None:
     """Change the adapter's row, and let every catalog know that something of the adapter has changed."""
     revision = raise_revision(tx)
-    tx.execute(update(adapters).where(adapters.c.name == name).values(revision=revision, **values))
+    changed = update(adapters).where(adapters.c.name == name, mine(tx, adapters))
+    tx.execute(changed.values(revision=revision, **values))
 
 
 def delete_adapter(tx: Connection, name: str, now: float) -> Adapter:
@@ -134,7 +179,7 @@ def delete_adapter(tx: Connection, name: str, now: float) -> Adapter:
         .where(versions.c.adapter == name, versions.c.deleted_at.is_(None))
         .values(deleted_at=now)
     )
-    touch(tx, name, deleted_at=now, sampling=None)
+    touch(tx, name, deleted_at=now, sampling=None, shared=False)
     return adapter
 
 
@@ -187,27 +232,22 @@ def mark_purged(tx: Connection, version: Version, now: float) -> bool:
     return not any(tx.execute(query.limit(1)).first() for query in (others, same))
 
 
-def _next_number(tx: Connection, name: str, base_model: str, now: float) -> int:
-    revision = raise_revision(tx)  # also the lock that makes update-else-insert safe
-    number: int | None = tx.execute(
+def _next_number(tx: Connection, name: str, base_model: str, now: float, tenant: str) -> int:
+    revision = raise_revision(tx)  # also the lock that makes two claims of one name safe
+    claim_name(tx, name, base_model, tenant, now)
+    number: int = tx.execute(
         update(adapters)
         .where(adapters.c.name == name)
         .values(
             last_number=adapters.c.last_number + 1,
             base_model=base_model,
             revision=revision,
+            created_at=case((adapters.c.last_number == 0, now), else_=adapters.c.created_at),
             deleted_at=None,
         )
         .returning(adapters.c.last_number)
-    ).scalar()
-    if number is not None:
-        return number
-    tx.execute(
-        insert(adapters).values(
-            name=name, base_model=base_model, created_at=now, last_number=1, revision=revision
-        )
-    )
-    return 1
+    ).scalar_one()
+    return number
 
 
 def _load(tx: Connection, *conditions: Any) -> list[Adapter]:
@@ -224,6 +264,8 @@ def _load(tx: Connection, *conditions: Any) -> list[Adapter]:
             aliases={one.alias: one.number for one in pointers.get(row.name, ())},
             weights={one.alias: one.weight for one in pointers.get(row.name, ()) if one.weight},
             sampling=row.sampling or {},
+            tenant=row.tenant,
+            shared=row.shared,
         )
         for row in rows
     ]

@@ -3,6 +3,7 @@
 from sqlalchemy import Connection, delete, insert, select
 
 from adapters.db.schema import replies
+from adapters.db.tenancy import keyed
 from adapters.errors import IdempotencyKeyReused
 from adapters.records import IdempotencyKey, Reply
 
@@ -16,7 +17,9 @@ def find_reply(tx: Connection, key: IdempotencyKey, now: float) -> Reply | None:
         IdempotencyKeyReused: the key came with another request then.
     """
     row = tx.execute(
-        select(replies).where(replies.c.key == key.key, replies.c.created_at > now - KEPT_SECONDS)
+        select(replies).where(
+            replies.c.key == keyed(tx, key.key), replies.c.created_at > now - KEPT_SECONDS
+        )
     ).first()
     if row is None:
         return None
@@ -32,7 +35,7 @@ def store_reply(tx: Connection, key: IdempotencyKey, reply: Reply, now: float) -
     tx.execute(delete(replies).where(replies.c.created_at <= now - KEPT_SECONDS))
     tx.execute(
         insert(replies).values(
-            key=key.key,
+            key=keyed(tx, key.key),
             request_digest=key.request_digest,
             status=reply.status,
             body=reply.body,

@@ -15,6 +15,7 @@ from adapters.records import (
     JobError,
     JobStatus,
     Phase,
+    Priority,
     Progress,
     Version,
 )
@@ -82,6 +83,7 @@ def dump_job_webhook(webhook: JobWebhook) -> Any:
 def to_file(row: Row[Any]) -> File:
     """A `files` row."""
     values = dict(row._mapping)
+    values.pop("tenant")
     report = values["report"]
     return File(**values | {"report": _report.validate_python(report) if report else None})
 
@@ -90,6 +92,7 @@ def to_upload(row: Row[Any], now: float, *, file: File | None) -> Upload:
     """An `uploads` row, and the file that it became. Whether a pending one has expired is a matter of the time."""
     values = dict(row._mapping)
     values.pop("file_id")
+    values.pop("tenant")
     status, part_ids = UploadStatus(values["status"]), values["part_ids"]
     if status is UploadStatus.PENDING and values["expires_at"] <= now:
         status = UploadStatus.EXPIRED
@@ -113,6 +116,7 @@ def to_job(row: Row[Any]) -> Job:
     values = dict(row._mapping)
     values.pop("not_before")
     values.pop("last_event")
+    values.pop("charged_at")
     return Job(
         **values
         | {
@@ -121,6 +125,7 @@ def to_job(row: Row[Any]) -> Job:
             "progress": _progress.validate_python(values["progress"]),
             "status": JobStatus(values["status"]),
             "phase": Phase(values["phase"]),
+            "priority": Priority(values["priority"]),
             "error": JobError(**values["error"]) if values["error"] else None,
             "integrations": tuple(values["integrations"] or ()),
             "webhook": _job_webhook.validate_python(values["webhook"])
@@ -154,6 +159,7 @@ def to_endpoint(row: Row[Any]) -> Endpoint:
     """A `webhook_endpoints` row."""
     values = dict(row._mapping)
     values.pop("deleted_at")
+    values.pop("tenant")
     return Endpoint(
         **values | {"event_types": tuple(Happening(one) for one in values["event_types"])}
     )

@@ -42,6 +42,8 @@ files = Table(
     Column("expires_at", Double),
     # What was found in a training file.
     Column("report", JSON(none_as_null=True)),
+    Column("tenant", String(64), nullable=False, server_default="default"),
+    Index(None, "tenant", "created_at"),
     Index(None, "created_at", "id"),
     Index(None, "expires_at"),
 )
@@ -61,6 +63,7 @@ uploads = Table(
     # The parts that it was completed with, and what they became.
     Column("part_ids", JSON(none_as_null=True)),
     Column("file_id", String(64)),
+    Column("tenant", String(64), nullable=False, server_default="default"),
     Index(None, "expires_at"),
 )
 
@@ -110,8 +113,35 @@ jobs = Table(
     Column("last_event", Integer, nullable=False, default=0),
     Column("integrations", JSON(none_as_null=True)),
     Column("tenant", String(64), nullable=False, server_default="default"),
+    Index(None, "tenant", "created_at"),
+    Index(None, "adapter"),
+    Column("priority", String(8), nullable=False, server_default="normal"),
+    # Until when its use of the device is in `device_use`, while it runs; and how long it has run in all.
+    Column("charged_at", Double),
+    Column("ran_seconds", Double, nullable=False, server_default="0"),
     Index(None, "status", "created_at"),
     Index(None, "created_at", "id"),
+    # When was one of them started last?
+    Index(None, "base_model", "tenant", "priority", "started_at"),
+)
+
+# What tenants have used of the devices lately: seconds that count half after some time, as they stood at `as_of`.
+device_use = Table(
+    "device_use",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("seconds", Double, nullable=False),
+    Column("as_of", Double, nullable=False),
+)
+
+# Who trains, and how many jobs at a time; a row that is not renewed says nothing any more.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("base_model", String(128), nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("expires_at", Double, nullable=False),
 )
 
 job_events = Table(
@@ -136,9 +166,13 @@ adapters = Table(
     Column("last_number", Integer, nullable=False),
     # The ledger's revision when this adapter last changed; what caches follow.
     Column("revision", BigInteger, nullable=False),
+    # Also set from the start where a job has claimed the name and nothing has been published yet; see owners.py.
     Column("deleted_at", Double),
     # Sampling defaults of all its versions.
     Column("sampling", JSON(none_as_null=True)),
+    Column("tenant", String(64), nullable=False, server_default="default"),
+    # Whether everybody may ask it and continue it.
+    Column("shared", Boolean, nullable=False, server_default=false()),
     Index(None, "revision"),
 )
 
@@ -199,6 +233,7 @@ checkpoints = Table(
     Index(None, "digest"),
 )
 
+# The keys and digests of these two are those of a tenant, see `tenancy.keyed`.
 replies = Table(
     "replies",
     metadata,
@@ -247,6 +282,7 @@ webhook_endpoints = Table(
     Column("disabled_at", Double),
     Column("disabled_reason", Text),
     Column("deleted_at", Double),
+    Column("tenant", String(64), nullable=False, server_default="default"),
     Index(None, "job_id"),
 )
 
@@ -271,4 +307,29 @@ webhook_deliveries = Table(
     Column("last_error", Text),
     Index(None, "status", "due_at"),
     Index(None, "endpoint_id", "created_at"),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    # The share of the training queue, beside those of the others.
+    Column("created_at", Double, nullable=False),
+)
+
+# Revoked and expired keys stay, so that an id that a log names can be looked up.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant", String(64), ForeignKey("tenants.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("hint", String(8), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("last_used_at", Double),
+    Column("revoked_at", Double),
+    Index(None, "tenant", "created_at"),
 )

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from adapters.db.schema import sendings
+from adapters.db.tenancy import keyed
 from adapters.demand import Sending
 
 KEPT_SECONDS = 600.0
@@ -16,7 +17,8 @@ KEPT_SECONDS = 600.0
 
 def find_made(tx: Connection, sending: Sending, now: float) -> str | None:
     """The id of the job that this request has made already, if it has."""
-    row = tx.execute(select(sendings).where(sendings.c.digest == sending.digest)).first()
+    digest = keyed(tx, sending.digest)
+    row = tx.execute(select(sendings).where(sendings.c.digest == digest)).first()
     return row.job_id if row is not None and _same(row, sending, now) else None
 
 
@@ -25,14 +27,15 @@ def claim_sending(tx: Connection, sending: Sending, job_id: str, now: float) -> 
 
     A row that is there is locked. Where none is there, the primary key lets only one request through.
     """
-    mine = sendings.c.digest == sending.digest
+    digest = keyed(tx, sending.digest)
+    mine = sendings.c.digest == digest
     row = tx.execute(select(sendings).where(mine).with_for_update()).first()
     if row is not None and _same(row, sending, now):
         made: str = row.job_id
         return made
     values = {"job_id": job_id, "retries": sending.retries, "created_at": now}
     if row is None:
-        tx.execute(insert(sendings).values(digest=sending.digest, **values))
+        tx.execute(insert(sendings).values(digest=digest, **values))
     else:
         tx.execute(update(sendings).where(mine).values(**values))
     tx.execute(delete(sendings).where(sendings.c.created_at <= now - KEPT_SECONDS))

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, and_, delete, exists, func, insert, or_,
 from adapters.db.files import find_file
 from adapters.db.rows import to_part, to_upload
 from adapters.db.schema import upload_parts, uploads
+from adapters.db.tenancy import mine, owner
 from adapters.errors import UploadNotFound, UploadNotPending
 from adapters.files import NewUpload, Part, Upload, UploadStatus
 
@@ -30,6 +31,7 @@ def add_upload(tx: Connection, upload: Upload) -> None:
             status=upload.status.value,
             created_at=upload.created_at,
             expires_at=upload.expires_at,
+            tenant=owner(tx),
         )
     )
 
@@ -40,7 +42,7 @@ def get_upload(tx: Connection, upload_id: str, now: float) -> Upload:
     Raises:
         UploadNotFound: there is none of that id.
     """
-    row = tx.execute(select(uploads).where(uploads.c.id == upload_id)).first()
+    row = tx.execute(select(uploads).where(uploads.c.id == upload_id, mine(tx, uploads))).first()
     return _upload(tx, row, upload_id, now)
 
 
@@ -51,7 +53,7 @@ def hold_pending(tx: Connection, upload_id: str, now: float) -> Upload:
         UploadNotFound: there is none of that id.
         UploadNotPending: it has been completed or cancelled, or has expired.
     """
-    query = select(uploads).where(uploads.c.id == upload_id).with_for_update()
+    query = select(uploads).where(uploads.c.id == upload_id, mine(tx, uploads)).with_for_update()
     upload = _upload(tx, tx.execute(query).first(), upload_id, now)
     require_pending(upload)
     return upload
@@ -70,6 +72,7 @@ def find_twin(tx: Connection, new: NewUpload, now: float, *, since: float) -> Up
         select(uploads)
         .where(
             uploads.c.created_at >= since,
+            mine(tx, uploads),
             uploads.c.expires_at > now,
             uploads.c.status == _PENDING,
             uploads.c.bytes == new.bytes,

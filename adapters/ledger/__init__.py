@@ -4,31 +4,40 @@ Each method is one transaction. What a caller is told is durable by then.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adapters.artifacts import LocalArtifacts
+from adapters.artifacts import Artifacts, LocalArtifacts
 from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
+from adapters.db.notices import BEHIND_S, Changes, Topic, changes_of
 from adapters.ledger.aliases import Aliases
+from adapters.ledger.board import QueueBoard
 from adapters.ledger.checkpoints import CheckpointShelf
 from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
+from adapters.ledger.keys import KeyCabinet
 from adapters.ledger.registry import Registry
 from adapters.ledger.uploads import UploadDesk
 from adapters.ledger.webhooks import Webhooks
 from adapters.names import is_checkpoint
 from adapters.parts import LocalParts
-from adapters.settings import LedgerSettings
+from adapters.records import DEFAULT_TENANT
+from adapters.settings import LedgerSettings, QueueSettings
 
 __all__ = [
+    "BEHIND_S",
     "Aliases",
+    "Changes",
     "CheckpointShelf",
     "FileShelf",
     "JobQueue",
+    "KeyCabinet",
     "Ledger",
+    "QueueBoard",
     "Registry",
+    "Topic",
     "UploadDesk",
     "Webhooks",
     "open_ledger",
@@ -46,7 +55,22 @@ class Ledger:
     aliases: Aliases
     checkpoints: CheckpointShelf
     webhooks: Webhooks
-    _database: Database
+    queue: QueueBoard
+    keys: KeyCabinet
+    changes: Changes
+    _drawer: "_Drawer"
+
+    @property
+    def tenant(self) -> str:
+        """Whose new things are."""
+        return self._drawer.database.tenant or DEFAULT_TENANT
+
+    def of(self, tenant: str) -> "Ledger":
+        """The same, with what is one tenant's only: of what is another's, it behaves as if it were not there.
+
+        It is closed with the one that it was taken from.
+        """
+        return _arranged(replace(self._drawer, database=self._drawer.database.of(tenant)))
 
     def weights(self, name: str) -> Path:
         """A local directory with the PEFT files of `adapter@N` or of a checkpoint. Raises AdapterNotFound."""
@@ -56,21 +80,52 @@ class Ledger:
 
     def close(self) -> None:
         """Close the database connections."""
-        self._database.close()
+        self.changes.close()
+        self._drawer.database.close()
 
 
-def open_ledger(settings: LedgerSettings, *, clock: Clock = time.time) -> Ledger:
-    """Open, and where needed create or upgrade, the ledger that the settings name."""
-    database = Database(settings.database)
+@dataclass(frozen=True, slots=True)
+class _Drawer:
+    """What the parts of a ledger have in common."""
+
+    database: Database
+    artifacts: Artifacts
+    parts: LocalParts
+    changes: Changes
+    clock: Clock
+    rules: QueueSettings
+
+
+def open_ledger(
+    settings: LedgerSettings, *, queue: QueueSettings | None = None, clock: Clock = time.time
+) -> Ledger:
+    """Open, and where needed create or upgrade, the ledger that the settings name. `queue`: whose turn it is."""
+    database = Database(settings.database, connections=settings.database_connections)
     migrate(database)
-    artifacts = LocalArtifacts(settings.artifacts_dir)
+    return _arranged(
+        _Drawer(
+            database=database,
+            artifacts=LocalArtifacts(settings.artifacts_dir),
+            parts=LocalParts(settings.parts_dir),
+            changes=changes_of(database.engine),
+            clock=clock,
+            rules=queue or QueueSettings(),
+        )
+    )
+
+
+def _arranged(drawer: _Drawer) -> Ledger:
+    database, artifacts, clock = drawer.database, drawer.artifacts, drawer.clock
     return Ledger(
         files=FileShelf(database, artifacts, clock),
-        uploads=UploadDesk(database, artifacts, LocalParts(settings.parts_dir), clock),
-        jobs=JobQueue(database, clock),
-        registry=Registry(database, artifacts, clock),
+        uploads=UploadDesk(database, artifacts, drawer.parts, clock),
+        jobs=JobQueue(database, clock, drawer.rules),
+        registry=Registry(database, artifacts, clock, drawer.rules),
         aliases=Aliases(database),
         checkpoints=CheckpointShelf(database, artifacts, clock),
         webhooks=Webhooks(database, clock),
-        _database=database,
+        queue=QueueBoard(database, clock, drawer.rules),
+        keys=KeyCabinet(database, clock),
+        changes=drawer.changes,
+        _drawer=drawer,
     )

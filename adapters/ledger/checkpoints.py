@@ -49,6 +49,7 @@ class CheckpointShelf:
         with self._db.write() as tx:
             now = self._clock()
             pausing.hold_while_stopping(tx, job)
+            registry.hold_revision(tx)
             checkpoint = new_checkpoint(job, manifest, digest, now)
             if not rows.add_checkpoint(tx, checkpoint):
                 return
@@ -76,6 +77,7 @@ class CheckpointShelf:
         """Remove the files of those that were deleted that many seconds ago; returns how many."""
         now = self._clock()
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             if rows.expire_checkpoints(tx, ended_before=now - _IN_VAIN_S, now=now):
                 registry.raise_revision(tx)
             condemned = rows.purgeable_checkpoints(tx, before=now - older_than)

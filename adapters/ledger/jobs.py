@@ -1,20 +1,25 @@
 """The queue of jobs, from both sides: those who ask, and the worker that does."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from adapters.clock import Clock
 from adapters.db import (
     events as event_rows,
     jobs as job_rows,
     outbox,
+    owners,
     pausing,
     queue,
     registry,
     replies,
     sendings,
+    standing,
+    use,
 )
 from adapters.db.connect import Conflict, Database
-from adapters.demand import QueueLoad, Sending
+from adapters.db.locks import Turn, take_turn
+from adapters.demand import Place, Sending
 from adapters.errors import InvalidValue, LeaseLost
 from adapters.records import (
     Event,
@@ -27,14 +32,16 @@ from adapters.records import (
     NewJob,
     Reply,
 )
+from adapters.settings import QueueSettings
 from adapters.webhooks import Happening
 
 
 class JobQueue:
     """Jobs, from both sides: those who ask, and the worker that does."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._db, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, rules: QueueSettings) -> None:
+        self._db, self._clock, self._rules = database, clock, rules
+        self._half_life = rules.half_life_seconds
 
     def find_reply(self, key: IdempotencyKey) -> Reply | None:
         """What a repeated request gets back. Raises IdempotencyKeyReused."""
@@ -47,10 +54,10 @@ class JobQueue:
             made = sendings.find_made(tx, sending, self._clock())
             return None if made is None else job_rows.get_job(tx, made)
 
-    def require_room(self, most_waiting: int) -> None:
-        """Look whether one more job may wait. Raises QueueFull."""
+    def require_owner(self, adapter: str, base_model: str) -> None:
+        """Look whether an adapter of that base model may have this name. Raises InvalidValue."""
         with self._db.read() as tx:
-            queue.require_room(tx, most_waiting)
+            _check_owner(adapter, base_model, registry.base_model_of(tx, adapter))
 
     def submit(
         self,
@@ -59,17 +66,18 @@ class JobQueue:
         key: IdempotencyKey | None = None,
         sending: Sending | None = None,
         most_waiting: int | None = None,
-        render: Callable[[Job, int | None], Reply],
+        render: Callable[[Job, Place | None], Reply],
     ) -> Reply:
         """Queue a job and store what is answered, in one transaction. Two requests with one key make one job.
 
         So do two sendings of one request. `render` is given the job and its place in the queue, if it waits. A job with
-        an error has failed from the start, and needs no place.
+        an error has failed from the start, and needs no place. In a tenant's ledger it is the tenant's.
 
         Raises:
+            AdapterNameConflict: the adapter is another tenant's.
             IdempotencyKeyReused: the key came with another request before.
             InvalidValue: the adapter belongs to another base model.
-            QueueFull: `most_waiting` jobs wait already.
+            QueueFull: `most_waiting` jobs wait already, or as many of the tenant's as may.
         """
         try:
             return self._submit(new, key, sending, most_waiting, render)
@@ -78,9 +86,7 @@ class JobQueue:
             stored = self.find_reply(key) if key is not None else None
             if stored is not None:
                 return stored
-            if sending is None:
-                raise
-        # Or the other sending of this request. What it has written is there to be found now.
+        # Or the other sending of this request, or who claims the name too: what they wrote is there to be found now.
         return self._submit(new, key, sending, most_waiting, render)
 
     def _submit(
@@ -89,23 +95,29 @@ class JobQueue:
         key: IdempotencyKey | None,
         sending: Sending | None,
         most_waiting: int | None,
-        render: Callable[[Job, int | None], Reply],
+        render: Callable[[Job, Place | None], Reply],
     ) -> Reply:
+        if self._db.tenant is not None:
+            new = replace(new, tenant=self._db.tenant)
         with self._db.write() as tx:
             now = self._clock()
             if sending is not None:
                 made = sendings.claim_sending(tx, sending, new.id, now)
                 if made is not None:
                     job = job_rows.get_job(tx, made)
-                    return render(job, job_rows.place_of(tx, job))
-            _check_owner(new, registry.base_model_of(tx, new.adapter))
+                    return render(job, standing.place_of(tx, job, now, self._rules))
+            owners.claim_name(tx, new.adapter, new.base_model, new.tenant, now)
+            _check_owner(new.adapter, new.base_model, registry.base_model_of(tx, new.adapter))
             if most_waiting is not None and new.error is None:
-                queue.require_room(tx, most_waiting)
+                take_turn(tx, Turn.SUBMITTING)
+                standing.require_room(
+                    tx, new.tenant, most_waiting=most_waiting, now=now, rules=self._rules
+                )
             job = job_rows.add_job(tx, new, now)
             event_rows.append_events(tx, job.id, _created(job, new), now)
             if job.error is not None:
                 outbox.announce(tx, job, Happening.FAILED, now)
-            reply = render(job, job_rows.place_of(tx, job))
+            reply = render(job, standing.place_of(tx, job, now, self._rules))
             if key is not None:
                 replies.store_reply(tx, key, reply, now)
             return reply
@@ -130,11 +142,6 @@ class JobQueue:
         with self._db.read() as tx:
             return job_rows.list_jobs(tx, after=after, limit=limit, metadata=metadata, bare=bare)
 
-    def position(self, job: Job) -> int | None:
-        """The place in the queue, from 1; None for a job that does not wait."""
-        with self._db.read() as tx:
-            return job_rows.place_of(tx, job)
-
     def count(self) -> dict[str, int]:
         """Jobs by status."""
         with self._db.read() as tx:
@@ -152,20 +159,19 @@ class JobQueue:
         with self._db.read() as tx:
             return event_rows.list_latest(tx, job_id, before=before, limit=limit)
 
-    def loads(self) -> Sequence[QueueLoad]:
-        """What there is to do, for each base model that has something to do."""
-        with self._db.read() as tx:
-            return queue.measure_loads(tx)
-
     def cancel(self, job_id: str) -> Job:
         """End the job at once. Raises JobNotFound, JobNotCancellable."""
         with self._db.write() as tx:
-            return job_rows.cancel_job(tx, job_id, self._clock())
+            now = self._clock()
+            use.charge_jobs(tx, [job_id], now=now, half_life=self._half_life)
+            return job_rows.cancel_job(tx, job_id, now)
 
     def pause(self, job_id: str) -> Job:
         """Let nobody train the job until it is resumed. Raises JobNotFound, JobNotPausable."""
         with self._db.write() as tx:
-            return pausing.pause_job(tx, job_id, self._clock())
+            now = self._clock()
+            use.charge_jobs(tx, [job_id], now=now, half_life=self._half_life)
+            return pausing.pause_job(tx, job_id, now)
 
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on, in its old place in the queue. Raises JobNotFound, JobNotResumable."""
@@ -176,7 +182,12 @@ class JobQueue:
         """Whether `claim` would find a job. A read, so that looking for work holds up nobody who writes."""
         with self._db.read() as tx:
             return queue.waits(
-                tx, base_model=base_model, now=self._clock(), alone=alone, max_losses=max_losses
+                tx,
+                base_model=base_model,
+                now=self._clock(),
+                alone=alone,
+                max_losses=max_losses,
+                rules=self._rules,
             )
 
     def suspects_wait(self, *, base_model: str) -> bool:
@@ -200,6 +211,7 @@ class JobQueue:
         """
         with self._db.write() as tx:
             now = self._clock()
+            use.charge_worker(tx, worker, now=now, half_life=self._half_life)
             while True:
                 job = queue.claim_job(
                     tx,
@@ -209,6 +221,7 @@ class JobQueue:
                     lease_seconds=lease_seconds,
                     alone=alone,
                     max_losses=max_losses,
+                    rules=self._rules,
                 )
                 if job is None or job.losses < max_losses:
                     break
@@ -222,7 +235,9 @@ class JobQueue:
         """Prove that the worker lives. Returns the ids of the jobs that it holds no longer."""
         lost = set()
         with self._db.write() as tx:
-            until = self._clock() + lease_seconds
+            now = self._clock()
+            use.charge_jobs(tx, [job.id for job in held], now=now, half_life=self._half_life)
+            until = now + lease_seconds
             for job in held:
                 try:
                     job_rows.renew_lease(tx, job.id, job.attempt, until=until)
@@ -250,7 +265,9 @@ class JobQueue:
     def fail(self, job_id: str, attempt: int, error: JobError) -> None:
         """End a job as failed. Raises LeaseLost."""
         with self._db.write() as tx:
-            job_rows.fail_job(tx, job_id, attempt, error, self._clock())
+            now = self._clock()
+            use.charge_jobs(tx, [job_id], now=now, half_life=self._half_life)
+            job_rows.fail_job(tx, job_id, attempt, error, now)
 
     def requeue(
         self, notes: Sequence[JobNote], *, reason: str, lost: bool, delay: float = 0.0
@@ -258,6 +275,7 @@ class JobQueue:
         """Give jobs back; `lost` counts. A job that was cancelled or paused meanwhile has stopped now."""
         with self._db.write() as tx:
             now = self._clock()
+            use.charge_jobs(tx, [note.job.id for note in notes], now=now, half_life=self._half_life)
             for note in notes:
                 try:
                     job_rows.take_note(tx, note, now)
@@ -278,10 +296,10 @@ class JobQueue:
             return queue.take_back_jobs(tx, worker, reason=reason, now=self._clock())
 
 
-def _check_owner(new: NewJob, owner: str | None) -> None:
-    if owner not in {None, new.base_model}:
+def _check_owner(adapter: str, base_model: str, owner: str | None) -> None:
+    if owner not in {None, base_model}:
         raise InvalidValue(
-            f"The adapter '{new.adapter}' belongs to the base model '{owner}'. "
+            f"The adapter '{adapter}' belongs to the base model '{owner}'. "
             "Choose another name, or that base model.",
             param="name",
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from adapters.artifacts import Artifacts
 from adapters.clock import Clock
-from adapters.db import checkpoints, events as event_rows, jobs as job_rows, registry
+from adapters.db import checkpoints, events as event_rows, jobs as job_rows, registry, use
 from adapters.db.connect import Database
 from adapters.errors import AdapterNotFound
 from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
@@ -19,6 +19,7 @@ from adapters.records import (
     NewEvent,
     Version,
 )
+from adapters.settings import QueueSettings
 from adapters.weights import Weights
 
 #: No write into the artifact store takes this long; what is older was left by a process that was killed.
@@ -28,8 +29,11 @@ _ABANDONED_S = 24 * 3600.0
 class Registry:
     """Adapters, versions, aliases."""
 
-    def __init__(self, database: Database, artifacts: Artifacts, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, artifacts: Artifacts, clock: Clock, rules: QueueSettings
+    ) -> None:
         self._db, self._artifacts, self._clock = database, artifacts, clock
+        self._half_life = rules.half_life_seconds
 
     def publish(
         self,
@@ -52,10 +56,13 @@ class Registry:
         digest = self._artifacts.put_version(source)
         with self._db.write() as tx:
             now = self._clock()
+            use.charge_jobs(tx, [job.id], now=now, half_life=self._half_life)
             job_rows.hold_job(tx, job.id, job.attempt)
             if note is not None:
                 job_rows.take_note(tx, note, now)
-            version = registry.add_version(tx, job.adapter, manifest, digest, now)
+            version = registry.add_version(
+                tx, job.adapter, manifest, digest, now, tenant=job.tenant
+            )
             if promote:
                 registry.set_alias(tx, job.adapter, LIVE, version.number)
             job_rows.settle_job(
@@ -96,6 +103,8 @@ class Registry:
     def resolve(self, name: str) -> Version:
         """The version that `support-bot`, `support-bot@3`, `support-bot@live` or an `ft:` name means at this moment.
 
+        Adapters that others share are found too.
+
         Raises:
             AdapterNotFound: it means none, or one that has been deleted.
         """
@@ -105,7 +114,8 @@ class Registry:
         ):  # no adapter is called so, and half a surrogate pair cannot even be asked for
             raise AdapterNotFound(f"No adapter is called {name!r:.80}.", param="name")
         with self._db.read() as tx:
-            adapter = registry.get_adapter(tx, made.adapter if made else asked.adapter)
+            meant = made.adapter if made else asked.adapter
+            adapter = registry.get_adapter(tx, meant, also_shared=True)
         version = adapter.made(made) if made else adapter.select(asked.selector)
         if version is None:
             known = ", ".join(one.name for one in adapter.versions) or "none"
@@ -127,9 +137,15 @@ class Registry:
             changed = registry.changed_adapters(tx, since=since) if revision > since else []
             return revision, changed
 
+    def share(self, name: str, *, shared: bool) -> Adapter:
+        """Let other tenants ask an adapter and continue it, or no longer. Raises AdapterNotFound."""
+        with self._db.write() as tx:
+            return registry.share_adapter(tx, name, shared=shared)
+
     def delete(self, name: str) -> Adapter:
         """Delete an adapter, with the checkpoints of its jobs. Raises AdapterNotFound."""
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             now = self._clock()
             checkpoints.delete_of_adapter(tx, name, now)
             return registry.delete_adapter(tx, name, now)
@@ -137,6 +153,7 @@ class Registry:
     def delete_version(self, name: str, number: int) -> Version:
         """Delete one version, with its job's checkpoints. Raises AdapterNotFound, InvalidRequest."""
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             now = self._clock()
             version = registry.delete_version(tx, name, number, now)
             checkpoints.delete_of_job(tx, version.job_id, now)
@@ -151,6 +168,7 @@ class Registry:
             AdapterNotFound: it has been deleted meanwhile.
         """
         with self._db.write() as tx:
+            registry.hold_revision(tx)
             now, adapter = self._clock(), registry.get_adapter(tx, version.adapter)
             others = [one.number for one in adapter.versions if one.number != version.number]
             if not others:

@@ -112,6 +112,21 @@ class Webhooks:
             outbox.retry(tx, delivery, self._clock())
             return outbox.get_delivery(tx, endpoint_id, delivery_id)
 
+    def purge(self, *, older_than: float, at_once: int = 500) -> int:
+        """Strike from the log what ended that many seconds ago; returns how many deliveries. What is pending stays.
+
+        `at_once` rows go in one transaction, so that nobody who writes waits long for it.
+        """
+        before, struck = self._clock() - older_than, 0
+        while True:
+            with self._db.read() as tx:
+                ended = outbox.ended_deliveries(tx, before=before, limit=at_once)
+            if not ended:
+                return struck
+            with self._db.write() as tx:
+                outbox.forget_deliveries(tx, ended)
+            struck += len(ended)
+
     def waits(self) -> bool:
         """Whether `claim` would find a delivery. A read, so that looking holds up nobody who writes."""
         with self._db.read() as tx:
@@ -135,6 +150,7 @@ class Webhooks:
         delivery = errand.delivery
         with self._db.write() as tx:
             now = self._clock()
+            endpoints.hold_endpoint(tx, delivery.endpoint_id)
             attempt = {
                 "attempts": delivery.attempts + 1,
                 "last_attempt_at": now,

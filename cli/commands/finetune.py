@@ -53,6 +53,9 @@ def finetune(  # noqa: PLR0913  each is an option that a person types
             help="auto: goes live only if it beats the base model on held-out data; off: always."
         ),
     ] = None,
+    webhook: Annotated[
+        str | None, typer.Option(help="A URL that is told how the job ends.")
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Train nothing; say what it would come to."),
@@ -74,6 +77,7 @@ def finetune(  # noqa: PLR0913  each is an option that a person types
         "continue_from": continue_from,
         "lora": _as_json(rank=rank, use_rslora=rslora),
         "gate": gate,
+        "webhook": webhook,
     }
     fields = {key: str(value) for key, value in options.items() if value is not None}
     console = screen()
@@ -84,6 +88,9 @@ def finetune(  # noqa: PLR0913  each is an option that a person types
             return
         job = client.submit(data, fields)
         console.print(Text(f"job {job.id}, adapter {job.adapter_name or '-'}"))
+        if job.webhook and job.webhook.signing_secret:
+            told = f"{job.webhook.url} is told; its signing secret, shown this once, is"
+            console.print(Text(f"{told} {job.webhook.signing_secret}"), soft_wrap=True)
         if follow_it:
             watch(client, job.id, console)
         else:

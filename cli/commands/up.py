@@ -14,17 +14,20 @@ from cli.launcher.home import Home, HomeUnusable
 from cli.launcher.readiness import Readiness
 from cli.launcher.report import Report
 from cli.launcher.supervisor import Supervisor
-from cli.launcher.table import NotConfigured, process_table, read_plan
+from cli.launcher.table import NotConfigured, Plan, process_table, read_plan
 from cli.settings import child_environment
 
 WELCOME = """
 Everything is ready. Try:
 
-  curl {url}/v1/chat/completions -H 'content-type: application/json' \\
+  curl {url}/v1/chat/completions -H 'content-type: application/json'{key} \\
     -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 
   graft finetune data.jsonl --name support-bot
 """
+#: Where keys are on: what the request needs, and where it comes from.
+WITH_KEY = ' -H "authorization: Bearer $GRAFT_API_KEY"'
+FIRST_KEY = "\n  GRAFT_API_KEY=$(graft keys create --tenant default); export GRAFT_API_KEY\n"
 
 
 def up(
@@ -36,19 +39,26 @@ def up(
         Path | None,
         typer.Option(help="Folder that everything is kept in.  [default: ~/.graft]"),
     ] = None,
+    auth: Annotated[
+        bool | None,
+        typer.Option(
+            "--auth/--no-auth",
+            help="Ask for API keys; needed on other addresses than this machine's own.",
+        ),
+    ] = None,
 ) -> None:
     """Start service, engines and trainer on this machine, and keep them running until Ctrl-C."""
     console = screen()
     given = home.expanduser().absolute() if home else None
     try:
-        plan = read_plan(child_environment(given, host, port))
+        plan = read_plan(child_environment(given, host, port, auth=auth))
         folder = Home(plan.home)
         with folder.lock():
-            environment = child_environment(plan.home, plan.host, plan.port)
+            environment = child_environment(plan.home, plan.host, plan.port, auth=auth)
             url = f"http://{_reachable(plan.host)}:{plan.port}"
             report = Report(console)
             report.line("none", f"home {folder.folder}, logs in {folder.folder / 'logs'}")
-            readiness = Readiness(url, report, WELCOME.format(url=url, model=plan.base_models[0]))
+            readiness = Readiness(url, report, _welcome(url, plan))
             table = process_table(plan.base_models)
             asyncio.run(supervise(table, folder, environment, report, readiness))
     except (HomeUnusable, NotConfigured) as error:
@@ -74,6 +84,11 @@ async def supervise(
     finally:
         if watching:
             watching.cancel()
+
+
+def _welcome(url: str, plan: Plan) -> str:
+    told = WELCOME.format(url=url, model=plan.base_models[0], key=WITH_KEY if plan.auth else "")
+    return told.replace("Try:\n", f"Try:\n{FIRST_KEY}") if plan.auth else told
 
 
 def _reachable(host: str) -> str:

@@ -25,6 +25,8 @@ class Plan:
     port: int
     #: Ids; the first is the default.
     base_models: tuple[str, ...]
+    #: Whether requests need a key.
+    auth: bool
 
 
 def read_plan(environment: Mapping[str, str]) -> Plan:
@@ -37,7 +39,13 @@ def read_plan(environment: Mapping[str, str]) -> Plan:
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
         found = json.loads(told.stdout)
-        return Plan(Path(found["home"]), found["host"], found["port"], tuple(found["base_models"]))
+        return Plan(
+            Path(found["home"]),
+            found["host"],
+            found["port"],
+            tuple(found["base_models"]),
+            found["auth"],
+        )
     except (ValueError, KeyError, TypeError):
         reason = told.stderr.strip() or "it printed nothing"
         raise NotConfigured(

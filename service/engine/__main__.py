@@ -39,6 +39,7 @@ def _describe(ledger: LedgerSettings, service: ServiceSettings) -> dict[str, obj
         "home": str(ledger.home),
         "host": service.host,
         "port": service.port,
+        "auth": service.auth,
         "base_models": ledger.base_model_ids,
     }
 
@@ -56,6 +57,7 @@ def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings)
     socket.unlink(missing_ok=True)
     launch = plan_launch(settings, card, directory, socket, gpu=has_nvidia_gpu())
     environment = dict(os.environ) | dict(launch.environment)  # noqa: TID251  handed on, not read
+    environment.pop("GRAFT_DATABASE_URL", None)  # the engine has no business in the ledger
     os.execve(launch.command[0], launch.command, environment)  # noqa: S606
 
 

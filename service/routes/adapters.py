@@ -1,8 +1,10 @@
 """`/adapters`: what has been trained, and its files."""
 
 import asyncio
+from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body
 from fastapi.responses import StreamingResponse
 
 from adapters.errors import AdapterNotFound
@@ -34,6 +36,17 @@ async def list_adapters(state: State) -> WireAdapterList:
 async def get_adapter(name: str, state: State) -> WireAdapterEntry:
     """One adapter with its versions."""
     adapter = await asyncio.to_thread(state.ledger.registry.get, name)
+    return shown(state, adapter)
+
+
+@router.post("/adapters/{name}/share")
+@router.post("/v1/adapters/{name}/share", include_in_schema=False)
+async def share(
+    name: str, shared: Annotated[bool, Body(embed=True)], state: State
+) -> WireAdapterEntry:
+    """Let other tenants ask the adapter and continue it, or no longer. They cannot change it, nor fetch its files."""
+    adapter = await asyncio.to_thread(partial(state.ledger.registry.share, name, shared=shared))
+    await state.catalog.refresh()
     return shown(state, adapter)
 
 

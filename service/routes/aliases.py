@@ -72,6 +72,7 @@ async def rollback(name: str, state: State, body: MaybeFields = None) -> WireAda
 async def set_defaults(name: str, body: Fields, state: State) -> WireAdapterEntry:
     """Replace what requests for the adapter are given where they leave something open; `{}` takes all away."""
     sampling = checked(Sampling, body, where="sampling defaults").given
+    state.generator.check_defaults(sampling)
     adapter = await asyncio.to_thread(state.ledger.aliases.set_sampling, name, sampling)
     return await _followed(state, adapter)
 

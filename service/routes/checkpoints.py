@@ -24,11 +24,4 @@ async def list_checkpoints(
     found = await asyncio.to_thread(
         state.ledger.checkpoints.list, job_id, after=after, limit=limit + 1
     )
-    page = [wire_checkpoint(checkpoint) for checkpoint in found[:limit]]
-    return WireCheckpointList(
-        object="list",
-        data=page,
-        has_more=len(found) > limit,
-        first_id=page[0].id if page else None,
-        last_id=page[-1].id if page else None,
-    )
+    return WireCheckpointList.of(found, limit, wire_checkpoint)

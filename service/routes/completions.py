@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions` and `POST /v1/completions`."""
+"""What is asked of models: chat, completions, responses, messages, tokens. vLLM's own paths, our names in front."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,9 +8,20 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from adapters.errors import GraftError
+from service.errors import error_response
 from service.generate import Answer, Prepared, collect
-from service.schemas.sampling import CHAT_FIELDS, COMPLETION_FIELDS
-from service.state import ServiceState, State
+from service.schemas.endpoints import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    DETOKENIZE,
+    MESSAGES,
+    RESPONSES,
+    TOKENIZE,
+    Endpoint,
+)
+from service.state import ServiceState, State, tenant_of
 
 router = APIRouter()
 
@@ -25,24 +36,61 @@ _USER = "x-graft-user"
 @router.post("/v1/chat/completions")
 async def chat_completions(request: Request, state: State) -> Response:
     """Answer a conversation, by a base model or an adapter."""
-    raw = await request.body()
-    prepared = await state.generator.prepare(
-        "/v1/chat/completions", raw, CHAT_FIELDS, user=request.headers.get(_USER)
-    )
-    return await _respond(request, state, prepared)
+    return await _respond(request, state, CHAT)
 
 
 @router.post("/v1/completions")
 async def completions(request: Request, state: State) -> Response:
     """Continue a text, by a base model or an adapter."""
-    raw = await request.body()
-    prepared = await state.generator.prepare(
-        "/v1/completions", raw, COMPLETION_FIELDS, user=request.headers.get(_USER)
-    )
-    return await _respond(request, state, prepared)
+    return await _respond(request, state, COMPLETIONS)
 
 
-async def _respond(request: Request, state: ServiceState, prepared: Prepared) -> Response:
+@router.post("/v1/responses")
+async def responses(request: Request, state: State) -> Response:
+    """Answer a conversation, in the words of OpenAI's newer endpoint. Nothing is stored."""
+    return await _respond(request, state, RESPONSES)
+
+
+@router.post("/v1/messages")
+async def messages(request: Request, state: State) -> Response:
+    """Answer a conversation, in the words of Anthropic's endpoint."""
+    return await _respond(request, state, MESSAGES)
+
+
+@router.post("/v1/messages/count_tokens")
+async def count_tokens(request: Request, state: State) -> Response:
+    """Say how many tokens a conversation comes to."""
+    return await _respond(request, state, COUNT_TOKENS)
+
+
+@router.post("/tokenize")
+@router.post("/v1/tokenize", include_in_schema=False)
+async def tokenize(request: Request, state: State) -> Response:
+    """Turn a text or a conversation into tokens."""
+    return await _respond(request, state, TOKENIZE)
+
+
+@router.post("/detokenize")
+@router.post("/v1/detokenize", include_in_schema=False)
+async def detokenize(request: Request, state: State) -> Response:
+    """Turn tokens into text."""
+    return await _respond(request, state, DETOKENIZE)
+
+
+async def _respond(request: Request, state: ServiceState, endpoint: Endpoint) -> Response:
+    try:
+        raw = await request.body()
+        prepared = await state.generator.prepare(
+            endpoint, raw, tenant=tenant_of(request), user=request.headers.get(_USER)
+        )
+        return await _answer(request, state, prepared)
+    except GraftError as error:
+        if endpoint.dialect != "messages":
+            raise
+        return error_response(error, endpoint.dialect)
+
+
+async def _answer(request: Request, state: ServiceState, prepared: Prepared) -> Response:
     # Starlette itself ends a streamed response whose client has left; before the first byte that is our part.
     try:
         async with _cancelled_when_gone(request):

@@ -6,20 +6,21 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
+from service.repeats import Repeated
 from service.schemas.adapters import WireDeleted
 from service.schemas.files import WireFile, WireFileList, wire_file
 from service.state import State
-from service.uploads import answer, read_file_upload, repetition_of
+from service.uploads import answer, read_file_upload
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
 @router.post("", response_model=WireFile)
-async def upload(request: Request, state: State) -> Response:
+async def upload(request: Request, state: State, repetition: Repeated) -> Response:
     """Keep a file: a form with the file in `file`, and its `purpose`."""
     async with read_file_upload(request, state.incoming) as (saved, options):
         reply = await asyncio.to_thread(
-            state.filing.keep, saved.path, saved.filename, options, repetition_of(request)
+            state.filing.keep, saved.path, saved.filename, options, repetition
         )
     return answer(reply)
 
@@ -40,14 +41,7 @@ async def list_files(
         ascending=order == "asc",
         purpose=purpose,
     )
-    page = [wire_file(file) for file in files[:limit]]
-    return WireFileList(
-        object="list",
-        data=page,
-        has_more=len(files) > limit,
-        first_id=page[0].id if page else None,
-        last_id=page[-1].id if page else None,
-    )
+    return WireFileList.of(files, limit, wire_file)
 
 
 @router.get("/{file_id}")

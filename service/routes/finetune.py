@@ -11,9 +11,10 @@ from fastapi.responses import StreamingResponse
 
 from adapters.records import Job, Reply
 from service.events import SSE_HEADERS, follow_job, last_event_id
+from service.repeats import Repeated
 from service.schemas.jobs import WireJob, WireJobList, wire_job
 from service.state import ServiceState, State
-from service.uploads import read_finetune_request
+from service.uploads import read_finetune_request, replayed
 from service.waiting import job_id_of, preferred_wait, prefers_events, wait_for_job
 
 router = APIRouter(tags=["fine-tuning"])
@@ -24,7 +25,7 @@ router = APIRouter(tags=["fine-tuning"])
 async def create(
     request: Request,
     state: State,
-    idempotency_key: Annotated[str | None, Header()] = None,
+    repetition: Repeated,
     prefer: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """Train an adapter on the data in this request. Answers once the job is durable; training follows.
@@ -33,17 +34,19 @@ async def create(
     seconds. Whoever leaves early cancels nothing. With `dry_run` there is no job, but an estimate of one.
     """
     async with read_finetune_request(
-        request, state.incoming, idempotency_key, beside=("dry_run",)
+        request, state.incoming, repetition.key, beside=("dry_run",)
     ) as asked:
         if asked.aside.dry_run:
             estimate = await state.lookout.estimate(asked)
             return Response(estimate.model_dump_json(), 200, media_type="application/json")
         reply = await asyncio.to_thread(state.intake.accept, asked)
-    state.metrics.jobs_submitted.inc()
+    if not reply.replayed:
+        state.metrics.jobs_submitted.inc()
+    room = await asyncio.to_thread(state.limits.told, job_id_of(reply))
     if prefers_events(request.headers.get("accept")):
-        return _streamed(state, reply)
+        return _streamed(state, reply, room)
     seconds = preferred_wait(prefer or [])
-    return _told(reply) if seconds is None else await _awaited(state, reply, seconds)
+    return _told(reply, room) if seconds is None else await _awaited(state, reply, seconds, room)
 
 
 @router.get("/finetune")
@@ -96,45 +99,48 @@ async def shown(state: ServiceState, job: Job) -> WireJob:
 
 async def listed(state: ServiceState, jobs: Sequence[Job], limit: int) -> WireJobList:
     """A page of them; `jobs` has one more than `limit` where there is another page."""
-    page = await asyncio.to_thread(_wire, state, jobs[:limit])
-    return WireJobList(
-        object="list",
-        data=page,
-        has_more=len(jobs) > limit,
-        first_id=page[0].id if page else None,
-        last_id=page[-1].id if page else None,
-    )
+    return await asyncio.to_thread(_page, state, jobs, limit)
+
+
+def _page(state: ServiceState, jobs: Sequence[Job], limit: int) -> WireJobList:
+    shown = jobs[:limit]
+    wired = {job.id: wire for job, wire in zip(shown, _wire(state, shown), strict=True)}
+    return WireJobList.of(jobs, limit, lambda job: wired[job.id])
 
 
 def _wire(state: ServiceState, jobs: Sequence[Job]) -> list[WireJob]:
-    queue, strict = state.ledger.jobs, state.openai_strict_status
+    places, strict = state.ledger.queue.places(jobs), state.openai_strict_status
     return [
-        wire_job(job, position=queue.position(job), now=time.time(), openai_status=strict)
+        wire_job(job, place=places.get(job.id), now=time.time(), openai_status=strict)
         for job in jobs
     ]
 
 
-def _told(reply: Reply, applied: dict[str, str] | None = None) -> Response:
-    headers = _location(reply) | {"Retry-After": "2"} | (applied or {})
+def _told(reply: Reply, more: dict[str, str]) -> Response:
+    headers = _beside(reply) | {"Retry-After": "2"} | more
     return Response(reply.body, reply.status, headers, "application/json")
 
 
-async def _awaited(state: ServiceState, reply: Reply, seconds: int) -> Response:
+async def _awaited(
+    state: ServiceState, reply: Reply, seconds: int, room: dict[str, str]
+) -> Response:
     """The job once it has ended, with 200; else as it stands when the time is up, with the status it was taken in."""
-    applied = {"Preference-Applied": f"wait={seconds}"}
+    applied = room | {"Preference-Applied": f"wait={seconds}"}
     job = await wait_for_job(state.ledger.jobs, job_id_of(reply), seconds)
     if job is None:
         return _told(reply, applied)
     body = (await shown(state, job)).model_dump_json()
     if not job.status.terminal:
         return _told(replace(reply, body=body), applied)
-    return Response(body, 200, _location(reply) | applied, "application/json")
+    return Response(body, 200, _beside(reply) | applied, "application/json")
 
 
-def _streamed(state: ServiceState, reply: Reply) -> StreamingResponse:
+def _streamed(state: ServiceState, reply: Reply, room: dict[str, str]) -> StreamingResponse:
     stream = follow_job(state.ledger.jobs, job_id_of(reply), after=0, created=reply.body)
-    return StreamingResponse(stream, 200, _location(reply) | SSE_HEADERS, "text/event-stream")
+    headers = _beside(reply) | SSE_HEADERS | room
+    return StreamingResponse(stream, 200, headers, "text/event-stream")
 
 
-def _location(reply: Reply) -> dict[str, str]:
-    return {"Location": reply.location} if reply.location else {}
+def _beside(reply: Reply) -> dict[str, str]:
+    location = {"Location": reply.location} if reply.location else {}
+    return location | replayed(reply)

@@ -6,19 +6,21 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from adapters.errors import InvalidValue
 from service.events import SSE_HEADERS, follow_job, last_event_id
 from service.finetune import FinetuneRequest
+from service.repeats import Repeated
 from service.results import read_points, thin
 from service.routes.finetune import listed, shown
 from service.schemas.dialect import parse_job_request
-from service.schemas.jobs import WireJob, WireJobList, wire_event
+from service.schemas.jobs import WireEventList, WireJob, WireJobList, wire_event
 from service.schemas.limits import WireLimits
 from service.state import State
-from service.uploads import read_json, require_plain
+from service.uploads import answer, read_json, require_plain
+from service.waiting import job_id_of
 
 router = APIRouter(prefix="/v1/fine_tuning", tags=["fine-tuning"])
 
@@ -30,8 +32,7 @@ _EVENT = re.compile(r"ftevent-([0-9A-Za-z]+)-([0-9]{1,9})")
 async def create(
     request: Request,
     state: State,
-    idempotency_key: Annotated[str | None, Header()] = None,
-    x_stainless_retry_count: Annotated[str | None, Header()] = None,
+    repetition: Repeated,
 ) -> Response:
     """Train an adapter on an uploaded file. Bad rows fail the job; everything else that is wrong is said at once."""
     arrived_at = time.time()
@@ -44,14 +45,15 @@ async def create(
         options=options,
         data=None,
         validation=None,
-        idempotency_key=idempotency_key,
+        idempotency_key=repetition.key,
         openai=True,
-        retries=_count(x_stainless_retry_count),
+        retries=repetition.tries_before,
         arrived_at=arrived_at,
     )
     reply = await asyncio.to_thread(state.intake.accept, asked)
-    state.metrics.jobs_submitted.inc()
-    return Response(reply.body, reply.status, media_type="application/json")
+    if not reply.replayed:
+        state.metrics.jobs_submitted.inc()
+    return answer(reply, await asyncio.to_thread(state.limits.told, job_id_of(reply)))
 
 
 @router.get("/jobs")
@@ -92,7 +94,7 @@ async def events(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
     stream: bool = False,
-) -> Response | dict[str, Any]:
+) -> Response | WireEventList:
     """The log, newest first, in pages that go back from `after`; or, with `stream`, as it is written."""
     await asyncio.to_thread(state.ledger.jobs.get, job_id)
     seq = _seq(job_id, after) if after else None
@@ -103,14 +105,7 @@ async def events(
     found = await asyncio.to_thread(
         state.ledger.jobs.latest_events, job_id, before=seq, limit=limit + 1
     )
-    page = [wire_event(event) for event in found[:limit]]
-    return {
-        "object": "list",
-        "data": page,
-        "has_more": len(found) > limit,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-    }
+    return WireEventList.of(found, limit, wire_event)
 
 
 @router.get("/jobs/{job_id}/metrics")
@@ -133,7 +128,7 @@ async def metrics(
 @router.get("/model_limits")
 async def model_limits(state: State) -> dict[str, WireLimits]:
     """What may be asked for of each base model, and how busy it is."""
-    return await asyncio.to_thread(state.limits.look)
+    return await asyncio.to_thread(state.limits.look, state.ledger.tenant)
 
 
 def _metadata(query: Sequence[tuple[str, str]]) -> tuple[Mapping[str, str], bool]:
@@ -157,7 +152,3 @@ def _seq(job_id: str, event_id: str) -> int:
     if match is None or match[1] != job_id.removeprefix("ftjob-"):
         raise InvalidValue(f"The job {job_id} has no event '{event_id:.80}'.", param="after")
     return int(match[2])
-
-
-def _count(header: str | None) -> int | None:
-    return int(header) if header and header.isdecimal() and len(header) <= 3 else None  # noqa: PLR2004

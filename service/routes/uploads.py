@@ -4,6 +4,7 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
+from service.repeats import Repeated
 from service.schemas.fields import checked
 from service.schemas.files import (
     Completion,
@@ -14,16 +15,16 @@ from service.schemas.files import (
     wire_upload,
 )
 from service.state import State
-from service.uploads import answer, read_json, read_part, repetition_of
+from service.uploads import answer, read_json, read_part
 
 router = APIRouter(prefix="/v1/uploads", tags=["files"])
 
 
 @router.post("", response_model=WireUpload)
-async def create(request: Request, state: State) -> Response:
+async def create(request: Request, state: State, repetition: Repeated) -> Response:
     """Begin an upload: what the file is called, what it is for, how many bytes it will have."""
     options = checked(UploadOptions, await read_json(request), where="POST /v1/uploads")
-    reply = await asyncio.to_thread(state.filing.begin, options, repetition_of(request))
+    reply = await asyncio.to_thread(state.filing.begin, options, repetition)
     return answer(reply)
 
 

@@ -13,9 +13,10 @@ from service.schemas.webhooks import (
     RotationOptions,
     TestOptions,
     WireDelivery,
+    WireDeliveryList,
     WireEndpoint,
+    WireEndpointList,
     WireEndpointWithSecret,
-    page,
     parse,
     wire_delivery,
     wire_endpoint,
@@ -40,10 +41,10 @@ async def create(body: Fields, state: State) -> WireEndpointWithSecret:
 @router.get("/webhook_endpoints")
 async def list_endpoints(
     state: State, after: str | None = None, limit: Limit = 20
-) -> dict[str, Any]:
+) -> WireEndpointList:
     """Endpoints, newest first."""
     found = await asyncio.to_thread(state.ledger.webhooks.list, after=after, limit=limit + 1)
-    return page([wire_endpoint(one) for one in found], limit=limit)
+    return WireEndpointList.of(found, limit, wire_endpoint)
 
 
 @router.get("/webhook_event_types")
@@ -101,12 +102,12 @@ async def rotate_secret(
 @router.get(_ONE + "/deliveries")
 async def deliveries(
     endpoint_id: str, state: State, after: str | None = None, limit: Limit = 20
-) -> dict[str, Any]:
+) -> WireDeliveryList:
     """What the endpoint was told and is to be told, newest first."""
     found = await asyncio.to_thread(
         state.ledger.webhooks.deliveries, endpoint_id, after=after, limit=limit + 1
     )
-    return page([wire_delivery(one) for one in found], limit=limit)
+    return WireDeliveryList.of(found, limit, wire_delivery)
 
 
 @router.post(_ONE + "/deliveries/{delivery_id}/retry")

@@ -40,6 +40,8 @@ class WireAdapterEntry(BaseModel):
     weights: dict[str, float]
     #: What requests for the adapter are given where they leave something open.
     defaults: dict[str, Any]
+    #: Whether other tenants may ask it and continue it.
+    shared: bool
     versions: list[WireVersion]
 
 
@@ -70,6 +72,7 @@ def wire_adapter(adapter: Adapter, resident: frozenset[str]) -> WireAdapterEntry
         aliases=adapter.aliases,
         weights=adapter.weights,
         defaults=adapter.sampling,
+        shared=adapter.shared,
         versions=[_version(version, resident) for version in adapter.versions],
     )
 

@@ -2,15 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
-
 from adapters.weights import Checkpoint
+from service.schemas.pages import Listed, Page
 
 
-class WireCheckpoint(BaseModel):
+class WireCheckpoint(Listed):
     """What a job's adapter was after a step."""
 
-    id: str
     object: Literal["fine_tuning.job.checkpoint"]
     created_at: int
     fine_tuned_model_checkpoint: str
@@ -19,14 +17,8 @@ class WireCheckpoint(BaseModel):
     metrics: dict[str, float]
 
 
-class WireCheckpointList(BaseModel):
+class WireCheckpointList(Page[WireCheckpoint]):
     """A page of them, newest first."""
-
-    object: Literal["list"]
-    data: list[WireCheckpoint]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
 
 
 def wire_checkpoint(checkpoint: Checkpoint) -> WireCheckpoint:

@@ -28,6 +28,7 @@ _TOP: Final = frozenset(
         "validation_file",
         "metadata",
         "integrations",
+        "priority",
     }
 )
 _NUMBERS: Final = frozenset(FinetuneOptions.model_fields) - _TOP

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from adapters.errors import InvalidValue
 from adapters.files import File, FileReport, Part, RowProblem, Upload, UploadStatus
+from service.schemas.pages import Listed, Page
 
 Purpose = Literal["fine-tune", "batch", "user_data", "evals", "assistants", "vision"]
 
@@ -82,10 +83,9 @@ class WireReport(BaseModel):
     total_errors: int
 
 
-class WireFile(BaseModel):
+class WireFile(Listed):
     """OpenAI's `file`."""
 
-    id: str
     object: Literal["file"]
     bytes: int
     created_at: int
@@ -97,14 +97,8 @@ class WireFile(BaseModel):
     validation_report: WireReport | None
 
 
-class WireFileList(BaseModel):
+class WireFileList(Page[WireFile]):
     """A page of files."""
-
-    object: Literal["list"]
-    data: list[WireFile]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
 
 
 class WireUpload(BaseModel):

@@ -66,6 +66,7 @@ class FinetuneOptions(BaseModel):
     early_stopping: Annotated[bool | EarlyStoppingOptions, BeforeValidator(from_json)] = True
     lora: Annotated[LoraOptions, BeforeValidator(from_json)] = LoraOptions()
     gate: Literal["auto", "off"] = "auto"
+    priority: Literal["low", "normal", "high"] = "normal"
     seed: int = Field(42, ge=0, lt=2**31)
     metadata: Annotated[
         dict[str, str] | None, BeforeValidator(from_json), AfterValidator(check_metadata)

@@ -4,17 +4,20 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from adapters.demand import Place
 from adapters.names import ORGANISATION, FineTunedName
 from adapters.records import (
     DatasetSummary,
     Event,
     Job,
     JobStatus,
+    Priority,
     Progress,
 )
 from adapters.spec import Dpo, TrainingSpec
 from adapters.webhooks import JobWebhook
 from service.schemas.method import usual_rate
+from service.schemas.pages import Listed, Page
 
 #: What ids of result files begin with; those of uploaded files have no second hyphen.
 RESULT_FILE: Final = "file-result-"
@@ -39,6 +42,8 @@ class WireProgress(BaseModel):
     train_loss: float | None
     valid_loss: float | None
     base_valid_loss: float | None
+    train_mean_token_accuracy: float | None
+    valid_mean_token_accuracy: float | None
     reward_accuracy: float | None
     tokens_per_second: float | None
     eta_seconds: float | None
@@ -48,6 +53,8 @@ class WireQueue(BaseModel):
     """Where a waiting job stands; 1 is next."""
 
     position: int
+    #: None where nobody can tell.
+    estimated_start: int | None
 
 
 class WireAdapter(BaseModel):
@@ -78,13 +85,13 @@ class WireJobWebhook(BaseModel):
     signing_secret_hint: str
 
 
-class WireJob(BaseModel):
+class WireJob(Listed):
     """The job object."""
 
-    id: str
     object: Literal["fine_tuning.job"]
     status: JobStatus
     phase: str
+    priority: Priority
     model: str
     fine_tuned_model: str | None
     training_file: str
@@ -111,21 +118,29 @@ class WireJob(BaseModel):
     links: dict[str, str]
 
 
-class WireJobList(BaseModel):
+class WireJobList(Page[WireJob]):
     """A page of jobs, newest first."""
 
-    object: Literal["list"]
-    data: list[WireJob]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
+
+class WireEvent(Listed):
+    """A line of a job's log."""
+
+    object: Literal["fine_tuning.job.event"]
+    created_at: int
+    level: str
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, Any] | None
+
+
+class WireEventList(Page[WireEvent]):
+    """A page of a job's log, newest first."""
 
 
 def wire_job(
-    job: Job, *, position: int | None = None, now: float, openai_status: bool = False
+    job: Job, *, place: Place | None = None, now: float, openai_status: bool = False
 ) -> WireJob:
     """The job as clients see it. With `openai_status` a paused job is `queued`: OpenAI's enum knows no other word."""
-    here = f"/finetune/{job.id}"
     hyperparameters = wire_hyperparameters(job.spec)
     kind = job.spec.method.kind
     return WireJob(
@@ -133,6 +148,7 @@ def wire_job(
         object="fine_tuning.job",
         status=_status(job, strict=openai_status),
         phase=job.phase.value,
+        priority=job.priority,
         model=job.base_model,
         fine_tuned_model=_fine_tuned_model(job),
         training_file=job.training_file,
@@ -147,7 +163,7 @@ def wire_job(
         created_at=int(job.created_at),
         started_at=_whole(job.started_at),
         finished_at=_whole(job.finished_at),
-        estimated_finish=_estimated_finish(job, now),
+        estimated_finish=estimated_finish(job, now),
         trained_tokens=job.trained_tokens,
         error=WireError(**_error(job)) if job.error else None,
         adapter=WireAdapter(
@@ -156,13 +172,19 @@ def wire_job(
             rank=job.spec.lora.rank,
             version=job.fine_tuned_model,
         ),
-        queue=WireQueue(position=position) if position is not None else None,
+        queue=wire_place(place, now) if place is not None else None,
         progress=_progress(job.progress),
         dataset=wire_dataset(job.dataset),
         attempt=job.attempt,
         webhook=_webhook(job.webhook) if job.webhook else None,
-        links={"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
+        links=_links(job),
     )
+
+
+def wire_place(place: Place, now: float) -> WireQueue:
+    """Where a job stands."""
+    start = int(now + place.starts_in) if place.starts_in is not None else None
+    return WireQueue(position=place.position, estimated_start=start)
 
 
 def _fine_tuned_model(job: Job) -> str | None:
@@ -170,6 +192,18 @@ def _fine_tuned_model(job: Job) -> str | None:
     if job.fine_tuned_model is None:
         return None
     return str(FineTunedName.of_job(job.id, base_model=job.base_model, adapter=job.adapter))
+
+
+def _links(job: Job) -> dict[str, str]:
+    """What there is to see of the job and to do with it; the results once there are some."""
+    here = f"/finetune/{job.id}"
+    links = {"self": here} | {
+        what: f"{here}/{what}" for what in ("events", "checkpoints", "cancel", "pause", "resume")
+    }
+    links["metrics"] = f"/v1/fine_tuning/jobs/{job.id}/metrics"
+    if job.fine_tuned_model is not None:
+        links["results"] = f"/v1/files/{result_file_id(job.id)}/content"
+    return links
 
 
 def result_file_id(job_id: str) -> str:
@@ -192,17 +226,17 @@ def wire_dataset(found: DatasetSummary) -> WireDataset:
     )
 
 
-def wire_event(event: Event) -> dict[str, Any]:
+def wire_event(event: Event) -> WireEvent:
     """An event as OpenAI's `fine_tuning.job.event`."""
-    return {
-        "object": "fine_tuning.job.event",
-        "id": f"ftevent-{event.job_id.removeprefix('ftjob-')}-{event.seq}",
-        "created_at": int(event.created_at),
-        "level": event.level,
-        "message": event.message,
-        "type": "metrics" if event.kind == "metrics" else "message",
-        "data": event.data,
-    }
+    return WireEvent(
+        object="fine_tuning.job.event",
+        id=f"ftevent-{event.job_id.removeprefix('ftjob-')}-{event.seq}",
+        created_at=int(event.created_at),
+        level=event.level,
+        message=event.message,
+        type="metrics" if event.kind == "metrics" else "message",
+        data=event.data,
+    )
 
 
 def wire_hyperparameters(spec: TrainingSpec) -> dict[str, Any]:
@@ -234,6 +268,8 @@ def _progress(progress: Progress) -> WireProgress:
         train_loss=progress.train_loss,
         valid_loss=progress.valid_loss,
         base_valid_loss=progress.base_valid_loss,
+        train_mean_token_accuracy=progress.train_accuracy,
+        valid_mean_token_accuracy=progress.valid_accuracy,
         reward_accuracy=progress.reward_accuracy,
         tokens_per_second=progress.tokens_per_second,
         eta_seconds=progress.eta_seconds,
@@ -249,7 +285,8 @@ def _webhook(webhook: JobWebhook) -> WireJobWebhook:
     )
 
 
-def _estimated_finish(job: Job, now: float) -> int | None:
+def estimated_finish(job: Job, now: float) -> int | None:
+    """When a job that runs is likely to end; None where no speed is known yet."""
     if job.status is not JobStatus.RUNNING or job.progress.eta_seconds is None:
         return None
     return int(now + job.progress.eta_seconds)

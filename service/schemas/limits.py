@@ -8,7 +8,7 @@ class WireLimits(BaseModel):
 
     #: Most jobs that may wait, those of all base models together.
     max_total_jobs: int
-    #: None: the trainer's setting (`trainer.max_jobs`, for each of its processes), which the service does not read.
+    #: Those of all trainers that are there; None while none is.
     max_concurrent_jobs: int | None
     active_jobs: int
     queued_jobs: int

@@ -1,7 +1,7 @@
 """Webhooks on the wire: what may be asked for, endpoints as OpenAI shows them, and the body of a call."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +19,7 @@ from adapters.webhooks import (
     secret_hint,
 )
 from service.schemas.fields import from_json
+from service.schemas.pages import Listed, Page
 
 EventTypes = Annotated[list[Happening], Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -73,10 +74,9 @@ class TestOptions(BaseModel):
     event_type: Happening
 
 
-class WireEndpoint(BaseModel):
+class WireEndpoint(Listed):
     """OpenAI's `webhook_endpoint`, and how it fares."""
 
-    id: str
     object: Literal["webhook_endpoint"]
     name: str
     url: str
@@ -96,10 +96,9 @@ class WireEndpointWithSecret(WireEndpoint):
     signing_secret: str = Field(repr=False)
 
 
-class WireDelivery(BaseModel):
+class WireDelivery(Listed):
     """An entry of an endpoint's log."""
 
-    id: str
     object: Literal["webhook_endpoint.delivery"]
     webhook_endpoint_id: str
     event_id: str
@@ -115,7 +114,14 @@ class WireDelivery(BaseModel):
     last_error: str | None
 
 
-Item = TypeVar("Item", WireEndpoint, WireDelivery)
+class WireEndpointList(Page[WireEndpoint]):
+    """A page of endpoints, newest first."""
+
+
+class WireDeliveryList(Page[WireDelivery]):
+    """A page of an endpoint's log, newest first."""
+
+
 Options = TypeVar("Options", bound=BaseModel)
 
 
@@ -173,18 +179,6 @@ def wire_delivery(delivery: Delivery) -> WireDelivery:
         last_status_code=delivery.last_status,
         last_error=delivery.last_error,
     )
-
-
-def page(items: Sequence[Item], *, limit: int) -> dict[str, Any]:
-    """A page of a list; `items` has one more than `limit` where there is another page."""
-    shown = [item.model_dump(mode="json") for item in items[:limit]]
-    return {
-        "object": "list",
-        "data": shown,
-        "has_more": len(items) > limit,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
-    }
 
 
 def event_body(announcement: Announcement) -> bytes:

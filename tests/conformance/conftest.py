@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adapters.ledger import Ledger, open_ledger
-from adapters.settings import LedgerSettings
+from adapters.settings import LedgerSettings, QueueSettings
 from tests.support.clock import Clock
 
 
@@ -15,8 +15,18 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite"])
-def ledger(tmp_path: Path, clock: Clock, request: pytest.FixtureRequest) -> Iterator[Ledger]:
-    ledger = open_ledger(LedgerSettings(home=tmp_path), clock=clock)
+@pytest.fixture
+def rules() -> QueueSettings:
+    """Whose turn it is; a module that wants it otherwise has a fixture of its own."""
+    return QueueSettings()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger(
+    tmp_path: Path, clock: Clock, rules: QueueSettings, request: pytest.FixtureRequest
+) -> Iterator[Ledger]:
+    url = "" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    settings = LedgerSettings(home=tmp_path, database_url=url)
+    ledger = open_ledger(settings, queue=rules, clock=clock)
     yield ledger
     ledger.close()

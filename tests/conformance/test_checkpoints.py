@@ -1,9 +1,17 @@
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from adapters.errors import AdapterNotFound, InvalidValue, JobNotFound, LeaseLost
+from adapters.errors import (
+    AdapterNotFound,
+    InvalidRequest,
+    InvalidValue,
+    JobNotFound,
+    LeaseLost,
+)
 from adapters.ledger import Ledger
 from adapters.manifest import Manifest
 from adapters.records import (
@@ -214,3 +222,22 @@ def test_those_of_a_job_that_came_to_nothing_stay_for_a_day(
 def test_an_unknown_name_is_not_found(ledger: Ledger, name: str) -> None:
     with pytest.raises(AdapterNotFound):
         ledger.checkpoints.find(name)
+
+
+def test_who_keeps_publishes_promotes_and_deletes_at_once_waits_for_nobody_for_ever(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    jobs = [claimed(ledger, f"shared-{number % 2}") for number in range(20)]
+
+    def work(job: Job) -> None:
+        with suppress(AdapterNotFound, InvalidRequest):  # where another was faster
+            keep(ledger, job, tmp_path, 1, 2, 3, 4)
+            publish(ledger, job, tmp_path)
+            ledger.aliases.promote(job.adapter, 1)
+            ledger.registry.delete_version(job.adapter, 2)
+            ledger.registry.delete(job.adapter)
+            ledger.checkpoints.purge(older_than=3600)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, jobs))
+    assert all(ledger.jobs.get(job.id).status is JobStatus.SUCCEEDED for job in jobs)

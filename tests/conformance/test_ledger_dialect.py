@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.demand import Sending
+from adapters.demand import Place, Sending
 from adapters.errors import AdapterNotFound, QueueFull
 from adapters.ledger import Ledger
 from adapters.records import (
+    DEFAULT_TENANT,
     EventKind,
     Job,
     JobError,
@@ -81,9 +82,9 @@ def test_repetitions_that_come_together_make_one_job(ledger: Ledger) -> None:
 def test_a_repetition_is_told_how_the_job_stands_now(ledger: Ledger) -> None:
     first = send(ledger, 0)
     ledger.jobs.cancel(first)
-    seen: list[tuple[JobStatus, int | None]] = []
+    seen: list[tuple[JobStatus, Place | None]] = []
 
-    def look(job: Job, place: int | None):
+    def look(job: Job, place: Place | None):
         seen.append((job.status, place))
         return render(job, place)
 
@@ -102,7 +103,7 @@ def test_a_job_without_usable_data_has_failed_from_the_start_and_says_so(ledger:
     [job] = ledger.jobs.list()
     assert (job.status, job.phase, job.error) == (JobStatus.FAILED, Phase.ENDED, error)
     assert job.finished_at is not None
-    assert ledger.jobs.position(job) is None
+    assert ledger.queue.places([job]) == {}
     assert claim(ledger) is None
     _created, validating, failed = ledger.jobs.events(job.id)
     assert validating.message == "Validating training file: file-1"
@@ -125,9 +126,9 @@ def test_no_more_jobs_wait_than_may_and_the_refusal_says_when_to_come_again(
         progress = Progress(step=1, total_steps=9, eta_seconds=eta)
         ledger.jobs.record([JobNote(job=running, phase=Phase.TRAINING, progress=progress)])
         with pytest.raises(QueueFull) as known:
-            ledger.jobs.require_room(1)
+            ledger.queue.require_room(DEFAULT_TENANT, 1)
         assert known.value.retry_after == told
-    ledger.jobs.require_room(2)
+    ledger.queue.require_room(DEFAULT_TENANT, 2)
     assert len(ledger.jobs.list()) == 2
 
 
@@ -138,14 +139,16 @@ def test_a_repetition_is_answered_also_where_no_place_is_left(ledger: Ledger) ->
     assert reply.body == first
 
 
-def test_what_there_is_to_do_is_counted_by_base_model(ledger: Ledger) -> None:
+def test_what_there_is_to_do_is_counted_by_base_model(ledger: Ledger, clock: Clock) -> None:
     claimed(ledger)
+    clock.tick(5)
     submit(ledger)
     ledger.jobs.submit(new_job(base_model="other"), render=render)
-    loads = {load.base_model: load for load in ledger.jobs.loads()}
+    loads = {load.base_model: load for load in ledger.queue.loads()}
     assert (loads["tiny-base"].queued, loads["tiny-base"].running) == (1, 1)
     assert (loads["other"].queued, loads["other"].running) == (1, 0)
     assert loads["tiny-base"].soonest_end is None
+    assert loads["tiny-base"].oldest == clock.now
 
 
 # ---- lists

@@ -12,7 +12,7 @@ from adapters.records import (
     NewEvent,
     Phase,
 )
-from tests.conformance.test_ledger import claim, claimed, note, submit
+from tests.conformance.test_ledger import claim, claimed, note, place, submit
 from tests.support.clock import Clock
 from tests.support.samples import new_job, render
 
@@ -33,8 +33,8 @@ def test_a_waiting_job_pauses_at_once_and_keeps_its_place(ledger: Ledger, clock:
     created_at = ledger.jobs.get(first).created_at
     ledger.jobs.pause(first)
     assert state(ledger, first) == PAUSED
-    assert ledger.jobs.position(ledger.jobs.get(first)) is None
-    assert ledger.jobs.position(ledger.jobs.get(second)) == 1
+    assert place(ledger, first) is None
+    assert place(ledger, second) == 1
     assert ledger.jobs.resume(first).created_at == created_at
     assert state(ledger, first) == (JobStatus.QUEUED, Phase.QUEUED)
     assert [claim(ledger).id, claim(ledger).id] == [first, second]

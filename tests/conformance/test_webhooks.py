@@ -346,6 +346,39 @@ def test_a_retry_by_hand_is_made_now_and_begins_anew(ledger: Ledger, clock: Cloc
     assert second.delivery.announcement == errand.delivery.announcement
 
 
+def test_the_log_forgets_what_ended_long_ago_and_never_what_is_still_to_be_told(
+    ledger: Ledger, clock: Clock
+) -> None:
+    endpoint(ledger)
+    ended = cancelled(ledger)
+    clock.tick(1)
+    pending = cancelled(ledger)
+    errand = ledger.webhooks.claim(lease_seconds=30)
+    clock.tick(100)
+    ledger.webhooks.settle(errand, OK)
+    clock.tick(50)
+    assert errand.delivery.announcement.news.job_id == ended.id
+    assert ledger.webhooks.purge(older_than=50) == 0
+    assert ledger.webhooks.purge(older_than=49) == 1
+    [left] = told(ledger)
+    assert left.announcement.news.job_id == pending.id
+    assert ledger.webhooks.purge(older_than=0) == 0
+    with pytest.raises(DeliveryNotFound):
+        ledger.webhooks.retry("we_a", errand.delivery.id)
+
+
+def test_the_log_forgets_in_pieces_what_was_given_up_without_a_call(
+    ledger: Ledger, clock: Clock
+) -> None:
+    endpoint(ledger)
+    for _ in range(3):
+        cancelled(ledger)
+    ledger.webhooks.update("we_a", enabled=False)
+    clock.tick(10)
+    assert ledger.webhooks.purge(older_than=5, at_once=2) == 3
+    assert told(ledger) == []
+
+
 def test_a_retry_of_what_is_being_sent_does_not_send_it_twice(ledger: Ledger) -> None:
     endpoint(ledger)
     cancelled(ledger)

@@ -159,6 +159,8 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("home")
+    # What is killed goes on at once, however often; how long it would wait, unit tests look at.
+    (home / "graft.yaml").write_text("trainer: {retry_seconds: [0]}\n")
     port = free_port()
     graft = [str(Path(sys.executable).parent / "graft"), "up", "--port", str(port)]
     with (home / "up.log").open("w") as log:

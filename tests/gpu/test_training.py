@@ -46,7 +46,7 @@ def on_gpu(directory: Path, dtype: torch.dtype) -> BaseModel:
 
 
 def losses(base: BaseModel, rows: tuple[Row, ...] | None = None) -> torch.Tensor:
-    return base.look([share_of(rows or random_rows(6, seed=3))]).float().cpu()
+    return base.look([share_of(rows or random_rows(6, seed=3))])[0].float().cpu()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 5e-2)])

@@ -1,17 +1,30 @@
 """An engine that speaks as vLLM does, over a real Unix socket, without a model.
 
-It answers `<model>: <last user message>`, one token per word, so that a test can see who answered and count chunks.
+It answers `<model>: <last user message>`, one token per word (fake_answers.py), so that a test can see who answered and
+count chunks. It can die in the middle.
 It obeys the same conformance suite as vLLM (tests/conformance/test_engine.py).
 """
 
 import asyncio
-import json
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from tests.support.loops import loops
+from tests.support import fake_answers
+
+Body = dict[str, Any]
+_ANSWERS = {
+    "/v1/chat/completions": (fake_answers.chat, fake_answers.chat_events),
+    "/v1/completions": (fake_answers.completion, fake_answers.completion_events),
+    "/v1/responses": (fake_answers.response, fake_answers.response_events),
+    "/v1/messages": (fake_answers.message, fake_answers.message_events),
+    "/v1/messages/count_tokens": (fake_answers.counted, None),
+    "/tokenize": (fake_answers.tokenized, None),
+    "/detokenize": (fake_answers.detokenized, None),
+}
 
 
 class FakeEngine:
@@ -21,16 +34,28 @@ class FakeEngine:
         self.socket = socket
         self.model_id = model_id
         self.adapters: dict[str, str] = {}
+        #: Adapters in the order in which they were loaded, and all that were to be.
         self.loads: list[str] = []
-        self.bodies: list[dict[str, Any]] = []
+        self.tries: list[str] = []
+        self.most_loading = self._loading = 0
+        self.bodies: list[Body] = []
         self.cancelled = 0
         self.running = 0
+        self.most_running = 0
         #: What a test makes slow or wrong.
         self.load_seconds = 0.0
         self.token_seconds = 0.0
         self.refuse: set[str] = set()
         #: Seconds before a model's answers.
         self.slow: dict[str, float] = {}
+        #: It dies once, before it has sent so many events (0: before a whole answer), or with the next half sent.
+        self.die_before_event: int | None = None
+        self.die_in_event: int | None = None
+        #: It ends a stream here as if that were all.
+        self.ends_before_event: int | None = None
+        #: Whether another process takes its place at once, which knows of no adapters.
+        self.comes_back = False
+        self.deaths = 0
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -39,8 +64,8 @@ class FakeEngine:
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_post("/v1/completions", self._completions)
+        for path, (whole, events) in _ANSWERS.items():
+            app.router.add_post(path, partial(self._answer, whole=whole, events=events))
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         self.socket.parent.mkdir(parents=True, exist_ok=True)
@@ -49,13 +74,17 @@ class FakeEngine:
 
     async def kill(self) -> None:
         """Drop every connection and forget every adapter, as a process that is killed does."""
-        if self._runner is not None:
-            for connection in list(self._runner.server.connections):
-                if connection.transport is not None:
-                    connection.transport.abort()
-            await self._runner.cleanup()
-        self._runner = None
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            self._abort_connections(runner)
+            await runner.cleanup()
         self.adapters.clear()
+
+    def _abort_connections(self, runner: web.AppRunner | None = None) -> None:
+        runner = runner or self._runner
+        for connection in list(runner.server.connections) if runner else ():
+            if connection.transport is not None:
+                connection.transport.abort()
 
     async def _health(self, _request: web.Request) -> web.Response:
         return web.Response()
@@ -67,7 +96,11 @@ class FakeEngine:
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
         name, path = body["lora_name"], Path(body["lora_path"])
+        self.tries.append(name)
+        self._loading += 1
+        self.most_loading = max(self.most_loading, self._loading)
         await asyncio.sleep(self.load_seconds)
+        self._loading -= 1
         if name in self.adapters:
             return _error(400, f"The lora adapter '{name}' has already been loaded.")
         if name in self.refuse or not (path / "adapter_config.json").exists():
@@ -82,76 +115,57 @@ class FakeEngine:
             return _error(404, f"The lora adapter '{name}' cannot be found.")
         return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        said = body["messages"][-1]["content"] if body.get("messages") else ""
-        return await self._answer(request, body, said, "chat.completion")
-
-    async def _completions(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        return await self._answer(request, body, body["prompt"], "text_completion")
-
     async def _answer(
-        self, request: web.Request, body: dict[str, Any], said: str, kind: str
+        self,
+        request: web.Request,
+        whole: Callable[[Body], Body],
+        events: Callable[[Body], Iterator[bytes]] | None,
     ) -> web.StreamResponse:
+        body = await request.json()
         self.bodies.append(body)
         if body["model"] not in {self.model_id, *self.adapters}:
             return _error(404, f"The model `{body['model']}` does not exist.")
         if not 0 <= body.get("temperature", 1) <= 2:
             return _error(400, "temperature must be in [0, 2]", param="temperature")
-        words, reason = _until_it_loops(_words(body, said), body.get("repetition_detection"))
         self.running += 1
+        self.most_running = max(self.most_running, self.running)
         try:
-            if body.get("stream"):
-                return await self._stream(request, body["model"], words, kind, reason)
-            await asyncio.sleep(self.token_seconds * len(words) + self.slow.get(body["model"], 0.0))
+            if body.get("stream") and events is not None:
+                return await self._stream(request, events(body))
+            slow = self.slow.get(body["model"], 0.0)
+            await asyncio.sleep(self.token_seconds * len(fake_answers.tokens(body)) + slow)
+            await self._perhaps_die(0)
         except (asyncio.CancelledError, ConnectionResetError):
             self.cancelled += 1
             raise
         finally:
             self.running -= 1
-        text = " ".join(words)
-        choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
-        choice |= (
-            {"message": {"role": "assistant", "content": text}}
-            if kind == "chat.completion"
-            else {"text": text}
-        )
-        return web.json_response({"object": kind, "model": body["model"], "choices": [choice]})
+        return web.json_response(whole(body))
 
-    async def _stream(
-        self, request: web.Request, model: str, words: list[str], kind: str, reason: str
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, events: Iterator[bytes]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        for index, word in enumerate(words):
-            text = word if index == 0 else f" {word}"
-            choice = {"index": 0, "delta": {"content": text}, "text": text}
-            chunk = {"object": f"{kind}.chunk", "model": model, "choices": [choice]}
-            await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        for number, event in enumerate(events):
+            await self._perhaps_die(number)
+            if number == self.ends_before_event:
+                break
+            await response.write(event if self.die_in_event != number else event[:9])
+            await self._perhaps_die(number, inside=True)
             await asyncio.sleep(self.token_seconds)
-        if reason != "stop":
-            last = {"index": 0, "delta": {}, "text": "", "finish_reason": reason}
-            chunk = {"object": f"{kind}.chunk", "model": model, "choices": [last]}
-            await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
-        await response.write(b"data: [DONE]\n\n")
         return response
 
-
-def _words(body: dict[str, Any], said: str) -> list[str]:
-    """One that may say only one token says it until it is stopped."""
-    allowed = body.get("allowed_token_ids")
-    if allowed:
-        return [f"<{allowed[0]}>"] * body["max_tokens"]
-    return f"{body['model']}: {said}".split(" ")
-
-
-def _until_it_loops(words: list[str], detection: dict[str, int] | None) -> tuple[list[str], str]:
-    """The words up to where they loop, if that is looked for, and why they end."""
-    for length in range(1, len(words) + 1) if detection else ():
-        if loops(words[:length], **detection):
-            return words[:length], "repetition"
-    return words, "stop"
+    async def _perhaps_die(self, events: int, *, inside: bool = False) -> None:
+        if events == (self.die_in_event if inside else self.die_before_event):
+            self.die_before_event = self.die_in_event = None
+            self.deaths += 1
+            # A moment for what was written to arrive, as it would from a process of its own.
+            await asyncio.sleep(0.01)
+            self._abort_connections()
+            if self.comes_back:
+                self.adapters.clear()
+                raise ConnectionResetError
+            asyncio.get_running_loop().create_task(self.kill())
+            await asyncio.sleep(60)
 
 
 def _error(status: int, message: str, param: str | None = None) -> web.Response:

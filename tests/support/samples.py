@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from adapters.demand import Place
 from adapters.manifest import BaseModelCard, Manifest, TrainingResult
 from adapters.names import new_id
 from adapters.records import (
@@ -99,5 +100,5 @@ def made_by(job: Job) -> str:
     return f"ft:{job.base_model}:graft:{job.adapter}:{job.id[-8:]}"
 
 
-def render(job: Job, position: int | None) -> Reply:
+def render(job: Job, place: Place | None) -> Reply:
     return Reply(status=202, body=job.id, location=f"/finetune/{job.id}")

@@ -85,9 +85,9 @@ class _Placed:
         return torch.where(at_N < self.shared, at_N + self.stem, at_N - self.shared + self.start)
 
 
-def by_share(shares: Sequence[Share], losses_N: Tensor) -> tuple[Tensor, ...]:
-    """The losses of each share's targets."""
-    return losses_N.split([share.targets for share in shares])
+def by_share(shares: Sequence[Share], told_2N: Tensor) -> tuple[Tensor, ...]:
+    """What there is to tell of each share's targets [2, N of the share]."""
+    return told_2N.split([share.targets for share in shares], dim=-1)
 
 
 def assemble(shares: Sequence[Share], device: torch.device, dtype: torch.dtype) -> MicroBatch:

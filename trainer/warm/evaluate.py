@@ -1,4 +1,4 @@
-"""Held-out loss of adapter and base model, in micro-batches, so that orders and neighbours get their turn."""
+"""Held-out loss and accuracy of an adapter, and the base model's loss, in micro-batches: others get their turn."""
 
 import math
 from collections.abc import Sequence
@@ -25,6 +25,8 @@ class _Pass:
     #: Of what an engine computes, rather than of what is trained on.
     served: bool
     total: float = 0.0
+    #: Target tokens that it holds likeliest.
+    hits: int = 0
 
 
 class Evaluation:
@@ -52,6 +54,7 @@ class Evaluation:
         self._samples = sorted(samples, key=lambda sample: sample.tokens, reverse=True)
         self._objective = objective
         self._size = sum(objective.size(sample) for sample in samples)
+        self._targets = sum(sample.targets for sample in samples)
         self._base_loss = base_loss if base_loss is not None else objective.neutral_loss
         self._passes = [_Pass(adapter, served)]
         if self._base_loss is None:
@@ -75,6 +78,11 @@ class Evaluation:
         return self._passes[1].total / self._size if self._base_loss is None else self._base_loss
 
     @property
+    def accuracy(self) -> float | None:
+        """The share of target tokens that the adapter holds likeliest; None where the objective does not want them."""
+        return self._passes[0].hits / self._targets if self._objective.imitates else None
+
+    @property
     def reward_accuracy(self) -> float | None:
         """Comparisons in which the preferred reply is ahead of the reference's view; None where nothing is compared."""
         return None if self._objective.reference is None else self._ahead / len(self._samples)
@@ -85,9 +93,11 @@ class Evaluation:
         share = Share(samples, now.adapter, self._objective)
         with base.as_served() if now.served else nullcontext():
             look_up_references([share], base, room)
-            judged = self._objective.judge(samples, base.look([share], room))
-        total, ahead = float(judged.total), int(judged.ahead)
+            losses_N, hits_N = base.look([share], room)
+            judged = self._objective.judge(samples, losses_N)
+        total, ahead, hits = float(judged.total), int(judged.ahead), int(hits_N.sum())
         now.total += total
+        now.hits += hits
         self._ahead += ahead
         self._next += len(samples)
         if self._next == len(self._samples):
@@ -112,10 +122,10 @@ def look_up_references(shares: Sequence[Share], base: BaseModel, room: int | Non
         if reference is not None and (missing := reference.missing(share.samples)):
             asked.append((reference, Share(missing, reference.adapter, share.objective)))
     if asked:
-        losses_N = base.look([share for _, share in asked], room)
-        parts = by_share([share for _, share in asked], losses_N)
-        for (reference, share), losses in zip(asked, parts, strict=True):
-            reference.note(share.samples, losses)
+        told_2N = base.look([share for _, share in asked], room)
+        parts = by_share([share for _, share in asked], told_2N)
+        for (reference, share), (losses_N, _) in zip(asked, parts, strict=True):
+            reference.note(share.samples, losses_N)
 
 
 def evaluation_due(step: int, steps_per_epoch: int) -> bool:

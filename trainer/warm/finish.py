@@ -47,7 +47,11 @@ def finish(base: BaseModel, job: Job) -> Manifest:
 def export_on_the_way(base: BaseModel, job: Job) -> Exported:
     """Export the job's weights as they are now; without probes, which cost a pass. Raises OSError, where it leads."""
     state = job.state
-    now = replace(_result(job, state.step, base), valid_loss=state.valid_loss)
+    now = replace(
+        _result(job, state.step, base),
+        valid_loss=state.valid_loss,
+        valid_accuracy=state.valid_accuracy,
+    )
     directory = job.identity.work_dir / EXPORTED / f"step-{state.step:08d}"
     if base.crew.rank == 0:
         export(job.adapter, directory, base_id=base.card.id, dtype=base.dtype)
@@ -98,7 +102,9 @@ def _result(job: Job, best_step: int, base: BaseModel) -> TrainingResult:
         epochs=state.step / job.steps_per_epoch,
         trained_tokens=state.trained_tokens,
         train_loss=job.train_loss,
+        train_accuracy=job.train_accuracy,
         valid_loss=state.best_valid_loss,
+        valid_accuracy=state.best_valid_accuracy,
         base_valid_loss=state.base_valid_loss,
         stopped_early=state.stopped_early,
         seconds=state.seconds,

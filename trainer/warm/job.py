@@ -44,10 +44,17 @@ class JobState:
     #: Of the current epoch: the sum of the samples' losses, and of their sizes.
     epoch_loss: float = 0.0
     epoch_size: float = 0.0
+    #: Likewise: target tokens, and how many of them the model held likeliest, before it learned from them.
+    epoch_targets: int = 0
+    epoch_hits: float = 0.0
     last_loss: float | None = None
+    last_accuracy: float | None = None
     evaluated_step: int = 0
     valid_loss: float | None = None
     base_valid_loss: float | None = None
+    #: The share of held-out target tokens that are likeliest; of the latest weights, and of those to publish.
+    valid_accuracy: float | None = None
+    best_valid_accuracy: float | None = None
     reward_accuracy: float | None = None
     #: Of the weights to publish, on the base as it is served, where that is not the one trained on.
     served_valid_loss: float | None = None
@@ -110,7 +117,7 @@ class Job:
         self._step_size = 1.0
         self._waiting: list[int] = []
         self._in_flight = False
-        self._step_loss = 0.0
+        self._step_loss = self._step_hits = 0.0
 
     # -- the current optimizer step
 
@@ -140,9 +147,10 @@ class Job:
             [seed for at in chosen for seed in self._row_seeds(at)],
         )
 
-    def add_loss(self, total: float) -> None:
-        """Count the losses of a micro-batch's samples (a sum) whose gradients have been added."""
-        self._step_loss += total
+    def count(self, loss: float, hits: float) -> None:
+        """Count the losses of a micro-batch (a sum) whose gradients have been added, and its likeliest targets."""
+        self._step_loss += loss
+        self._step_hits += hits
 
     @property
     def step_complete(self) -> bool:
@@ -162,6 +170,7 @@ class Job:
         """
         state, optimizer = self.state, self.spec.optimizer
         tokens = sum(sample.tokens for sample in self._step_samples)
+        targets = sum(sample.targets for sample in self._step_samples)
         rate = learning_rate(
             optimizer.learning_rate, optimizer.warmup_ratio, state.step, self.total_steps
         )
@@ -177,13 +186,13 @@ class Job:
             state.scale.undo(self.adapter.gradient_P)
             clip(self.adapter, norm, optimizer.max_grad_norm)
             update(self.adapter, state.updates, rate, optimizer)
-            self._count_loss(loss)
+            self._count(loss, targets)
         else:
             state.skipped += 1
             state.skipped_in_a_row += 1
         state.step += 1
         state.tokens_seen += tokens
-        state.trained_tokens += sum(sample.targets for sample in self._step_samples)
+        state.trained_tokens += targets
         self.adapter.gradient_P.zero_()
         self._in_flight = False
         return StepDone(loss, rate, norm, tokens, skipped=not finite)
@@ -195,7 +204,7 @@ class Job:
         self._step_samples = [self.dataset.train[sample] for sample in chosen]
         self._step_size = sum(self.objective.size(sample) for sample in self._step_samples)
         self._waiting = sorted(range(len(chosen)), key=lambda at: -self._step_samples[at].tokens)
-        self._step_loss = 0.0
+        self._step_loss = self._step_hits = 0.0
         self._in_flight = True
 
     def _order(self, epoch: int) -> list[int]:
@@ -211,13 +220,18 @@ class Job:
         rows = len(self._step_samples[at].rows)
         return [sample * rows + row for row in range(rows)]
 
-    def _count_loss(self, loss: float) -> None:
+    def _count(self, loss: float, targets: int) -> None:
         state = self.state
         if state.step % self.steps_per_epoch == 0:
             state.epoch_loss, state.epoch_size = 0.0, 0.0
+            state.epoch_targets, state.epoch_hits = 0, 0.0
         state.epoch_loss += loss * self._step_size
         state.epoch_size += self._step_size
         state.last_loss = loss
+        if self.objective.imitates:
+            state.epoch_targets += targets
+            state.epoch_hits += self._step_hits
+            state.last_accuracy = self._step_hits / targets
 
     # -- evaluation and the end
 
@@ -235,6 +249,12 @@ class Job:
     def train_loss(self) -> float:
         """Mean over the latest epoch's samples, by size."""
         return self.state.epoch_loss / (self.state.epoch_size or 1.0)
+
+    @property
+    def train_accuracy(self) -> float | None:
+        """The share of the latest epoch's target tokens that were likeliest; None where none were wanted."""
+        state = self.state
+        return state.epoch_hits / state.epoch_targets if state.epoch_targets else None
 
     def wants_export(self, *, lately: bool) -> bool:
         """Whether the adapter shall be exported as it is after the step that was just made.
@@ -270,10 +290,11 @@ class Job:
         best = math.isfinite(valid_loss) and _less(valid_loss, state.best_valid_loss)
         if best:
             state.best_valid_loss, state.best_step = valid_loss, state.step
+            state.best_valid_accuracy = evaluation.accuracy
             state.reward_accuracy = evaluation.reward_accuracy
             self.best_P = self.adapter.weights_P.clone()
         if math.isfinite(valid_loss):
-            state.valid_loss = valid_loss
+            state.valid_loss, state.valid_accuracy = valid_loss, evaluation.accuracy
         if math.isfinite(valid_loss) and _less(valid_loss + stopping.min_delta, state.loss_to_beat):
             state.loss_to_beat, state.evaluations_without_gain = valid_loss, 0
         else:
@@ -300,6 +321,7 @@ class Job:
         state, evaluation = self.state, self.evaluation
         assert evaluation is not None
         self.evaluation = None
+        state.best_valid_accuracy = evaluation.accuracy
         state.reward_accuracy = evaluation.reward_accuracy
         if finite := math.isfinite(evaluation.valid_loss):
             state.served_valid_loss = evaluation.valid_loss

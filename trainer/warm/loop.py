@@ -148,29 +148,28 @@ class Loop:
         active = [self._active[job_id] for job_id in shares]
         samples = [sample for share in shares.values() for sample in share.samples]
         tokens = largest_part(samples, self._crew.size, self._room)
-        losses: list[float] = []
+        sums: list[tuple[float, float]] = []
         with memory_may_run_out() as attempt, self.budget.spent(tokens):
             self._base.checkpoint_layers(on=any(one.tight for one in active))
-            losses = self._forward_backward(list(shares.values()))
+            sums = self._forward_backward(list(shares.values()))
         if not attempt.fits:
             for one in active:
                 one.job.restart_step()
             self._make_do(tokens, active[0] if len(samples) == 1 else None)
             return
-        for one, loss in zip(active, losses, strict=True):
-            one.job.add_loss(loss)
+        for one, (loss, hits) in zip(active, sums, strict=True):
+            one.job.count(loss, hits)
 
-    def _forward_backward(self, shares: list[Share]) -> list[float]:
-        """The sum of the losses of each share's samples."""
+    def _forward_backward(self, shares: list[Share]) -> list[tuple[float, float]]:
+        """The sum of the losses of each share's samples, and how many of their targets were likeliest."""
         look_up_references(shares, self._base, self._room)
         parts = by_share(shares, self._base.train(shares, self._room))
         totals = [
-            share.objective.judge(share.samples, losses_N).total
-            for share, losses_N in zip(shares, parts, strict=True)
+            torch.stack([share.objective.judge(share.samples, losses_N).total, hits_N.sum()])
+            for share, (losses_N, hits_N) in zip(shares, parts, strict=True)
         ]
         # One wait for the device, not one for each job.
-        sums: list[float] = torch.stack(totals).tolist()
-        return sums
+        return [(loss, hits) for loss, hits in torch.stack(totals).tolist()]
 
     def _settle(self) -> None:
         """Jobs whose every row has been through make their optimizer step."""
@@ -230,6 +229,7 @@ class Loop:
                     step=job.state.step,
                     valid_loss=evaluation.valid_loss,
                     base_valid_loss=evaluation.base_valid_loss,
+                    accuracy=evaluation.accuracy,
                     reward_accuracy=evaluation.reward_accuracy,
                     best=best,
                 )

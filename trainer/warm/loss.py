@@ -2,7 +2,8 @@
 
 At 49k vocabulary entries, float32 logits of 1024 tokens would take 200 MB and the head 21 % of a small model's work.
 So hidden states are gathered at target positions before the head, taken in chunks, and the gradient is computed in the
-forward pass while a chunk's logits are there (the idea of Liger's fused linear cross entropy).
+forward pass while a chunk's logits are there (the idea of Liger's fused linear cross entropy). So is what the model
+would have said itself.
 
 Shapes: N target positions, C of them in a chunk, D hidden size, V vocabulary.
 """
@@ -67,13 +68,13 @@ class Wanted:
 
 
 def cross_entropy(hidden_ND: Tensor, head: Head, wanted: Wanted) -> tuple[Tensor, Tensor]:
-    """Something to differentiate, and each target's own loss [N] (natural log).
+    """Something to differentiate, and each target's loss (natural log), and 1 where it is the likeliest token [2, N].
 
     The first has the objective's gradient in `hidden_ND`. Its value is the weighted sum of losses, which is the
     objective itself only where no weights are late.
     """
-    total, losses_N = ChunkedCrossEntropy.apply(hidden_ND, head, wanted)
-    return total, losses_N
+    total, told_2N = ChunkedCrossEntropy.apply(hidden_ND, head, wanted)
+    return total, told_2N
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -85,18 +86,20 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         wants_gradient = ctx.needs_input_grad[0]
         weights_N = _all_weights(hidden_ND, head, wanted) if wants_gradient else wanted.weights_N
         dhidden_ND = torch.empty_like(hidden_ND) if wants_gradient else None
-        losses_N = torch.empty_like(weights_N)
+        told_2N = weights_N.new_empty(2, len(weights_N))
+        losses_N, hits_N = told_2N
         for chunk in _chunks(0, len(losses_N), head):
             targets_C = wanted.targets_N[chunk]
             logits_CV = head.logits(hidden_ND[chunk])
+            hits_N[chunk] = logits_CV.argmax(-1) == targets_C
             logprobs_CV = log_softmax(logits_CV, -1)
             losses_N[chunk] = _losses(logprobs_CV, targets_C)
             if dhidden_ND is not None:
                 gradient_CD = _gradient(head, logits_CV, logprobs_CV, targets_C)
                 dhidden_ND[chunk] = gradient_CD * weights_N[chunk, None].to(gradient_CD.dtype)
         ctx.save_for_backward(dhidden_ND)
-        ctx.mark_non_differentiable(losses_N)
-        return (losses_N * weights_N).sum(), losses_N
+        ctx.mark_non_differentiable(told_2N)
+        return (losses_N * weights_N).sum(), told_2N
 
     @staticmethod
     @once_differentiable

@@ -103,29 +103,32 @@ class BaseModel:
         return output.last_hidden_state[0]
 
     def losses(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Something to differentiate, and each target token's own loss [N]; see `cross_entropy`."""
+        """Something to differentiate, and what there is to tell of each target token [2, N]; see `cross_entropy`."""
         hidden_ND = self.hidden(batch).index_select(0, batch.predicts_N)
         return cross_entropy(hidden_ND, self.head, batch.wanted)
 
     def train(self, shares: Sequence[Share], room: int | None = None) -> Tensor:
-        """Forward and backward: adds to each adapter's gradient, and returns each target token's loss [N].
+        """Forward and backward: adds to each adapter's gradient.
+
+        Returns:
+            Each target token's loss, and 1 where it is the likeliest token [2, N].
 
         With several ranks, each adds the gradient of its own samples (at most `room` tokens in a pass, or one sample),
-        and all know all losses.
+        and all know all that is returned.
         """
         return over_ranks(self.crew, shares, room, self._train, backward=True)
 
     def look(self, shares: Sequence[Share], room: int | None = None) -> Tensor:
-        """Each target token's loss [N], without gradient. See `train`."""
+        """What `train` returns, without gradient."""
         return over_ranks(self.crew, shares, room, self._look, backward=False)
 
     def _train(self, shares: Sequence[Share]) -> Tensor:
         batch = self.assemble(shares)
         # Around both, since checkpointed layers are computed again in the backward pass.
         with self.routing.to(batch.segments, batch.tokens_T.numel()):
-            total, losses_N = self.losses(batch)
+            total, told_2N = self.losses(batch)
             total.backward()
-        return losses_N
+        return told_2N
 
     def _look(self, shares: Sequence[Share]) -> Tensor:
         with torch.no_grad():

@@ -83,6 +83,8 @@ class Objective(Protocol):
     reference: Reference | None
     #: The mean loss of a model that is no better than what it is compared with, where that is known beforehand.
     neutral_loss: float | None
+    #: Whether the model is to say the target tokens, so that it means something how often it would.
+    imitates: bool
 
     def samples(self, renderer: Renderer, example: Example) -> list[Sample]:
         """What to train on. Raises InvalidDataset where the example is not of the method's kind."""
@@ -105,6 +107,7 @@ class CrossEntropy:
 
     reference: Reference | None = None
     neutral_loss: float | None = None
+    imitates = True
 
     def samples(self, renderer: Renderer, example: Example) -> list[Sample]:
         """Each row by itself."""
@@ -133,6 +136,8 @@ class Preference:
 
     -log sigmoid(beta ((log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))))
     """
+
+    imitates = False
 
     def __init__(self, beta: float, reference: Reference) -> None:
         self.beta = beta

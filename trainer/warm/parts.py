@@ -25,7 +25,7 @@ class Part:
 
     #: Never empty; see `idle_share`.
     shares: Sequence[Share]
-    #: Where the losses of its targets lie among those of the whole. Empty for a rank that has nothing to do.
+    #: Where its targets lie among those of the whole. Empty for a rank that has nothing to do.
     at_N: Tensor
 
 
@@ -37,13 +37,13 @@ def over_ranks(
     *,
     backward: bool,
 ) -> Tensor:
-    """Each target token's loss [N], computed in parts by all ranks, in as many passes as the room of a rank asks for.
+    """What there is to tell of each target token [2, N], in parts, and as many passes as the room of a rank asks for.
 
     Args:
         crew: who takes part.
         shares: of all jobs; the same on every rank.
         room: tokens that one rank may have in a pass; one sample may have more. None for one pass, however large.
-        compute: one pass over the given shares, which returns the losses of their targets.
+        compute: one pass over the given shares, which returns that of their targets.
         backward: whether `compute` makes a backward pass too.
 
     Raises:
@@ -51,15 +51,15 @@ def over_ranks(
     """
     if crew.size == 1:
         return crew.run(partial(compute, shares), backward=backward)
-    whole_N: Tensor | None = None
+    whole_2N: Tensor | None = None
     for one in deal(crew, shares, room):
-        losses_N = crew.run(partial(compute, one.shares), backward=backward)
-        if whole_N is None:
-            whole_N = losses_N.new_zeros(sum(share.targets for share in shares))
-        whole_N[one.at_N.to(whole_N.device)] = losses_N[: len(one.at_N)]
-    assert whole_N is not None
-    crew.sum_(whole_N)
-    return whole_N
+        told_2N = crew.run(partial(compute, one.shares), backward=backward)
+        if whole_2N is None:
+            whole_2N = told_2N.new_zeros(2, sum(share.targets for share in shares))
+        whole_2N[:, one.at_N.to(whole_2N.device)] = told_2N[:, : len(one.at_N)]
+    assert whole_2N is not None
+    crew.sum_(whole_2N)
+    return whole_2N
 
 
 def deal(crew: Crew, shares: Sequence[Share], room: int | None) -> list[Part]:

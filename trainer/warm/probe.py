@@ -27,7 +27,8 @@ def take_probes(base: BaseModel, adapter: Adapter, rows: Iterable[Row]) -> tuple
     samples = [Sample((row,)) for row in excerpts]
     shares = [Share(samples, with_it, CrossEntropy()) for with_it in (adapter, None)]
     counts = [row.targets for row in excerpts]
-    losses = base.look(shares).split([*counts, *counts])
+    losses_N, _ = base.look(shares)
+    losses = losses_N.split([*counts, *counts])
     both = zip(excerpts, losses[: len(counts)], losses[len(counts) :], strict=True)
     return tuple(_probe(*one) for one in both)
 

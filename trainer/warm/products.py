@@ -155,13 +155,14 @@ class ManyJobs:
 
     def backward(self, h: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
         """See Block. Takes and returns [K, N, S]."""
-        dh_KNS = torch.empty_like(h)
+        found = []
         for member in self.factors.members:
-            own = slice(member.start, member.stop)
             dy_KNo = self.padding.pad(dy_NO[:, spans[member.index]])
-            torch.bmm(dy_KNo, member.b_OR, out=dh_KNS[:, :, own])
-            _accumulate_batch(member.grad_b_OR, dy_KNo.mT, h[:, :, own], self.scale)
-        return dh_KNS
+            # Not into columns of something larger: a CPU would compute one job's product after the other.
+            found.append(torch.bmm(dy_KNo, member.b_OR))
+            h_KNR = h[:, :, member.start : member.stop]
+            _accumulate_batch(member.grad_b_OR, dy_KNo.mT, h_KNR, self.scale)
+        return found[0] if len(found) == 1 else torch.cat(found, 2)
 
     def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
         """See Block."""

@@ -73,13 +73,15 @@ def killed(program: str, home: Path, *, after: float) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_part_and_no_file_that_was_answered_for_is_lost(seed: int, tmp_path: Path) -> None:
+def test_no_part_and_no_file_that_was_answered_for_is_lost(
+    seed: int, settings: LedgerSettings
+) -> None:
     said = [
         line
         for turn in range(3)
-        for line in killed(BRINGER, tmp_path, after=0.02 + 0.011 * seed + 0.007 * turn)
+        for line in killed(BRINGER, settings.home, after=0.02 + 0.011 * seed + 0.007 * turn)
     ]
-    ledger = open_ledger(LedgerSettings(home=tmp_path))
+    ledger = open_ledger(settings)
     pending: dict[str, list[str]] = {}
     for word, upload_id, *ids in (line for line in said if len(line) > 2):
         upload = ledger.uploads.get(upload_id)
@@ -108,16 +110,16 @@ def test_no_part_and_no_file_that_was_answered_for_is_lost(seed: int, tmp_path: 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_nothing_that_was_answered_is_lost_and_nothing_is_half_done(
-    seed: int, tmp_path: Path
+    seed: int, settings: LedgerSettings
 ) -> None:
     said: list[list[str]] = []
-    ledger = open_ledger(LedgerSettings(home=tmp_path))
+    ledger = open_ledger(settings)
     listener = NewEndpoint(id="we_1", name="x", url="https://hooks.example", secret="whsec_")
     ledger.webhooks.add(listener)
     ledger.close()
     for turn in range(3):
-        said += killed(WRITER, tmp_path, after=0.02 + 0.013 * seed + 0.007 * turn)
-    ledger = open_ledger(LedgerSettings(home=tmp_path))
+        said += killed(WRITER, settings.home, after=0.02 + 0.013 * seed + 0.007 * turn)
+    ledger = open_ledger(settings)
     jobs = {job.id: job for job in ledger.jobs.list(limit=100_000)}
     for word, job_id, *version in (line for line in said if len(line) > 1):
         assert job_id in jobs

@@ -10,8 +10,12 @@ import hashlib
 import inspect
 import json
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +299,68 @@ async def mistakes_are_explained(client: Any, folder: Path) -> None:
     assert error.code == "model_not_found"
 
 
+# ---- webhooks
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
+    """A URL, and the headers and body of each call of it."""
+    calls: list[tuple[dict[str, str], bytes]] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            calls.append((dict(self.headers.items()), body))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", calls
+    server.shutdown()
+    server.server_close()
+
+
+async def webhooks_are_verified(client: Any, folder: Path) -> None:
+    if not hasattr(client, "webhooks"):
+        assert openai.__version__ == "1.50.0"  # they came with 1.97
+        return
+    with listening() as (url, calls):
+        # By hand: only the newest SDK can make endpoints. All that have `webhooks` verify what these are told.
+        endpoint = await get(client.post("/webhook_endpoints", body={"url": url}, cast_to=object))
+        job = await start(client, extra_body={"metadata": SLOW})
+        await get(client.fine_tuning.jobs.cancel(job.id))
+        headers, body = await _told_by_webhook(calls, job.id)
+        await get(client.delete(f"/webhook_endpoints/{endpoint['id']}", cast_to=object))
+    secret = endpoint["signing_secret"]
+    event = client.webhooks.unwrap(body, headers, secret=secret)
+    assert type(event).__name__ == "FineTuningJobCancelledWebhookEvent"
+    assert (event.type, event.data.id) == ("fine_tuning.job.cancelled", job.id)
+    assert event.id == headers["webhook-id"]
+    for wrong in ({"payload": body + b" "}, {"secret": "whsec_c29tZWJvZHkgZWxzZQ=="}):
+        try:
+            client.webhooks.unwrap(
+                **{"payload": body, "headers": headers, "secret": secret} | wrong
+            )
+        except openai.InvalidWebhookSignatureError:
+            continue
+        raise AssertionError(f"verified with another {next(iter(wrong))}")
+
+
+async def _told_by_webhook(calls: list[Any], job_id: str) -> Any:
+    """Of that job: others end meanwhile."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        for headers, body in list(calls):
+            if json.loads(body)["data"]["id"] == job_id:
+                return headers, body
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"nobody was told of {job_id}")
+
+
 async def raw_responses_have_headers(client: Any, folder: Path) -> None:
     raw = await get(client.fine_tuning.jobs.with_raw_response.list(limit=1))
     assert raw.headers["x-request-id"]
@@ -316,6 +382,7 @@ SCENARIOS = [
     a_job_with_bad_rows_fails,
     jobs_are_listed_page_by_page,
     mistakes_are_explained,
+    webhooks_are_verified,
     raw_responses_have_headers,
 ]
 

@@ -1,9 +1,14 @@
 """When something goes wrong on the way, the SDK repeats what can be repeated, and nothing happens twice."""
 
 import asyncio
+import json
 import socket
+import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -12,22 +17,24 @@ from fastapi import FastAPI
 
 from adapters import errors
 from service.errors import install_error_handlers
+from tests.integration.sdk import retries
 from tests.integration.sdk.scenarios import DATA
+from tests.integration.sdk.test_sdk import NEWEST, VERSIONS, python_of
 from tests.integration.service.conftest import BASE, serving
 
 ONCE, THRICE = 1, 3
 
 
 @asynccontextmanager
-async def refusing(error: Exception) -> AsyncIterator[tuple[str, list[str]]]:
-    """A server that answers every request with this error, and the paths that it was asked for."""
-    app, asked = FastAPI(), []
+async def refusing(cases: dict[str, errors.GraftError]) -> AsyncIterator[tuple[str, Counter[str]]]:
+    """A server that answers every request for a model with the error of that name, and how often it was asked."""
+    app, asked = FastAPI(), Counter()
     install_error_handlers(app)
 
-    @app.get("/v1/models")
-    async def models() -> None:
-        asked.append("/v1/models")
-        raise error
+    @app.get("/v1/models/{case}")
+    async def model(case: str) -> None:
+        asked[case] += 1
+        raise cases[case]
 
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
@@ -51,18 +58,61 @@ async def refusing(error: Exception) -> AsyncIterator[tuple[str, list[str]]]:
         (errors.Overloaded("later", retry_after=0.01), THRICE, openai.RateLimitError),
         (errors.Unavailable("later", retry_after=0.01), THRICE, openai.InternalServerError),
         (errors.GraftError("our fault"), THRICE, openai.InternalServerError),
+        (errors.ArtifactCorrupt("gone"), ONCE, openai.InternalServerError),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 async def test_the_sdk_repeats_what_may_go_better_the_next_time(error, attempts, kind):
     async with (
-        refusing(error) as (base_url, asked),
+        refusing({"any": error}) as (base_url, asked),
         openai.AsyncOpenAI(base_url=base_url, api_key="any", max_retries=2) as client,
     ):
         with pytest.raises(kind) as caught:
-            await client.models.list()
-    assert len(asked) == attempts
+            await client.models.retrieve("any")
+    assert asked["any"] == attempts
     assert error.message in caught.value.message
+
+
+def an_error(status: int, retry: bool | None) -> errors.GraftError:
+    """Of a class of its own, as the tree's are."""
+    told = {"status": status, "retry": retry, "code": f"case_{status}"}
+    return type(f"Case{status}", (errors.GraftError,), told)("no")
+
+
+STATUSES = {
+    400: "BadRequestError",
+    408: "APIStatusError",
+    409: "ConflictError",
+    422: "UnprocessableEntityError",
+    429: "RateLimitError",
+    500: "InternalServerError",
+    503: "InternalServerError",
+}
+REPEATED = {408, 409, 429, 500, 503}
+MATRIX = {
+    f"{status}-{retry}": an_error(status, retry)
+    for status in STATUSES
+    for retry in (None, True, False)
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_an_error_that_says_whether_to_repeat_overrules_its_status(version):
+    async with refusing(MATRIX) as (base_url, asked):
+        process = await asyncio.create_subprocess_exec(
+            python_of(version),
+            retries.__file__,
+            base_url,
+            *MATRIX,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+    told = json.loads(out)
+    assert told["version"] == (openai.__version__ if version == NEWEST else version)
+    for case, error in MATRIX.items():
+        repeated = error.status in REPEATED if error.retry is None else error.retry
+        assert asked[case] == (THRICE if repeated else ONCE), case
+        assert told["found"][case] == STATUSES[error.status], case
 
 
 class LossyProxy:
@@ -121,3 +171,74 @@ async def test_an_answer_that_is_lost_does_not_make_things_twice(tmp_path, path)
         server.close()
     assert [one["id"] for one in jobs] == [job.id]
     assert [one["id"] for one in files] == [file.id]
+
+
+class Gate:
+    """Nothing can be written into the ledger until the gate is opened."""
+
+    def __init__(self, home: Path) -> None:
+        self._connection = sqlite3.connect(home / "graft.db", isolation_level=None)
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def open(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+async def test_who_asks_again_while_the_first_is_being_answered_gets_its_answer_later(tmp_path):
+    """Two requests with one key: one waits for the ledger, and the other is told to come back."""
+    told: list[Any] = []
+    async with serving(tmp_path) as (http, url):
+        file = await _uploaded(http)
+        with closing(Gate(tmp_path)) as gate:
+
+            async def heard(response: Any) -> None:
+                told.append(response)
+                if response.status_code == 409:
+                    gate.open()
+
+            async with openai.AsyncOpenAI(
+                base_url=f"{url}/v1",
+                api_key="any",
+                max_retries=9,
+                http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [heard]}),
+            ) as client:
+                one, other = await asyncio.gather(*(_keyed(client, file) for _ in range(2)))
+        jobs = (await http.get("/v1/fine_tuning/jobs")).json()["data"]
+    assert [job["id"] for job in jobs] == [one.id] == [other.id]
+    refused = told[0]
+    assert (refused.status_code, told[-1].status_code) == (409, 200)
+    assert (refused.headers["x-should-retry"], refused.headers["retry-after"]) == ("true", "1")
+    assert [answer.headers.get("idempotent-replayed") for answer in told].count("true") == 1
+
+
+async def test_two_services_on_one_ledger_make_one_job_of_one_key(tmp_path):
+    """Neither knows what the other is answering: the stored reply's key lets one through."""
+    async with serving(tmp_path) as (http, url), serving(tmp_path) as (_, second_url):
+        file = await _uploaded(http)
+        clients = [
+            openai.AsyncOpenAI(base_url=f"{at}/v1", api_key="any") for at in (url, second_url)
+        ]
+        with closing(Gate(tmp_path)) as gate:
+            asking = [asyncio.create_task(_keyed(client, file)) for client in clients]
+            await asyncio.sleep(0.1)  # both on their way; the outcome is the same if one is not
+            gate.open()
+            one, other = await asyncio.gather(*asking)
+        for client in clients:
+            await client.close()
+        jobs = (await http.get("/v1/fine_tuning/jobs")).json()["data"]
+    assert [job["id"] for job in jobs] == [one.id] == [other.id]
+
+
+async def _uploaded(http: Any) -> str:
+    form = {"files": {"file": ("t.jsonl", DATA)}, "data": {"purpose": "fine-tune"}}
+    return (await http.post("/v1/files", **form)).json()["id"]
+
+
+async def _keyed(client: openai.AsyncOpenAI, file: str) -> Any:
+    return await client.fine_tuning.jobs.create(
+        model=BASE, training_file=file, extra_headers={"Idempotency-Key": "k"}
+    )

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from adapters.ledger import open_ledger
+from service.settings import WebhookSettings
 from tests.integration.sdk import scenarios
 from tests.integration.sdk.player import Player
 from tests.integration.service.conftest import BASE, ledger_settings, serving, until
@@ -20,6 +21,8 @@ from tools.sdks import WANTED, interpreter
 
 NEWEST = "newest"
 VERSIONS = [NEWEST, *WANTED]
+#: A scenario listens on this machine.
+OPEN = WebhookSettings(allow_private=True, poll_seconds=0.02)
 
 
 @asynccontextmanager
@@ -30,7 +33,7 @@ async def house(home: Path) -> AsyncIterator[str]:
     await engine.start()
     ledger = open_ledger(settings)
     player = Player(ledger, BASE, home / "made")
-    async with serving(home, engine_wait_seconds=5) as (client, url):
+    async with serving(home, webhooks=OPEN, engine_wait_seconds=5) as (client, url):
 
         async def ready() -> bool:
             return (await client.get("/readyz")).status_code == 200
@@ -64,13 +67,12 @@ async def test_the_sdk_is_served(version, mode, scenario, played, tmp_path):
 
 
 async def play(version: str, mode: str, folder: Path) -> dict[str, object]:
-    python = sys.executable if version == NEWEST else str(interpreter(version))
     own = folder / "scenarios"
     own.mkdir()
     queue_many(folder / "home", 250)
     async with house(folder / "home") as base_url:
         process = await asyncio.create_subprocess_exec(
-            python,
+            python_of(version),
             scenarios.__file__,
             base_url,
             mode,
@@ -81,6 +83,11 @@ async def play(version: str, mode: str, folder: Path) -> dict[str, object]:
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     return json.loads(out)
+
+
+def python_of(version: str) -> str:
+    """The interpreter that has this SDK."""
+    return sys.executable if version == NEWEST else str(interpreter(version))
 
 
 def queue_many(home: Path, count: int) -> None:

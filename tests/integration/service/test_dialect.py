@@ -300,7 +300,9 @@ async def test_an_idempotency_key_is_honoured(client: AsyncOpenAI, training_file
         "extra_headers": {"Idempotency-Key": "k"},
     }
     first = await client.fine_tuning.jobs.create(**asked)
-    assert (await client.fine_tuning.jobs.create(**asked)).id == first.id
+    again = await client.fine_tuning.jobs.with_raw_response.create(**asked)
+    assert again.parse().id == first.id
+    assert again.headers["idempotent-replayed"] == "true"
     with pytest.raises(openai.UnprocessableEntityError):
         await client.fine_tuning.jobs.create(**asked, seed=3)
 
@@ -393,10 +395,11 @@ async def test_the_result_file_of_a_job_is_csv(
     created = await client.fine_tuning.jobs.create(model=BASE, training_file=training_file)
     job = claimed(service)
     service.ledger.jobs.record(
-        [told(job, {"step": 1, "train_loss": 2.0}, {"step": 2, "train_loss": 1.5}, {"step": 2, "valid_loss": 1.75})]
+        [told(job, {"step": 1, "train_loss": 2.0}, {"step": 2, "train_loss": 1.5, "train_mean_token_accuracy": 0.5}, {"step": 2, "valid_loss": 1.75, "valid_mean_token_accuracy": 0.25})]
     )  # fmt: skip
     running = await client.fine_tuning.jobs.retrieve(created.id)
     assert running.result_files == []
+    assert "results" not in running.links
     expected = f"file-result-{created.id.removeprefix('ftjob-')}"
     with pytest.raises(openai.NotFoundError):
         await client.files.content(expected)
@@ -407,7 +410,7 @@ async def test_the_result_file_of_a_job_is_csv(
     assert content.decode().splitlines() == [
         "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy",
         "1,2.0,,,",
-        "2,1.5,,1.75,",
+        "2,1.5,0.5,1.75,0.25",
     ]
     file = await client.files.retrieve(file_id)
     assert (file.purpose, file.bytes, file.status) == (
@@ -417,6 +420,19 @@ async def test_the_result_file_of_a_job_is_csv(
     )
     with pytest.raises(openai.BadRequestError):
         await client.files.delete(file_id)
+    links = (await client.fine_tuning.jobs.retrieve(created.id)).links
+    assert (await service.http.get(links["results"])).content == content
+
+
+async def test_a_jobs_links_lead_somewhere(service: Running, training_file: str) -> None:
+    body = {"model": BASE, "training_file": training_file}
+    links = (await service.http.post("/v1/fine_tuning/jobs", json=body)).json()["links"]
+    done = ["pause", "resume", "cancel"]
+    for what in done:
+        assert (await service.http.post(links.pop(what))).status_code == 200, what
+    assert set(links) == {"self", "events", "checkpoints", "metrics"}
+    for what, path in links.items():
+        assert (await service.http.get(path)).status_code == 200, what
 
 
 async def test_the_series_is_cut_and_thinned(service: Running, training_file: str) -> None:
@@ -523,5 +539,10 @@ async def test_limits_say_what_may_be_asked_for_and_how_busy_it_is(
     for _ in range(2):
         await client.fine_tuning.jobs.create(model=BASE, training_file=training_file)
     service.ledger.jobs.record([told(claimed(service))])
+    # The one that waits takes the place of the one that runs; one more waits for a job of which nothing is known.
     busy = (await service.http.get(path)).json()[BASE]
-    assert (busy["active_jobs"], busy["queued_jobs"], busy["estimated_wait_seconds"]) == (1, 1, 30)
+    assert (busy["active_jobs"], busy["queued_jobs"]) == (1, 1)
+    assert (busy["max_concurrent_jobs"], busy["estimated_wait_seconds"]) == (None, None)
+    service.ledger.queue.attend("w", base_model=BASE, slots=2, lease_seconds=600)
+    roomy = (await service.http.get(path)).json()[BASE]
+    assert (roomy["max_concurrent_jobs"], roomy["estimated_wait_seconds"]) == (2, 30)

@@ -43,7 +43,7 @@ async def test_rows_in_json_make_a_job(service: Running) -> None:
     assert job["hyperparameters"]["batch_size"] == 2
     assert job["hyperparameters"]["n_epochs"] == 6
     shown = (await service.http.get(f"/finetune/{job['id']}")).json()
-    assert shown["queue"] == {"position": 1}
+    assert shown["queue"] == {"position": 1, "estimated_start": None}
     assert shown == job
 
 
@@ -167,6 +167,9 @@ async def test_the_same_idempotency_key_makes_one_job(service: Running) -> None:
     first, second = await send("bot"), await send("bot")
     assert (first.status_code, first.json()) == (second.status_code, second.json())
     assert len(service.ledger.jobs.list()) == 1
+    assert "idempotent-replayed" not in first.headers
+    assert second.headers["idempotent-replayed"] == "true"
+    assert second.headers["location"] == first.headers["location"]
     other = await send("another")
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
 
@@ -209,13 +212,22 @@ async def test_progress_and_eta_are_shown_while_it_runs(service: Running) -> Non
     job_id = (await post(service)).json()["id"]
     job = service.ledger.jobs.claim(worker="w", base_model=BASE, lease_seconds=9, max_losses=9)
     progress = Progress(
-        step=5, total_steps=10, percent=50, train_loss=1.5, eta_seconds=20, reward_accuracy=0.75
+        step=5,
+        total_steps=10,
+        percent=50,
+        train_loss=1.5,
+        eta_seconds=20,
+        reward_accuracy=0.75,
+        train_accuracy=0.5,
+        valid_accuracy=0.25,
     )
     service.ledger.jobs.record([JobNote(job=job, phase=Phase.TRAINING, progress=progress)])
     shown = (await service.http.get(f"/finetune/{job_id}")).json()
     assert (shown["status"], shown["phase"], shown["queue"]) == ("running", "training", None)
     assert (shown["progress"]["percent"], shown["progress"]["train_loss"]) == (50, 1.5)
     assert shown["progress"]["reward_accuracy"] == 0.75
+    assert shown["progress"]["train_mean_token_accuracy"] == 0.5
+    assert shown["progress"]["valid_mean_token_accuracy"] == 0.25
     assert shown["estimated_finish"] > shown["created_at"]
 
 

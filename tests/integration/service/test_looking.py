@@ -310,6 +310,23 @@ async def test_a_report_has_figures_in_tokens_where_the_base_model_is_there(coun
     assert fake.asked[0].directory == ledger_settings(service.home).base_model_dir(BASE)
 
 
+async def test_rows_to_hold_out_are_counted_too(counting) -> None:
+    service, fake = counting
+    report = await validate(service, data=ROWS, validation_data=ROWS[:3])
+    assert report["tokens"]["tokens"] == 400
+    assert report["validation"]["tokens"]["tokens"] == 30
+    assert len(fake.asked) == 2
+    # Nothing is held out then, which is no error.
+    fake.too_long = 3
+    report = await validate(service, data=ROWS, validation_data=ROWS[:3])
+    assert report["valid"]
+    assert report["validation"]["tokens"]["too_long"] == 3
+    assert codes(report["validation"]) == ["rows_too_long"]
+    fake.asked.clear()
+    await validate(service, data=ROWS, validation_data=PAIRS)
+    assert len(fake.asked) == 1
+
+
 async def test_rows_that_the_base_model_cannot_take_are_errors_of_the_report(counting) -> None:
     service, fake = counting
     fake.trouble = InvalidDataset("Line 7: no.", details=[{"line": 7, "code": "chat_template"}])
@@ -427,6 +444,20 @@ async def test_what_a_job_would_be_refused_for_an_estimate_is_refused_for(
     for path in ("/v1/fine_tuning/estimate", "/v1/fine_tuning/preview"):
         response = await service.http.post(path, json={"data": ROWS, **options})
         assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+async def test_the_name_of_another_base_models_adapter_is_refused_before_there_is_a_job(
+    counting,
+) -> None:
+    service, _ = counting
+    service.publish("taken", base_model="another-base")
+    service.publish("mine")
+    for path in ("/v1/fine_tuning/estimate", "/v1/fine_tuning/preview", "/finetune"):
+        body = {"data": ROWS, "name": "taken"}
+        response = await service.http.post(path, json=body)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "name"), path
+        assert "belongs to the base model 'another-base'" in response.json()["error"]["message"]
+    await estimate(service, name="mine")
 
 
 async def test_rows_that_would_all_be_left_out_are_refused_before_training(counting) -> None:

@@ -104,6 +104,8 @@ def test_checkpoints_reach_the_ledger_and_can_be_continued(tmp_path, model_dir, 
         assert sum(one.startswith("Checkpoint created") for one in said) == 6
         assert len({shop.ledger.registry.directory(one) for one in checkpoints}) == KEPT
         assert checkpoints[1].metrics["full_valid_loss"] > 0
+        for measured in ("train", "valid", "full_valid"):
+            assert 0 <= checkpoints[1].metrics[f"{measured}_mean_token_accuracy"] <= 1
         assert list((home / "work").glob("*/exported/*")) == []
 
         parent = checkpoints[-1]

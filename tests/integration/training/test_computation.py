@@ -152,7 +152,7 @@ def test_loss_and_gradients_equal_peft_and_autograd(base64, model_dir, tmp_path,
 
     targets = sum(row.targets for row in rows)
     batch = base64.assemble([share_of(rows, job.adapter, targets)])
-    total, losses_N = base64.losses(batch)
+    total, (losses_N, _) = base64.losses(batch)
     total.backward()
 
     assert float(total.detach()) == pytest.approx(float(expected.detach()), abs=1e-12)
@@ -222,7 +222,7 @@ def test_dropout_of_a_row_does_not_depend_on_its_neighbours(base64, tmp_path):
 
     def losses(rows, seeds):
         share = replace(share_of(rows, job.adapter), seeds=seeds)
-        return base64.losses(base64.assemble([share]))[1]
+        return base64.losses(base64.assemble([share]))[1][0]
 
     by_itself = losses([second], (2,))
     both = losses([first, second], (1, 2))
@@ -238,7 +238,8 @@ def test_chunked_cross_entropy_equals_the_plain_one(head, monkeypatch):
     weight_VD = torch.randn(50, 8, dtype=torch.float64)
     hidden_ND = torch.randn(23, 8, dtype=torch.float64, requires_grad=True)
     targets_N, weights_N = torch.randint(50, (23,)), torch.rand(23, dtype=torch.float64)
-    total, losses_N = cross_entropy(
+    targets_N[::3] = (hidden_ND[::3] @ weight_VD.t()).argmax(-1)
+    total, (losses_N, hits_N) = cross_entropy(
         hidden_ND, Head(weight_VD, **head), Wanted(targets_N, weights_N)
     )
     total.backward()
@@ -250,6 +251,8 @@ def test_chunked_cross_entropy_equals_the_plain_one(head, monkeypatch):
     plain_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
     (plain_N * weights_N).sum().backward()
     torch.testing.assert_close(losses_N, plain_N.detach())
+    assert hits_N.tolist() == (logits_NV.argmax(-1) == targets_N).tolist()
+    assert 0 < hits_N.sum() < 23
     torch.testing.assert_close(ours, hidden_ND.grad)
 
 

@@ -86,7 +86,7 @@ def test_loss_gradients_and_accuracy_are_those_of_plain_autograd(
 
     share = Share(samples, job.adapter, job.objective, step_size=len(samples))
     look_up_references([share], base64)
-    losses_N = base64.train([share])
+    losses_N, _ = base64.train([share])
     judged = job.objective.judge(samples, losses_N)
 
     assert float(judged.total) / 5 == pytest.approx(float(expected.detach()), rel=1e-12)
@@ -195,6 +195,8 @@ def test_a_run_learns_to_prefer_what_it_has_not_seen(base, tmp_path):
     assert result.valid_loss < 0.67 < math.log(2)
     assert result.train_loss < math.log(2)
     assert finished.manifest.method == "dpo"
+    # Of a rejected reply nobody wants the tokens said.
+    assert (result.train_accuracy, result.valid_accuracy) == (None, None)
 
 
 def test_an_adapter_that_is_its_reference_has_a_loss_of_ln_2(base64, tmp_path):

@@ -102,7 +102,7 @@ def test_gradients_are_those_of_lora_on_the_dequantised_weights(nf4, model_dir):
     for base in (nf4, plain):
         adapter = base.new_adapter(LoraSpec(rank=4, alpha=8.0), seed=1)
         randomise(adapter)
-        losses_N = base.train([share_of(rows, adapter, step_size=100.0)])
+        losses_N, _ = base.train([share_of(rows, adapter, step_size=100.0)])
         found[base.quantization] = losses_N, gradients(adapter)
     torch.testing.assert_close(found["nf4"][0], found[None][0], rtol=0, atol=1e-6)
     for name, both in found[None][1].items():
@@ -141,13 +141,13 @@ def test_held_weights_take_a_fraction_of_the_memory(model_dir, dtype, most):
 
 def test_as_served_the_model_is_the_unquantised_one(nf4, base):
     rows = random_rows(4, seed=3)
-    quantised_N = nf4.look([share_of(rows)])
+    quantised_N, _ = nf4.look([share_of(rows)])
     with nf4.as_served():
-        served_N = nf4.look([share_of(rows)])
-    expected_N = base.look([share_of(rows)])
+        served_N, _ = nf4.look([share_of(rows)])
+    expected_N, _ = base.look([share_of(rows)])
     torch.testing.assert_close(served_N, expected_N, rtol=0, atol=1e-6)
     assert (quantised_N - expected_N).abs().max() > 1e-2
-    assert torch.equal(nf4.look([share_of(rows)]), quantised_N)
+    assert torch.equal(nf4.look([share_of(rows)])[0], quantised_N)
 
 
 def finish_a_job(base: BaseModel, work_dir: Path, **changes):
@@ -187,7 +187,7 @@ def test_the_published_adapter_has_the_reported_loss_on_the_unquantised_base(
     assert result.published_valid_loss == result.served_valid_loss
     assert result.base_valid_loss == pytest.approx(alone, abs=1e-5)
     assert result.valid_loss == min(one.valid_loss for one in of_kind(reports, Evaluated))
-    on_nf4 = sum(float(nf4.look([share_of([row], job.adapter)]).sum()) for row in held_out)
+    on_nf4 = sum(float(nf4.look([share_of([row], job.adapter)])[0].sum()) for row in held_out)
     assert result.valid_loss == pytest.approx(
         on_nf4 / sum(row.targets for row in held_out), rel=1e-5
     )
@@ -269,8 +269,8 @@ def test_preferences_are_measured_against_the_served_base_too(nf4, base, tmp_pat
     for pair in pairs[8:]:
         gains = [
             float(
-                base.look([share_of([row], None)]).sum()
-                - base.look([share_of([row], adapter)]).sum()
+                base.look([share_of([row], None)])[0].sum()
+                - base.look([share_of([row], adapter)])[0].sum()
             )
             for row in pair.rows
         ]

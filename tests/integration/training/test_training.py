@@ -214,6 +214,34 @@ def test_a_suspect_writes_a_checkpoint_as_soon_as_it_is_past_the_step_that_it_wa
     assert [report.step for report in of_kind(reports, Checkpointed)] == [4]
 
 
+def test_a_step_tells_how_many_target_tokens_were_likeliest_before_it_learned_from_them(
+    base, tmp_path
+):
+    rows = random_rows(8, seed=1)
+    spec = make_spec(n_epochs=10, optimizer=OptimizerSpec(learning_rate=0.02))
+    job = make_job(base, spec, tmp_path, train=rows)
+    order = [index for epoch in range(10) for index in job._order(epoch)]
+    told, expected, finish_step = [], [], job.finish_step
+
+    def note():
+        at = 4 * job.state.step
+        share = share_of([rows[index] for index in order[at : at + 4]], job.adapter)
+        expected.append(base.look([share])[1])
+        done = finish_step()
+        told.append(job.state.last_accuracy)
+        return done
+
+    job.finish_step = note
+    loop, reports = make_loop(base, job, budget=40)
+    run_to_end(loop)
+    assert told == pytest.approx([float(hits_N.mean()) for hits_N in expected])
+    assert told[0] < 0.5 < told[-1]
+    (finished,) = of_kind(reports, Finished)
+    last_epoch = float(torch.cat(expected[-2:]).mean())
+    assert finished.manifest.result.train_accuracy == pytest.approx(last_epoch)
+    assert of_kind(reports, Stepped)[-1].progress.train_accuracy == told[-1]
+
+
 def test_early_stopping_publishes_the_best_weights(base, tmp_path):
     spec = make_spec(
         optimizer=OptimizerSpec(learning_rate=0.05),
@@ -233,10 +261,11 @@ def test_early_stopping_publishes_the_best_weights(base, tmp_path):
     assert [report.step for report in evaluated if report.best][-1] == best_step
     assert best_step < result.steps, "the last weights happen to be the best: the test says nothing"
     held_out = [row for sample in job.dataset.valid for row in sample.rows]
-    total = sum(float(base.look([share_of([row], job.adapter)]).sum()) for row in held_out)
-    targets = sum(row.targets for row in held_out)
-    assert targets > 0
-    assert total / targets == pytest.approx(losses[best_step], rel=1e-5)
+    told = torch.cat([base.look([share_of([row], job.adapter)]) for row in held_out], dim=1)
+    loss, accuracy = told.double().mean(dim=1).tolist()
+    assert loss == pytest.approx(losses[best_step], rel=1e-5)
+    (best,) = [report for report in evaluated if report.step == best_step]
+    assert accuracy == pytest.approx(best.accuracy) == result.valid_accuracy
 
 
 def test_held_out_loss_of_the_base_is_that_of_the_model_without_adapter(base, model_dir, tmp_path):

@@ -98,7 +98,7 @@ def test_loss_accuracy_and_gradients_are_trls(base64, model_dir, tmp_path, with_
 
     share = Share(samples, job.adapter, job.objective, step_size=len(samples))
     look_up_references([share], base64)
-    judged = job.objective.judge(samples, base64.train([share]))
+    judged = job.objective.judge(samples, base64.train([share])[0])
     assert float(judged.total) / 6 == pytest.approx(loss, rel=1e-5)
     assert int(judged.ahead) / 6 == pytest.approx(ahead)
     assert 0 < ahead < 1

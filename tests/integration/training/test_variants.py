@@ -46,7 +46,7 @@ def test_peft_loads_the_directory_to_the_same_logits(base64, model_dir, tmp_path
         logits_TV = peft(row.tokens_T[None], use_cache=False).logits[0]
         logprobs_N = logits_TV.log_softmax(-1)[row.targets_at_N - 1, row.tokens_T[row.targets_at_N]]
     torch.testing.assert_close(
-        base64.look([share_of([row], adapter)]), -logprobs_N, rtol=0, atol=1e-9
+        base64.look([share_of([row], adapter)])[0], -logprobs_N, rtol=0, atol=1e-9
     )
     assert adapter.scale == pytest.approx(9.0 / (math.sqrt(6) if rslora else 6))
 
@@ -127,15 +127,15 @@ def overflowing(base64, tmp_path):
     job = make_job(base64, spec, tmp_path / "scaled", train=random_rows(8, seed=2))
     job.state.scale.begin()
     asked = []
-    add_loss = job.add_loss
+    count = job.count
 
-    def overflow(total):
+    def overflow(loss, hits):
         asked.append(job.state.scale.factor)
         if job.state.scale.factor > 1000:
             job.adapter.gradient_P[7] = torch.inf
-        add_loss(total)
+        count(loss, hits)
 
-    job.add_loss = overflow
+    job.count = overflow
     return job, asked
 
 
@@ -155,8 +155,8 @@ def test_what_no_factor_helps_is_skipped_and_then_given_up(base64, tmp_path):
     job = make_job(base64, make_spec(n_epochs=9), tmp_path, train=random_rows(8, seed=2))
     job.state.scale.begin()
     trace = Trace.of(job)
-    add_loss = job.add_loss
-    job.add_loss = lambda total: add_loss(math.nan)
+    count = job.count
+    job.count = lambda _, hits: count(math.nan, hits)
     loop, _ = make_loop(base64, job)
     run_to_end(loop)
     assert (job.state.skipped, job.state.scale.factor) == (3, 1.0)
@@ -220,7 +220,8 @@ def test_stacked_siblings_with_biases_compute_what_peft_does(architecture):
     expected = nn.functional.cross_entropy(
         logits_TV[row.targets_at_N - 1], row.tokens_T[row.targets_at_N], reduction="none"
     )
-    torch.testing.assert_close(base.look([share_of([row], adapter)]), expected, rtol=0, atol=1e-9)
+    losses_N, _ = base.look([share_of([row], adapter)])
+    torch.testing.assert_close(losses_N, expected, rtol=0, atol=1e-9)
 
 
 class Reads(nn.Module):

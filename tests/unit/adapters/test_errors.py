@@ -37,6 +37,12 @@ def test_the_tree_at_the_top_of_the_module_tells_name_status_and_code(
     )
 
 
+@pytest.mark.parametrize("error", [one for one in ALL if one.retry is not None])
+def test_the_tree_tells_where_the_status_misleads_about_repeating(error: type[GraftError]) -> None:
+    (line,) = [one for one in (errors.__doc__ or "").splitlines() if f"─ {error.__name__} " in one]
+    assert f"retry: {'yes' if error.retry else 'no'}" in line
+
+
 def test_codes_are_not_shared() -> None:
     codes = [error.code for error in ALL]
     assert len(codes) == len(set(codes))

@@ -11,6 +11,8 @@ LATER_IN_RESULT = (
     "quantization",
     "served_valid_loss",
     "reward_accuracy",
+    "train_accuracy",
+    "valid_accuracy",
 )
 
 
@@ -18,6 +20,7 @@ def test_a_manifest_is_read_back_as_it_was_written() -> None:
     plain = manifest(new_job())
     result = replace(plain.result, skipped_steps=2, dtype="bfloat16", quantization="nf4")
     result = replace(result, served_valid_loss=1.5, reward_accuracy=0.75)
+    result = replace(result, train_accuracy=0.875, valid_accuracy=0.5)
     full = replace(plain, parent="bot@2", method="dpo", rslora=True, result=result)
     assert load_manifest(dump_manifest(full)) == full
 

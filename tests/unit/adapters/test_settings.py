@@ -26,11 +26,13 @@ def test_nothing_needs_to_be_configured(config: Path) -> None:
 def test_the_file_sets_what_the_environment_and_arguments_leave_open(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config.write_text("service: {port: 1, host: a, max_running: 7}\ntrainer: {threads: 3}\n")
-    monkeypatch.setenv("GRAFT_SERVICE_HOST", "b")
+    config.write_text(
+        "service: {port: 1, host: 127.0.0.2, max_running: 7}\ntrainer: {threads: 3}\n"
+    )
+    monkeypatch.setenv("GRAFT_SERVICE_HOST", "127.0.0.3")
     monkeypatch.setenv("GRAFT_SERVICE_PORT", "2")
     settings = ServiceSettings(port=3)
-    assert (settings.port, settings.host, settings.max_running) == (3, "b", 7)
+    assert (settings.port, settings.host, settings.max_running) == (3, "127.0.0.3", 7)
     assert TrainerSettings().threads == 3
 
 

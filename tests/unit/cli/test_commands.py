@@ -56,6 +56,19 @@ def test_finetune_sends_a_method_and_what_to_continue(graft, run, data):
     }
 
 
+def test_finetune_names_who_is_told_and_shows_the_secret_that_is_never_shown_again(
+    graft, run, data
+):
+    url = "https://example.com/a-rather-long-path/for-a-hook/that-is-wider-than-a-terminal-is"
+    webhook = {"id": "we_1", "url": url, "events": [], "signing_secret": "whsec_c2VjcmV0"}
+    graft.answers["POST /v1/finetune"] = (202, job("queued", webhook=webhook))
+    result = run("finetune", data, "--webhook", url, "--no-follow")
+    assert result.exit_code == 0, result.output
+    assert graft.fields()["webhook"] == url
+    told = f"{url} is told; its signing secret, shown this once, is whsec_c2VjcmV0\n"
+    assert told in result.output
+
+
 def test_a_job_that_compared_replies_tells_how_often_it_prefers_the_better(graft, run):
     progress = job()["progress"] | {"reward_accuracy": 0.75}
     told = {

@@ -79,7 +79,7 @@ def test_a_configuration_that_cannot_be_read_says_why(tmp_path):
 
 def test_the_configuration_file_says_what_options_leave_open(tmp_path):
     config = tmp_path / "graft.yaml"
-    config.write_text("service: {port: 9100, host: 0.0.0.0}")
+    config.write_text("service: {port: 9100, host: 0.0.0.0, auth: true}")
     plan = read_plan({"GRAFT_CONFIG": str(config), "GRAFT_HOME": str(tmp_path)})
     assert (plan.home, plan.host, plan.port) == (tmp_path, "0.0.0.0", 9100)
     assert plan.base_models == ("smollm2-135m-instruct",)

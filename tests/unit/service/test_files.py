@@ -11,31 +11,12 @@ import pytest
 from openai import OpenAI
 from starlette.testclient import TestClient
 
-from adapters.ledger import Ledger, open_ledger
-from tests.support.in_process import answering, ledger_settings, sdk
+from adapters.ledger import Ledger
+from tests.support.in_process import answering, sdk
 
 ROWS = [{"input": f"question {n}", "target": f"answer {n}"} for n in range(3)]
 JSONL = "\n".join(json.dumps(row) for row in ROWS).encode()
 BAD = b'{"input": "a", "target": "b"}\n' + b'{"input": "a"}\n' * 30
-
-
-@pytest.fixture
-def http(tmp_path: Path) -> Iterator[TestClient]:
-    with answering(tmp_path) as client:
-        yield client
-
-
-@pytest.fixture
-def client(http: TestClient) -> OpenAI:
-    return sdk(http, max_retries=0)
-
-
-@pytest.fixture
-def ledger(http: TestClient, tmp_path: Path) -> Iterator[Ledger]:
-    """A second hand in the ledger."""
-    ledger = open_ledger(ledger_settings(tmp_path))
-    yield ledger
-    ledger.close()
 
 
 def lifetime(seconds: int) -> dict[str, str]:

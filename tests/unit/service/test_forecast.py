@@ -19,7 +19,7 @@ from adapters.spec import (
 )
 from service.advice import about_capacity, about_settings
 from service.footprint import Footprint, Linear, available_memory, read_footprint
-from service.forecast import plan, queue_wait, speed
+from service.forecast import plan, speed
 from service.tokens.messages import Counted
 from tests.support.samples import BASE, new_job
 
@@ -123,28 +123,6 @@ def test_speed_is_assumed_by_size_where_none_was_measured():
     assert cpu.tokens_per_second == 15_000
     assert gpu.tokens_per_second > 1000 * cpu.tokens_per_second
     assert speed([], None, gpu=False) is None
-
-
-# ---- queue
-
-
-QUEUED = job(JobStatus.QUEUED)
-
-
-@pytest.mark.parametrize(
-    ("jobs", "seconds"),
-    [
-        ([], 0.0),
-        ([job(eta_seconds=60.0)], 0.0),
-        ([job(JobStatus.SUCCEEDED, eta_seconds=0.0)], 0.0),
-        ([QUEUED], None),
-        ([QUEUED, job(eta_seconds=60.0)], None),
-        ([QUEUED, job(eta_seconds=60.0), job(eta_seconds=30.0)], 60.0),
-        ([QUEUED, job(eta_seconds=60.0), job()], None),
-    ],
-)
-def test_a_job_waits_until_one_more_has_ended_than_wait(jobs, seconds):
-    assert queue_wait(jobs) == seconds
 
 
 # ---- sizes

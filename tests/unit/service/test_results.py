@@ -41,11 +41,14 @@ def test_what_was_lost_behind_a_checkpoint_is_not_shown() -> None:
 
 
 def test_the_file_has_openais_header_and_leaves_unknown_cells_empty() -> None:
-    text = result_csv([Point(1, train_loss=0.5), Point(2, train_loss=0.25, valid_loss=1.0)])
+    measured = {"train_mean_token_accuracy": 0.75, "valid_mean_token_accuracy": 0.5}
+    text = result_csv(
+        [Point(1, train_loss=0.5), Point(2, train_loss=0.25, valid_loss=1.0, **measured)]
+    )
     assert text.decode().splitlines() == [
         "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy",
         "1,0.5,,,",
-        "2,0.25,,1.0,",
+        "2,0.25,0.75,1.0,0.5",
     ]
 
 
@@ -71,8 +74,10 @@ def test_a_thinned_series_keeps_its_last_step_its_mean_and_every_bound(
 
 def test_an_evaluation_is_not_averaged() -> None:
     series = [
-        Point(1, train_loss=4.0, valid_loss=8.0),
-        Point(2, train_loss=2.0),
+        Point(1, train_loss=4.0, train_mean_token_accuracy=0.25, valid_loss=8.0),
+        Point(2, train_loss=2.0, train_mean_token_accuracy=0.75),
         Point(3, valid_loss=6.0),
     ]
-    assert thin(series, 1) == [Point(3, train_loss=3.0, valid_loss=6.0)]
+    assert thin(series, 1) == [
+        Point(3, train_loss=3.0, train_mean_token_accuracy=0.5, valid_loss=6.0)
+    ]

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -15,33 +14,13 @@ from openai import OpenAI
 from starlette.testclient import TestClient
 
 from adapters.datasets import DatasetReport, check_dataset
-from adapters.ledger import Ledger, open_ledger
-from tests.support.in_process import answering, ledger_settings, sdk
+from adapters.ledger import Ledger
 
 JSONL = b"".join(
     json.dumps({"input": f"question {n}", "target": f"answer {n}"}).encode() + b"\n"
     for n in range(50)
 )
 MIME = "text/jsonl"
-
-
-@pytest.fixture
-def http(tmp_path: Path) -> Iterator[TestClient]:
-    with answering(tmp_path) as client:
-        yield client
-
-
-@pytest.fixture
-def client(http: TestClient) -> OpenAI:
-    return sdk(http, max_retries=0)
-
-
-@pytest.fixture
-def ledger(http: TestClient, tmp_path: Path) -> Iterator[Ledger]:
-    """A second hand in the ledger."""
-    ledger = open_ledger(ledger_settings(tmp_path))
-    yield ledger
-    ledger.close()
 
 
 def begin(client: OpenAI, size: int = len(JSONL), **more: Any) -> Any:

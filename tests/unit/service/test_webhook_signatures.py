@@ -2,7 +2,7 @@ import base64
 import time
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from openai import InvalidWebhookSignatureError, OpenAI
 
 from adapters.errors import InvalidValue
@@ -26,6 +26,7 @@ def test_the_example_of_the_specification_comes_out_as_printed_there() -> None:
     }
 
 
+@settings(deadline=None, database=None)
 @given(body=st.text(), message_id=st.from_regex(r"evt_[0-9A-Za-z]{24}", fullmatch=True))
 def test_openais_sdk_takes_what_is_signed_here(body: str, message_id: str) -> None:
     secret, raw = new_secret(), body.encode("utf-8", "replace")

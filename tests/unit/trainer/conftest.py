@@ -28,7 +28,6 @@ def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that does every duty in every turn."""
     for duty in ("_RECORD_S", "_LOOK_S", "_MAX_PAUSE_S"):
         monkeypatch.setattr(worker_module, duty, 0.0)
-    monkeypatch.setattr(worker_module, "_RETRY_S", (0.0,))
 
 
 @pytest.fixture

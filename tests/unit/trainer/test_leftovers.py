@@ -8,6 +8,7 @@ from tests.support.clock import Clock
 from trainer.hands import Hands
 from trainer.leftovers import Leftovers
 from trainer.metrics import Metrics
+from trainer.settings import TrainerSettings
 
 
 def brought(path: Path) -> Path:
@@ -29,7 +30,8 @@ def test_expired_files_and_parts_that_nobody_wants_are_removed_after_a_while(
         announced, render=lambda upload: Reply(status=200, body=upload.id)
     ).body
     ledger.uploads.add_part(upload, brought(tmp_path / "b"))
-    leftovers = Leftovers(ledger, tmp_path / "work", purge_after=60)
+    settings = TrainerSettings(purge_after_seconds=60, keep_deliveries_seconds=60)
+    leftovers = Leftovers(ledger, tmp_path / "work", settings)
     hands = Hands(ledger, Metrics())
     kept = [tmp_path / "artifacts" / folder for folder in ("files", "parts")]
     clock.tick(3600 + 59)

@@ -12,6 +12,7 @@ from tests.support.samples import BASE, new_job, render
 from tests.unit.trainer.workshop import finish, make_worker, submit, work_until
 from trainer.child import AnyReport
 from trainer.messages import Failed
+from trainer.settings import TrainerSettings
 from trainer.worker import Worker
 
 
@@ -202,7 +203,8 @@ def test_a_job_that_could_end_differently_is_tried_again(
 def test_a_job_whose_files_cannot_be_written_waits_longer_each_time(
     ledger: Ledger, process: FakeProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = make_worker(ledger, process, tmp_path, max_losses=4)
+    delays_s = TrainerSettings().retry_seconds
+    worker = make_worker(ledger, process, tmp_path, max_losses=4, retry_seconds=delays_s)
     process.fail_with = Failed(job_id="", attempt=0, code="x", message="disk", retryable=True)
     job_id = submit(ledger, tmp_path)
     requeue, delays = ledger.jobs.requeue, []

@@ -26,7 +26,9 @@ def make_worker(
     return Worker(
         ledger=ledger,
         process=process,
-        settings=TrainerSettings(**{"poll_seconds": 1e-6, "max_losses": 3} | settings),
+        settings=TrainerSettings(
+            **{"poll_seconds": 1e-6, "max_losses": 3, "retry_seconds": (0.0,)} | settings
+        ),
         base_model=BASE,
         worker_id=worker_id,
         work_dir=home / "work",

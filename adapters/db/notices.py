@@ -1,0 +1,155 @@
+"""Who waits for news is told by the database when a change is committed, where the database can do that.
+
+PostgreSQL can: NOTIFY in the changing transaction, LISTEN in the processes that wait. On SQLite nobody is told. To be
+told only means to look earlier: a message may be lost with its connection, so everybody looks from time to time too.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from enum import StrEnum
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+log = logging.getLogger(__name__)
+
+#: How often those who are told of news look for themselves, in seconds.
+BEHIND_S = 1.0
+_RECONNECT_S = 1.0
+#: How long `close` waits for the thread at most, nearly.
+_LISTEN_S = 0.2
+
+
+class Topic(StrEnum):
+    """What there may be news of; the channel's name."""
+
+    #: What can be served: versions, aliases, checkpoints.
+    SERVED = "graft_served"
+    #: A job waits that did not.
+    QUEUED = "graft_queued"
+
+
+def notify(tx: Connection, topic: Topic) -> None:
+    """Tell everybody who waits for it, when and if the transaction commits.
+
+    Transactions that notify are committed one after another by the server, so only what is rare does.
+    """
+    if tx.dialect.name == "postgresql":
+        tx.execute(select(func.pg_notify(topic.value, "")))
+
+
+class Changes(Protocol):
+    """News of what other processes have committed."""
+
+    @property
+    def told(self) -> bool:
+        """Whether one is told of news now. Otherwise one has to look as often as one wants to know."""
+
+    def follow(self, topic: Topic, wake: Callable[[], object]) -> Callable[[], None]:
+        """Have `wake` called, from a thread of its own, when there may be news; also when `told` has changed.
+
+        Returns what ends that.
+        """
+
+    def close(self) -> None:
+        """Stop."""
+
+
+def changes_of(engine: Engine) -> Changes:
+    """News from that database."""
+    return Listening(engine) if engine.dialect.name == "postgresql" else Silent()
+
+
+class Silent:
+    """A database that tells nobody anything."""
+
+    told = False
+
+    def follow(self, topic: Topic, wake: Callable[[], object]) -> Callable[[], None]:  # noqa: ARG002
+        """Never calls."""
+        return lambda: None
+
+    def close(self) -> None:
+        """There is nothing to stop."""
+
+
+class Listening:
+    """One connection that listens, from the moment at which the first one follows; made anew when it is lost."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._followers: list[tuple[Topic, Callable[[], object]]] = []
+        self._told = False
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def told(self) -> bool:
+        """Whether the connection stands."""
+        return self._told
+
+    def follow(self, topic: Topic, wake: Callable[[], object]) -> Callable[[], None]:
+        """Have `wake` called for the topic."""
+        follower = (topic, wake)
+        with self._lock:
+            self._followers.append(follower)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
+                self._thread.start()
+
+        def leave() -> None:
+            with self._lock:
+                self._followers.remove(follower)
+
+        return leave
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._listen()
+            except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
+                log.warning("news are not told for now: %s", str(error).partition("\n")[0])
+            finally:
+                self._turn(told=False)
+            self._closing.wait(_RECONNECT_S)
+
+    def _listen(self) -> None:
+        with closing(self._connection()) as connection:
+            for topic in Topic:
+                connection.execute(f"LISTEN {topic.value}")
+            self._turn(told=True)
+            while not self._closing.is_set():
+                # A list: the wait is over with the first message, and takes along what has come with it.
+                for notice in list(connection.notifies(timeout=_LISTEN_S, stop_after=1)):
+                    with suppress(ValueError):
+                        self._wake(Topic(notice.channel))
+
+    def _connection(self) -> Any:
+        """The driver's own connection, which does not count among those of the pool."""
+        pooled = self._engine.raw_connection()
+        connection: Any = pooled.driver_connection
+        pooled.detach()
+        connection.autocommit = True
+        return connection
+
+    def _turn(self, *, told: bool) -> None:
+        """What was missed meanwhile is news as well."""
+        self._told = told
+        for topic in Topic:
+            self._wake(topic)
+
+    def _wake(self, topic: Topic) -> None:
+        with self._lock:  # so that nobody is called who has left
+            for followed, wake in self._followers:
+                if followed is topic:
+                    wake()

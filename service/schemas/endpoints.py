@@ -1,0 +1,38 @@
+"""The paths of vLLM's that are offered here, with the fields of each and the words in which it speaks of errors."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from service.schemas.sampling import (
+    CHAT_FIELDS,
+    COMPLETION_FIELDS,
+    COUNT_FIELDS,
+    DETOKENIZE_FIELDS,
+    MESSAGE_FIELDS,
+    RESPONSE_FIELDS,
+    TOKENIZE_FIELDS,
+)
+
+Dialect: TypeAlias = Literal["completions", "responses", "messages"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One path of the engine's."""
+
+    path: str
+    fields: frozenset[str]
+    dialect: Dialect = "completions"
+    #: What its streams end with; None where the transport alone tells.
+    last_words: bytes | None = None
+    #: Whether its answers are a model's own words: a shadow gets no other requests.
+    generates: bool = True
+
+
+CHAT = Endpoint("/v1/chat/completions", CHAT_FIELDS, last_words=b"[DONE]")
+COMPLETIONS = Endpoint("/v1/completions", COMPLETION_FIELDS, last_words=b"[DONE]")
+RESPONSES = Endpoint("/v1/responses", RESPONSE_FIELDS, "responses")
+MESSAGES = Endpoint("/v1/messages", MESSAGE_FIELDS, "messages")
+COUNT_TOKENS = Endpoint("/v1/messages/count_tokens", COUNT_FIELDS, "messages", generates=False)
+TOKENIZE = Endpoint("/tokenize", TOKENIZE_FIELDS, generates=False)
+DETOKENIZE = Endpoint("/detokenize", DETOKENIZE_FIELDS, generates=False)

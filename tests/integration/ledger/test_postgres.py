@@ -1,0 +1,305 @@
+"""What only a database server can do: go away and come back, keep connections open, and tell of changes."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sized
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adapters.db.connect import Database
+from adapters.errors import GraftError, InvalidValue, Unavailable
+from adapters.ledger import Ledger, Topic, open_ledger
+from adapters.records import EventKind, JobNote, JobStatus, NewEvent, Phase, Progress
+from adapters.settings import LedgerSettings
+from service.catalog import Catalog
+from tests.support.in_process import answering
+from tests.support.postgres import PASSWORD, Server
+from tests.support.samples import BASE, adapter_directory, manifest, new_job, render
+from trainer.hands import Hands
+from trainer.metrics import Metrics
+from trainer.placement import Placement
+from trainer.settings import TrainerSettings
+from trainer.triage import Triage
+
+#: Longer than any of these tests: who is woken within it was not woken by the clock.
+NEVER = 300.0
+
+
+@pytest.fixture
+def home(
+    tmp_path: Path, postgres: Server, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    monkeypatch.setenv("GRAFT_DATABASE_URL", database_url)
+    yield tmp_path
+    postgres.require_up()  # a test that failed in an outage must not fail those after it
+
+
+@pytest.fixture
+def here(home: Path) -> Iterator[Ledger]:
+    ledger = open_ledger(LedgerSettings(home=home))
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def there(home: Path) -> Iterator[Ledger]:
+    ledger = open_ledger(LedgerSettings(home=home))
+    yield ledger
+    ledger.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def until_more(things: Sized, more: int) -> None:
+    enough = len(things) + more
+    until(lambda: len(things) >= enough)
+
+
+def publish(ledger: Ledger, home: Path, adapter: str = "support-bot", **options: bool) -> str:
+    ledger.jobs.submit(new_job(adapter), render=render)
+    job = ledger.jobs.claim(worker="w", base_model=BASE, lease_seconds=30, max_losses=9)
+    assert job is not None
+    source = adapter_directory(home / "made" / job.id, content=job.id.encode())
+    return ledger.registry.publish(job, source, manifest(job), **({"promote": True} | options)).name
+
+
+# ---- going away, coming back
+
+
+def test_a_restart_of_the_server_fails_what_is_under_way_and_loses_nothing_that_was_answered(
+    here: Ledger, postgres: Server
+) -> None:
+    answered: set[str] = set()
+    failures: list[Exception] = []
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                answered.add(here.jobs.submit(new_job(), render=render).body)
+                here.jobs.claim(worker="w", base_model=BASE, lease_seconds=30, max_losses=9)
+            except Exception as error:  # noqa: BLE001  whatever comes is looked at below
+                failures.append(error)
+                time.sleep(0.01)
+
+    with ThreadPoolExecutor(4) as pool:
+        workers = [pool.submit(work) for _ in range(4)]
+        for _ in range(2):
+            until_more(answered, 20)
+            postgres.crash()
+            until_more(failures, 4)
+            postgres.start()
+        until_more(answered, 20)
+        stop.set()
+        for worker in workers:
+            worker.result()
+    assert {type(error) for error in failures} == {Unavailable}
+    assert all(error.status == 503 and error.retry_after for error in failures)
+    there = {job.id for job in here.jobs.list(limit=100_000)}
+    assert answered <= there
+
+
+def test_the_first_use_after_a_restart_already_works(here: Ledger, postgres: Server) -> None:
+    job_id = here.jobs.submit(new_job(), render=render).body
+    postgres.crash()
+    postgres.start()
+    assert here.jobs.get(job_id).status is JobStatus.QUEUED
+
+
+def test_requests_are_answered_503_while_the_server_is_away(
+    home: Path, postgres: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with answering(home) as client:
+        assert client.get("/finetune").status_code == 200
+        postgres.crash()
+        for path in ("/finetune", "/readyz", "/v1/files", "/adapters"):
+            refused = client.get(path)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+            # What the log needs to know is nothing to those who ask.
+            assert str(postgres.port) not in refused.text
+        assert client.get("/healthz").status_code == 200
+        assert str(postgres.port) in caplog.text
+        postgres.start()
+        assert client.get("/finetune").status_code == 200
+
+
+def test_more_callers_than_connections_wait_for_each_other(home: Path) -> None:
+    ledger = open_ledger(LedgerSettings(home=home, database_connections=2))
+    with ThreadPoolExecutor(12) as pool:
+        done = list(
+            pool.map(lambda _: ledger.jobs.submit(new_job(), render=render).body, range(60))
+        )
+    assert len(set(done)) == len(ledger.jobs.list(limit=100)) == 60
+    ledger.close()
+
+
+def test_nobody_stays_in_a_transaction(here: Ledger, home: Path, postgres: Server) -> None:
+    publish(here, home)
+    with suppress(GraftError):
+        here.jobs.get("ftjob-none")
+    here.registry.list()
+    states = postgres.execute(
+        "SELECT state FROM pg_stat_activity WHERE application_name = 'graft' AND state <> 'idle'"
+    )
+    assert states == []
+
+
+# ---- news
+
+
+def test_a_version_that_one_process_publishes_wakes_another(
+    here: Ledger, there: Ledger, home: Path
+) -> None:
+    woken = threading.Event()
+    here.changes.follow(Topic.SERVED, woken.set)
+    until(lambda: here.changes.told)
+    woken.clear()
+    name = publish(there, home)
+    assert woken.wait(1.0)
+    assert here.registry.version(name).name == name
+
+
+async def test_a_catalog_that_hardly_polls_answers_with_what_another_process_has_changed(
+    here: Ledger, there: Ledger, home: Path
+) -> None:
+    catalog = Catalog(here.registry, [BASE], here.checkpoints)
+    following = asyncio.create_task(catalog.follow(here.changes, NEVER))
+
+    async def means(name: str) -> None:
+        async with asyncio.timeout(5):
+            while [one.live.name for one in catalog.adapters if one.live] != [name]:
+                await asyncio.sleep(0.01)
+
+    for change, name in (
+        (lambda: publish(there, home), "support-bot@1"),
+        (lambda: publish(there, home), "support-bot@2"),
+        (lambda: there.aliases.promote("support-bot", 1), "support-bot@1"),
+    ):
+        await asyncio.to_thread(change)
+        await means(name)
+    following.cancel()
+    await asyncio.wait([following])
+
+
+def test_a_trainer_that_hardly_polls_takes_up_a_job_at_once(here: Ledger, there: Ledger) -> None:
+    settings = TrainerSettings(poll_seconds=NEVER)
+    triage = Triage(here, settings, Placement(), base_model=BASE, worker_id="w")
+    hands = Hands(here, Metrics())
+    until(lambda: here.changes.told)
+    until(lambda: triage.next(hands, ready=True) is None and triage.patience > 0)
+    job_id = there.jobs.submit(new_job(), render=render).body
+    until(lambda: triage.patience == 0, seconds=5)
+    job = triage.next(hands, ready=True)
+    assert job is not None
+    assert job.id == job_id
+    assert triage.next(hands, ready=True) is None
+    given_back = JobNote(job=job, phase=Phase.TRAINING, progress=Progress())
+    there.jobs.requeue([given_back], reason="it died", lost=False)
+    until(lambda: triage.patience == 0, seconds=5)
+    again = triage.next(hands, ready=True)
+    assert again is not None
+    assert (again.id, again.attempt) == (job_id, 2)
+
+
+def test_who_listens_hears_of_a_lost_connection_and_listens_again(
+    here: Ledger, there: Ledger, home: Path, postgres: Server
+) -> None:
+    woken = threading.Event()
+    here.changes.follow(Topic.SERVED, woken.set)
+    until(lambda: here.changes.told)
+    woken.clear()
+    postgres.crash()
+    assert woken.wait(10)
+    assert not here.changes.told  # so one polls
+    postgres.start()
+    until(lambda: here.changes.told)
+    until(woken.is_set)  # whatever was missed is news
+    woken.clear()
+    publish(there, home)
+    assert woken.wait(1.0)
+
+
+def test_a_change_that_is_rolled_back_is_no_news(here: Ledger, there: Ledger) -> None:
+    woken = threading.Event()
+    here.changes.follow(Topic.QUEUED, woken.set)
+    until(lambda: here.changes.told)
+    woken.clear()
+
+    def refuse(*_: object) -> None:
+        raise InvalidValue("no")
+
+    with pytest.raises(InvalidValue):
+        there.jobs.submit(new_job(), render=refuse)
+    assert not woken.wait(0.5)
+    there.jobs.submit(new_job(), render=render)
+    assert woken.wait(5)
+
+
+def test_on_sqlite_nobody_is_told(tmp_path: Path) -> None:
+    ledger = open_ledger(LedgerSettings(home=tmp_path))
+    ledger.changes.follow(Topic.SERVED, lambda: pytest.fail("who told it?"))
+    assert not ledger.changes.told
+    publish(ledger, tmp_path)
+    ledger.close()
+
+
+# ---- what another database would take
+
+
+def test_texts_with_nul_are_kept_with_another_sign(here: Ledger) -> None:
+    new = replace(new_job(), metadata={"k\0": "v\0"})
+    job_id = here.jobs.submit(new, render=render).body
+    event = NewEvent(kind=EventKind.MESSAGE, message="a\0b", data={"c": "\0"})
+    job = here.jobs.claim(worker="w\0", base_model=BASE, lease_seconds=30, max_losses=9)
+    assert job is not None
+    note = JobNote(job=job, phase=Phase.TRAINING, progress=Progress(), events=(event,))
+    assert here.jobs.record([note]) == set()
+    kept = here.jobs.events(job_id)[-1]
+    assert (kept.message, kept.data) == ("a\ufffdb", {"c": "\0"})
+    assert here.jobs.get(job_id).metadata == {"k\0": "v\0"}
+
+
+def test_numbers_beyond_a_column_are_the_askers_fault(here: Ledger, home: Path) -> None:
+    publish(here, home)
+    with pytest.raises(InvalidValue, match="cannot hold"):
+        here.aliases.promote("support-bot", 2**40)
+
+
+# ---- secrets
+
+
+def test_no_password_is_told_by_anything_that_goes_wrong(
+    postgres: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    name = postgres.create(migrated=False)
+    settings = LedgerSettings(home=tmp_path, database_url=postgres.tcp_url(name))
+    open_ledger(settings).close()
+    told = [repr(settings), str(settings.model_dump())]
+    nowhere = f"postgresql://graft:{PASSWORD.replace('@', '%40')}@127.0.0.1:1/x"
+    for url in (postgres.tcp_url(name, PASSWORD + "x"), postgres.tcp_url("none"), nowhere):
+        with pytest.raises(Unavailable) as raised:
+            open_ledger(LedgerSettings(home=tmp_path, database_url=url))
+        told += [str(raised.value), repr(raised.value.__cause__), str(raised.value.__cause__)]
+    assert "password authentication failed" in caplog.text
+    assert "word-0" not in "".join([*told, caplog.text])
+    postgres.drop(name)
+
+
+def test_the_statements_of_errors_tell_nothing_of_their_values(here: Ledger) -> None:
+    database = Database(LedgerSettings().database)
+    with pytest.raises(Exception, match="hide_parameters") as raised, database.read() as tx:
+        tx.exec_driver_sql("SELECT * FROM nothing WHERE x = %(secret)s", {"secret": "whsec_1"})
+    assert "whsec_1" not in str(raised.value)
+    database.close()

@@ -1,0 +1,147 @@
+"""What an engine holds, with the fake engine behind a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from adapters.errors import EngineFault, Overloaded
+from adapters.records import Version
+from service.engine.client import VllmEngine
+from service.metrics import Metrics
+from service.residency import Residency
+from tests.support.clock import Clock
+from tests.support.fake_engine import FakeEngine
+from tests.support.samples import adapter_directory, version
+
+
+@dataclass
+class House:
+    engine: FakeEngine
+    residency: Residency
+    clock: Clock
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    engine = FakeEngine(tmp_path / "engine.sock", "base")
+    await engine.start()
+    client = VllmEngine(engine.socket, "base")
+    directory = adapter_directory(tmp_path / "adapter")
+    clock = Clock()
+    residency = Residency(
+        client, capacity=2, directory_of=lambda _: directory, metrics=Metrics(), clock=clock
+    )
+    yield House(engine, residency, clock)
+    await client.close()
+    await engine.kill()
+
+
+def bot(name: str) -> Version:
+    return replace(version(), adapter=name)
+
+
+async def test_all_who_ask_for_a_cold_version_share_one_load(house: House) -> None:
+    house.engine.load_seconds = 0.05
+    await asyncio.gather(*(house.residency.ensure(bot("a")) for _ in range(20)))
+    assert house.engine.loads == ["a@1"]
+
+
+async def test_loads_come_one_at_a_time(house: House) -> None:
+    house.engine.load_seconds = 0.02
+    await asyncio.gather(house.residency.ensure(bot("a")), house.residency.ensure(bot("b")))
+    assert house.engine.most_loading == 1
+
+
+async def test_who_asked_first_may_leave_and_the_load_goes_on(house: House) -> None:
+    house.engine.load_seconds = 0.05
+    first = asyncio.create_task(house.residency.ensure(bot("a")))
+    second = asyncio.create_task(house.residency.ensure(bot("a")))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await second
+    assert house.engine.loads == ["a@1"]
+
+
+async def test_the_engine_never_holds_more_than_there_is_room_for(house: House) -> None:
+    for name in "abcd":
+        async with house.residency.pinned(bot(name)):
+            pass
+        assert len(house.engine.adapters) <= 2
+    assert set(house.engine.adapters) == {"c@1", "d@1"}
+
+
+async def test_a_version_in_use_never_makes_room(house: House) -> None:
+    async with house.residency.pinned(bot("a")):
+        for name in "bcd":
+            async with house.residency.pinned(bot(name)):
+                assert "a@1" in house.engine.adapters
+        async with house.residency.pinned(bot("b")):
+            with pytest.raises(Overloaded):
+                await house.residency.ensure(bot("c"))
+            assert set(house.engine.adapters) == {"a@1", "b@1"}
+
+
+async def test_a_version_that_is_being_deleted_stays_until_its_last_request_has_ended(
+    house: House,
+) -> None:
+    async with house.residency.pinned(bot("a")):
+        dropping = asyncio.create_task(house.residency.drop("a@1"))
+        await asyncio.sleep(0.1)
+        assert "a@1" in house.engine.adapters
+    await dropping
+    assert "a@1" not in house.engine.adapters
+
+
+async def test_a_load_that_fails_is_an_error_of_those_who_asked_and_of_nobody_else(
+    house: House,
+) -> None:
+    house.engine.refuse.add("bad@1")
+    house.engine.load_seconds = 0.01
+    wanted = [bot("bad"), bot("a"), bot("bad"), bot("b")]
+    results = await asyncio.gather(
+        *(house.residency.ensure(one) for one in wanted), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [EngineFault, type(None)] * 2
+    assert house.engine.tries.count("bad@1") == 1
+
+
+async def test_what_the_engine_has_refused_is_not_tried_again_for_a_while(house: House) -> None:
+    house.engine.refuse.add("bad@1")
+    for _ in range(3):
+        with pytest.raises(EngineFault, match="refused to load bad@1"):
+            await house.residency.ensure(bot("bad"))
+    assert house.engine.tries == ["bad@1"]
+    house.engine.refuse.clear()
+    house.clock.tick(11)
+    await house.residency.ensure(bot("bad"))
+    assert house.engine.tries == ["bad@1", "bad@1"]
+
+
+async def test_a_new_engine_process_may_be_asked_again_at_once(house: House) -> None:
+    house.engine.refuse.add("bad@1")
+    with pytest.raises(EngineFault):
+        await house.residency.ensure(bot("bad"))
+    house.engine.refuse.clear()
+    house.residency.restart(frozenset())
+    await house.residency.ensure(bot("bad"))
+
+
+async def test_after_a_restart_it_believes_the_engine_and_not_its_memory(house: House) -> None:
+    await house.residency.ensure(bot("a"))
+    await house.residency.ensure(bot("b"))
+    house.engine.adapters.pop("a@1")
+    assert await house.residency.lost(bot("a"))
+    assert house.residency.resident == ("b@1",)
+    assert not await house.residency.lost(bot("b"))
+    await house.residency.ensure(bot("a"))
+    assert house.engine.loads == ["a@1", "b@1", "a@1"]
+
+
+async def test_what_survives_a_restart_keeps_the_order_of_its_use(house: House) -> None:
+    await house.residency.ensure(bot("b"))
+    await house.residency.ensure(bot("a"))
+    house.residency.restart(frozenset({"a@1", "b@1", "c@1"}))
+    assert house.residency.resident == ("b@1", "a@1", "c@1")
