@@ -238,7 +238,7 @@ class Generator:
             watched.ended(outcome, meter.prompt_tokens, meter.generated)
 
     def _send_shadow(self, shadow: Prepared) -> None:
-        """Never in anybody's way: not while it would have to wait, or somebody else because of it."""
+        """Only where nobody waits for the engine, and a place is to spare, and a seat."""
         base_model, name = shadow.target.base_model, shadow.target.engine_name
         if not self._admissions[base_model].has_room_for(name):
             self._shadows.drop(base_model)

@@ -346,6 +346,7 @@ def things(house: House) -> dict[str, str]:
         "endpoint_id": endpoint_id,
         "delivery_id": theirs.webhooks.deliveries(endpoint_id)[0].id,
         "name": "their-bot",
+        "alias": "canary",
         "model": "their-bot@1",
         "tail": job_id.removeprefix("ftjob-"),
     }
@@ -355,6 +356,8 @@ def things(house: House) -> dict[str, str]:
 BODIES: dict[str, dict[str, Any]] = {
     "/promote": {"json": {"version": 1}},
     "/share": {"json": {"shared": True}},
+    "/{alias}": {"json": {"version": 1}},
+    "/defaults": {"json": {"temperature": 0.5}},
     "/parts": {"files": {"data": ("data", b"rows")}},
     "/complete": {"json": {"part_ids": ["part_1"]}},
     "/test": {"json": {"event_type": "fine_tuning.job.succeeded"}},
@@ -489,6 +492,11 @@ def test_a_shared_adapter_can_be_asked_and_continued_by_others(house: House) -> 
         ("DELETE", "/v1/models/public-bot", {}),
         ("DELETE", "/v1/models/public-bot@1", {}),
         ("POST", "/adapters/public-bot/promote", {"json": {"version": 1}}),
+        ("POST", "/adapters/public-bot/promote", {"json": {"alias": "live"}}),
+        ("POST", "/adapters/public-bot/rollback", {}),
+        ("PUT", "/adapters/public-bot/aliases/canary", {"json": {"version": 1}}),
+        ("DELETE", "/adapters/public-bot/aliases/canary", {}),
+        ("PUT", "/adapters/public-bot/defaults", {"json": {"temperature": 0.5}}),
         ("POST", "/adapters/public-bot/share", {"json": {"shared": False}}),
         ("GET", "/adapters/public-bot/download", {}),
     ]:

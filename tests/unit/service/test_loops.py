@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from service.defaults import GUARD
-from service.loops import marked, marked_events
+from service.loops import mark, mark_events
+from service.relay import whole_events
 from tests.support.loops import loops
 
 tokens = st.lists(st.integers(0, 3), max_size=300)
@@ -29,15 +30,18 @@ async def pieces(raw: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
 
 
 async def read(raw: bytes, cuts: list[int], *, stream: bool = True) -> tuple[bytes, int]:
+    """What comes of bytes that arrive in pieces, as the relay passes them on, and how many choices looped."""
     count = 0
 
     def stopped() -> None:
         nonlocal count
         count += 1
 
-    mark = marked_events if stream else marked
-    out = b"".join([piece async for piece in mark(pieces(raw, cuts), stopped)])
-    return out, count
+    if not stream:
+        marked = mark(raw, stopped)
+        return marked, count
+    passed = [mark_events(one, stopped) async for one in whole_events(b"", pieces(raw, cuts))]
+    return b"".join(passed), count
 
 
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=8))
