@@ -185,7 +185,7 @@ class QueueSettings(Section):
     #: A tenant of whom so many jobs run gets no further one while others wait who have fewer; 0: no matter how many.
     max_running: int = Field(0, ge=0)
     #: Most jobs of a tenant that may wait; beyond that, 429.
-    max_queued: int = Field(200, ge=1)
+    max_queued: int = Field(1000, ge=1)
     #: The highest priority that a job may ask for.
     highest_priority: Literal["low", "normal", "high"] = "high"
 

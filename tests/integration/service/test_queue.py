@@ -78,8 +78,8 @@ async def test_a_new_job_is_answered_with_the_room_that_is_left(
     file_id = (await ask(service))["training_file"]
     body = {"model": BASE, "training_file": file_id}
     told = (await service.http.post(path, json=body)).headers
-    assert told["x-ratelimit-limit-jobs"] == "200"
-    assert told["x-ratelimit-remaining-jobs"] == "198"
+    assert told["x-ratelimit-limit-jobs"] == "1000"
+    assert told["x-ratelimit-remaining-jobs"] == "998"
     assert "x-ratelimit-reset-jobs" not in told, "nobody can tell yet"
     service.ledger.queue.attend("w", base_model=BASE, slots=9, lease_seconds=600)
     told = (await service.http.post(path, json=body)).headers
