@@ -42,7 +42,7 @@ from service.schemas.endpoints import Endpoint
 from service.schemas.sampling import check_fields
 from service.settings import ServiceSettings
 from service.shadow import Shadows
-from service.split import anybody
+from service.split import anybody, ticket_of
 from service.tallies import Tally
 
 _NOT_FOUND = 404
@@ -116,7 +116,7 @@ class Generator:
             raise InvalidRequest(
                 "'model' is required: a base model or an adapter's name.", param="model"
             )
-        ticket = _ticket(asked, endpoint) or user or anybody()
+        ticket = ticket_of(asked, endpoint) or user or anybody()
         target = await self._catalog.resolve(model, ticket)
         prepared = self._prepared(endpoint, tenant, body, target)
         if target.shadow is None or not endpoint.generates:
@@ -331,14 +331,6 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     return body
-
-
-def _ticket(body: JsonObject, endpoint: Endpoint) -> str | None:
-    """Whose request it is, as OpenAI's clients say it, in the newer field or in the older one, or as Anthropic's do."""
-    about = body.get("metadata") if endpoint.dialect == "messages" else None
-    theirs = about.get("user_id") if isinstance(about, dict) else None
-    named = (body.get("safety_identifier"), body.get("user"), theirs)
-    return next((user for user in named if isinstance(user, str) and user), None)
 
 
 def _outcome(status: int) -> str:

@@ -4,7 +4,8 @@ import hashlib
 import random
 
 from adapters.names import CANARY, SHADOW
-from adapters.records import Adapter, Version
+from adapters.records import Adapter, JsonObject, Version
+from service.schemas.endpoints import Endpoint
 
 
 def draw(adapter: str, ticket: str) -> float:
@@ -16,6 +17,14 @@ def draw(adapter: str, ticket: str) -> float:
     digest = hashlib.sha256(f"{adapter}\0{ticket}".encode(errors="surrogatepass")).digest()
     # 53 bits are what a float holds; with all 64 the largest would be rounded up to 1.
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def ticket_of(body: JsonObject, endpoint: Endpoint) -> str | None:
+    """Whose request it is, as OpenAI's clients say it, in the newer field or in the older one, or as Anthropic's do."""
+    about = body.get("metadata") if endpoint.dialect == "messages" else None
+    theirs = about.get("user_id") if isinstance(about, dict) else None
+    named = (body.get("safety_identifier"), body.get("user"), theirs)
+    return next((user for user in named if isinstance(user, str) and user), None)
 
 
 def anybody() -> str:
