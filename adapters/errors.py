@@ -8,6 +8,7 @@ GraftError                      500  internal_error
 │   │   └── InvalidHeldOut      400  invalid_validation_file
 │   ├── UnsupportedMethod       400  unsupported_method
 │   ├── NotServable             400  not_servable
+│   ├── InvalidAdapter          400  invalid_adapter         (details: code and message of each flaw)
 │   ├── JobNotCancellable       400  job_not_cancellable
 │   ├── JobNotPausable          400  job_not_pausable
 │   ├── JobNotResumable         400  job_not_resumable
@@ -138,6 +139,12 @@ class NotServable(InvalidRequest):
     """An adapter of this shape could be trained, but the engine could not serve it."""
 
     code = "not_servable"
+
+
+class InvalidAdapter(InvalidRequest):
+    """An adapter that somebody brings and that cannot be served; `details` lists code and message of each flaw."""
+
+    code = "invalid_adapter"
 
 
 class JobNotCancellable(InvalidRequest):

@@ -76,6 +76,20 @@ class TrainingResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """Where a version comes from that no job here has made."""
+
+    #: Makes the directory's digest its own, also where the same files are brought twice.
+    id: str
+    #: Of the configuration and the weights as they came.
+    digest: str
+    #: What the adapter calls its base model.
+    base_model: str | None
+    #: What was odd about it, and no reason to refuse it.
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Lineage, shape and proof of one version."""
 
@@ -83,17 +97,28 @@ class Manifest:
     rank: int
     alpha: float
     target_modules: tuple[str, ...]
-    dataset_digest: str
-    job_id: str
+    #: None, like the job and the result, for an adapter that was brought here.
+    dataset_digest: str | None
+    job_id: str | None
     #: The version whose weights training started from, `name@N`; None for one that started from the base model.
     parent: str | None = None
     method: Literal["supervised", "dpo"] = "supervised"
     #: Whether B A is scaled by alpha / sqrt(rank) instead of alpha / rank.
     rslora: bool = False
-    result: TrainingResult
+    result: TrainingResult | None
+    #: None for what was trained here.
+    imported: Import | None = None
+    #: Whether training can go on from it: all layers of a name are adapted, and alike.
+    uniform: bool = True
     default_sampling: dict[str, float] = field(default_factory=dict)
     probes: tuple[Probe, ...] = ()
     schema_version: int = 1
+
+    @property
+    def trained(self) -> TrainingResult:
+        """How training ended, of what a job has made."""
+        assert self.result is not None, "nothing was trained here"
+        return self.result
 
 
 _manifest = TypeAdapter(Manifest)

@@ -25,7 +25,7 @@ class Checkpoint:
     @property
     def metrics(self) -> dict[str, float]:
         """What is known of it, in the words of OpenAI's checkpoints. All held-out rows are looked at each time."""
-        result = self.manifest.result
+        result = self.manifest.trained
         held_out = result.published_valid_loss
         found = {
             "train_loss": result.train_loss,

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from adapters.files import MAX_PART_BYTES
+from adapters.layers import read_layers
 from adapters.ledger import Ledger, open_ledger
 from adapters.manifest import BaseModelCard, read_base_card
 from adapters.settings import LedgerSettings, QueueSettings
@@ -28,6 +29,8 @@ from service.errors import install_error_handlers
 from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
+from service.importing import BaseModels, Importer
+from service.inspection import Inspector
 from service.keys.access import open_paths
 from service.keys.gate import Gate
 from service.keys.ring import KeyRing
@@ -45,6 +48,7 @@ from service.routes import (
     files,
     finetune,
     health,
+    importing,
     jobs,
     keys,
     looking,
@@ -102,6 +106,8 @@ class Common:
 
 EngineFactory = Callable[[str], Engine]
 _UPLOADS = (
+    "/adapters",
+    "/v1/adapters",
     "/finetune",
     "/v1/finetune",
     "/v1/files",
@@ -174,6 +180,7 @@ def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
         checkpoints,
         adapters,
         aliases,
+        importing,
         results,
         files,
         uploads,
@@ -210,12 +217,18 @@ def _connect_engines(
         stack.push_async_callback(engine.close)
         return engine
 
+    inspector = Inspector(
+        ledger.registry.directory,
+        lambda model_id: read_layers(configuration.ledger.base_model_dir(model_id)),
+        max_rank=configuration.engine.max_lora_rank,
+    )
+
     def host(model_id: str) -> EngineHost:
         engine = (connect or vllm)(model_id)
         residency = Residency(
             engine,
             capacity=_capacity(configuration.engine),
-            directory_of=ledger.registry.directory,
+            directory_of=inspector.directory,
             metrics=metrics,
         )
         return EngineHost(model_id, engine, residency, metrics=metrics)
@@ -299,10 +312,25 @@ def _compose(
             card_of=common.card_of,
             most_waiting=settings.max_queued_jobs,
         ),
+        importer=_importer(configuration, ledger, parts.metrics),
         filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),
         metrics=parts.metrics,
         endpoints=Endpoints(ledger.webhooks, parts.guard, parts.courier),
         courier=parts.courier,
         incoming=common.incoming,
         openai_strict_status=settings.openai_strict_status,
+    )
+
+
+def _importer(configuration: Configuration, ledger: Ledger, metrics: Metrics) -> Importer:
+    return Importer(
+        ledger.registry,
+        BaseModels(
+            {model.id: model.source for model in configuration.ledger.base_models},
+            configuration.ledger.base_model_dir,
+        ),
+        max_rank=configuration.engine.max_lora_rank,
+        max_bytes=configuration.service.max_adapter_bytes,
+        folders=configuration.service.import_folders,
+        metrics=metrics,
     )

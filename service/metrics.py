@@ -102,6 +102,12 @@ class Metrics:
             "Versions unloaded to make room.",
             registry=self.registry,
         )
+        self.adapter_imports = Counter(
+            "graft_adapter_imports",
+            "Adapters brought from elsewhere by outcome: accepted, repeated, or why not.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.jobs_submitted = Counter(
             "graft_jobs_submitted", "Fine-tuning jobs accepted.", registry=self.registry
         )

@@ -15,6 +15,7 @@ from adapters.sampling import Sampling
 from service.schemas.aliases import AliasOptions, PromoteOptions, RollbackOptions
 from service.schemas.files import Completion, FileOptions, UploadOptions
 from service.schemas.finetune import FinetuneOptions
+from service.schemas.importing import ImportOptions, SourceOptions
 from service.schemas.keys import KeyOptions
 from service.schemas.webhooks import (
     EndpointChange,
@@ -133,7 +134,7 @@ def _lock(document: dict[str, Any], open_paths: Collection[str]) -> None:
 def _definitions() -> dict[str, Any]:
     models: list[type[BaseModel]] = [
         *(*_MODELS.values(), *_PUTS.values(), *_OPTIONAL.values()),
-        *(FileOptions, FinetuneOptions),
+        *(FileOptions, FinetuneOptions, ImportOptions, SourceOptions),
     ]
     _, found = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
@@ -152,6 +153,8 @@ def _bodies() -> Iterator[tuple[str, dict[str, Any]]]:
         yield path, rows_or_form | _form(_with(FinetuneOptions, beside | files))
     yield "/v1/fine_tuning/jobs", _json({"type": "object", **_JOB})
     yield "/v1/files", _form(_with(FileOptions, {"file": _BINARY}, required=["file"]))
+    archive = _form(_with(ImportOptions, {"archive": _BINARY}, required=["archive"]))
+    yield "/adapters", _json(_ref("SourceOptions")) | archive
     data = {"type": "object", "required": ["data"], "properties": {"data": _BINARY}}
     yield "/v1/uploads/{upload_id}/parts", _form(data)
 

@@ -1,6 +1,7 @@
 """The `service`, `webhooks` and `engine` sections of the configuration. Docs: docs/configuration.md."""
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -36,6 +37,10 @@ class ServiceSettings(Section):
     max_upload_bytes: int = Field(512 << 20, gt=0)
     #: Largest file that may be put together from parts, `/v1/uploads`.
     max_assembled_bytes: int = Field(8 << 30, gt=0)
+    #: Largest adapter that may be brought here, unpacked.
+    max_adapter_bytes: int = Field(1 << 30, gt=0)
+    #: Folders that `POST /adapters` may be told to read from, with `source`; none unless named here.
+    import_folders: tuple[Path, ...] = ()
     #: Largest JSON body of a completion request.
     max_body_bytes: int = Field(8 << 20, gt=0)
     #: Requests that one engine works on at a time, and how many more may wait for a place.

@@ -13,6 +13,7 @@ from service.engines import Engines
 from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
+from service.importing import Importer
 from service.keys.ring import Caller
 from service.limits import Limits
 from service.looking import Lookout
@@ -31,6 +32,7 @@ class ServiceState:
     generator: Generator
     intake: Intake
     filing: Filing
+    importer: Importer
     limits: Limits
     lookout: Lookout
     metrics: Metrics

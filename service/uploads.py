@@ -20,6 +20,7 @@ from service.finetune import FinetuneRequest, Upload
 from service.schemas.fields import checked
 from service.schemas.files import FileOptions, check_filename
 from service.schemas.finetune import DATA_FIELDS, parse_options
+from service.schemas.importing import ImportOptions, SourceOptions
 from service.schemas.looking import take_asides
 
 
@@ -70,6 +71,27 @@ async def read_file_upload(
     async with _form_with(request, incoming, "file") as (saved, fields):
         check_filename(saved.filename, param="file")
         yield saved, checked(FileOptions, _nested(fields), where="POST /v1/files")
+
+
+@asynccontextmanager
+async def read_import(
+    request: Request, incoming: Path
+) -> AsyncIterator[tuple[Path, ImportOptions]]:
+    """The archive of a form, on disk until leaving, and what the form says of it; or where JSON says that it lies.
+
+    Raises:
+        UnsupportedMediaType: neither a multipart form nor JSON.
+        InvalidRequest: the body cannot be read, or the form lacks the archive.
+        UnknownField, InvalidValue: as `checked`.
+    """
+    where = "POST /adapters"
+    if _media_type(request) == "application/json":
+        body = await read_json(request)
+        require_plain(body)
+        yield incoming, checked(SourceOptions, body, where=where)
+        return
+    async with _form_with(request, incoming, "archive") as (saved, fields):
+        yield saved.path, checked(ImportOptions, fields, where=where)
 
 
 @asynccontextmanager

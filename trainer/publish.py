@@ -27,7 +27,7 @@ def publish(ledger: Ledger, note: JobNote, directory: Path, manifest: Manifest) 
     ):  # a look is cheaper than bytes in the store that no version will name
         raise LeaseLost(f"Attempt {job.attempt} of {job.id} no longer holds the job.")
     _declare(directory, manifest)
-    promote = passes_gate(job.spec.gate, manifest.result)
+    promote = passes_gate(job.spec.gate, manifest.trained)
     return ledger.registry.publish(job, directory, manifest, promote=promote, note=note)
 
 

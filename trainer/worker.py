@@ -204,7 +204,7 @@ class Worker:
             log.warning("a checkpoint of %s could not be stored: %s", held.job.id, error)
 
     def _finish(self, held: Held, report: Finished) -> None:
-        held.end(report.manifest.result)
+        held.end(report.manifest.trained)
         try:
             version = publish(self._ledger, held.note(), report.adapter_dir, report.manifest)
         except LeaseLost:

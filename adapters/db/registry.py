@@ -121,6 +121,28 @@ def add_version(
     return to_version(row)
 
 
+def find_import(tx: Connection, name: str, base_model: str, digest: str) -> Version | None:
+    """The living version on that base model that was brought with files of that digest; None where there is none."""
+    query = (
+        select(versions)
+        .join(adapters, adapters.c.name == versions.c.adapter)
+        .where(
+            mine(tx, adapters),
+            versions.c.adapter == name,
+            versions.c.base_model == base_model,
+            versions.c.job_id.is_(None),
+            versions.c.deleted_at.is_(None),
+        )
+        .order_by(versions.c.number)
+    )
+    for row in tx.execute(query):
+        version = to_version(row)
+        imported = version.manifest.imported
+        if imported is not None and imported.digest == digest:
+            return version
+    return None
+
+
 def set_alias(tx: Connection, name: str, alias: str, number: int, *, weight: float = 0.0) -> None:
     """Point an alias of the adapter at a version, with this share of the requests for the bare name.
 

@@ -91,7 +91,7 @@ class CheckpointShelf:
 
 def new_checkpoint(job: Job, manifest: Manifest, digest: str, now: float) -> Checkpoint:
     """What becomes of a directory of that digest."""
-    step = manifest.result.steps
+    step = manifest.trained.steps
     name = FineTunedName.of_job(job.id, base_model=job.base_model, adapter=job.adapter, step=step)
     return Checkpoint(
         id=new_id("ftckpt_"),

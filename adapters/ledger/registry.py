@@ -5,9 +5,10 @@ from pathlib import Path
 
 from adapters.artifacts import Artifacts
 from adapters.clock import Clock
-from adapters.db import checkpoints, events as event_rows, jobs as job_rows, registry, use
-from adapters.db.connect import Database
-from adapters.errors import AdapterNotFound
+from adapters.db import checkpoints, events as event_rows, jobs as job_rows, owners, registry, use
+from adapters.db.connect import Conflict, Database
+from adapters.db.tenancy import owner
+from adapters.errors import AdapterNotFound, InvalidRequest
 from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
 from adapters.manifest import Manifest
 from adapters.names import LIVE, parse_fine_tuned_name, parse_model_name
@@ -70,11 +71,11 @@ class Registry:
                 job.id,
                 job.attempt,
                 model=version.name,
-                trained_tokens=manifest.result.trained_tokens,
+                trained_tokens=manifest.trained.trained_tokens,
                 now=now,
             )
             told = _published(version, promote=promote)
-            if manifest.result.best_step == manifest.result.steps:
+            if manifest.trained.best_step == manifest.trained.steps:
                 # The last checkpoint has the same weights: it is the same files.
                 last = new_checkpoint(job, manifest, digest, now)
                 if checkpoints.add_checkpoint(tx, last):
@@ -82,6 +83,65 @@ class Registry:
                     told = [created(last), *told]
             event_rows.append_events(tx, job.id, told, now)
         return version
+
+    def bring_in(
+        self, name: str, source: Path, manifest: Manifest, *, promote: bool
+    ) -> tuple[Version, bool]:
+        """Make a directory from elsewhere the adapter's next version; with it, whether it is new.
+
+        The same files under the same name again are the version that they have made, as it stands: brought twice is
+        brought once.
+
+        Raises:
+            AdapterNameConflict: the name is another tenant's.
+            InvalidRequest: the adapter belongs to another base model.
+        """
+        digest = self._artifacts.put_version(source)
+        try:
+            version = self._take_in(name, manifest, digest, promote=promote)
+        except InvalidRequest:
+            self._artifacts.delete_version(digest)
+            raise
+        new = version.digest == digest
+        if not new:
+            # No version names it, and none will: the digest is this import's own.
+            self._artifacts.delete_version(digest)
+        return version, new
+
+    def _take_in(self, name: str, manifest: Manifest, digest: str, *, promote: bool) -> Version:
+        try:
+            return self._add_import(name, manifest, digest, promote=promote)
+        except Conflict:
+            # A job has claimed the name in the same moment: its claim is there to be found now.
+            return self._add_import(name, manifest, digest, promote=promote)
+
+    def _add_import(self, name: str, manifest: Manifest, digest: str, *, promote: bool) -> Version:
+        assert manifest.imported is not None, "publish takes what a job has made"
+        base = manifest.base.id
+        with self._db.write() as tx:
+            # Those wait who bring the same at the same time.
+            registry.hold_revision(tx)
+            same = registry.find_import(tx, name, base, manifest.imported.digest)
+            if same is not None:
+                return same
+            now = self._clock()
+            # Before anything else is said of the name: of another tenant's, nobody is told what it belongs to.
+            owners.claim_name(tx, name, base, owner(tx), now)
+            other = registry.base_model_of(tx, name)
+            if other not in {None, base}:
+                raise InvalidRequest(
+                    f"The adapter '{name}' belongs to the base model '{other}'. Choose another name.",
+                    param="name",
+                )
+            version = registry.add_version(tx, name, manifest, digest, now)
+            if promote:
+                registry.set_alias(tx, name, LIVE, version.number)
+            return version
+
+    def find_import(self, name: str, base_model: str, digest: str) -> Version | None:
+        """One's own living version that files of that digest have made under that name."""
+        with self._db.read() as tx:
+            return registry.find_import(tx, name, base_model, digest)
 
     def directory(self, weights: Weights) -> Path:
         """A local directory with the PEFT files of a version or checkpoint."""

@@ -18,11 +18,14 @@ class WireVersion(BaseModel):
     job_id: str | None
     #: The version that it continues, `name@N`.
     parent: str | None
-    method: str
-    train_loss: float
+    #: None, like the losses, for what was brought here.
+    method: str | None
+    train_loss: float | None
     valid_loss: float | None
     base_valid_loss: float | None
     resident: bool
+    #: Whether it was trained elsewhere.
+    imported: bool
     #: Its own sampling defaults, as its manifest has them.
     defaults: dict[str, float]
 
@@ -53,6 +56,13 @@ class WireAdapterList(BaseModel):
     has_more: bool
 
 
+class WireImport(WireAdapterEntry):
+    """The answer to an import: the adapter, and which of its versions the files have made."""
+
+    version: str
+    warnings: list[str]
+
+
 class WireDeleted(BaseModel):
     """The answer to a deletion."""
 
@@ -77,6 +87,16 @@ def wire_adapter(adapter: Adapter, resident: frozenset[str]) -> WireAdapterEntry
     )
 
 
+def wire_import(adapter: Adapter, version: Version, resident: frozenset[str]) -> WireImport:
+    """What has become of the files that somebody brought."""
+    imported = version.manifest.imported
+    return WireImport(
+        **wire_adapter(adapter, resident).model_dump(),
+        version=version.name,
+        warnings=list(imported.warnings) if imported else [],
+    )
+
+
 def model_card(model_id: str, *, created: float, parent: str | None = None) -> dict[str, Any]:
     """An entry of `GET /v1/models`; `parent` is the base model of an adapter."""
     return {
@@ -90,7 +110,7 @@ def model_card(model_id: str, *, created: float, parent: str | None = None) -> d
 
 
 def _version(version: Version, resident: frozenset[str]) -> WireVersion:
-    result = version.manifest.result
+    manifest, result = version.manifest, version.manifest.result
     return WireVersion(
         name=version.name,
         number=version.number,
@@ -98,11 +118,12 @@ def _version(version: Version, resident: frozenset[str]) -> WireVersion:
         rank=version.rank,
         digest=version.digest,
         job_id=version.job_id,
-        parent=version.manifest.parent,
-        method=version.manifest.method,
-        train_loss=result.train_loss,
-        valid_loss=result.published_valid_loss,
-        base_valid_loss=result.base_valid_loss,
+        parent=manifest.parent,
+        method=manifest.method if result else None,
+        train_loss=result.train_loss if result else None,
+        valid_loss=result.published_valid_loss if result else None,
+        base_valid_loss=result.base_valid_loss if result else None,
         resident=version.name in resident,
+        imported=manifest.imported is not None,
         defaults=version.manifest.default_sampling,
     )

@@ -43,6 +43,12 @@ def lora_spec(options: LoraOptions, parent: Weights | None) -> LoraSpec:
 
 def _inherited(options: LoraOptions, parent: Weights) -> LoraSpec:
     has = parent.manifest
+    if not has.uniform:
+        raise InvalidValue(
+            f"{parent.name} was brought from elsewhere, and not all of its layers are adapted alike. Training cannot "
+            "go on from that.",
+            param="continue_from",
+        )
     asked_targets = _targets(options, has)
     shape = {
         "rank": (options.rank, has.rank),

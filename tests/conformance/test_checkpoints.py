@@ -22,7 +22,7 @@ from adapters.records import (
 from adapters.weights import Checkpoint
 from tests.conformance.test_ledger import claim, claimed, note, publish
 from tests.support.clock import Clock
-from tests.support.samples import adapter_directory, manifest
+from tests.support.samples import adapter_directory, manifest, weights_of
 
 
 def at(job: Job, step: int, *, best: int | None = None) -> Manifest:
@@ -63,7 +63,7 @@ def test_a_checkpoint_is_found_by_its_name_and_tells_what_it_is(
         "base_valid_loss": 2.0,
     }
     assert ledger.checkpoints.find(checkpoint.name) == checkpoint
-    assert files(ledger, checkpoint) == f"{job.id} 4".encode()
+    assert files(ledger, checkpoint) == weights_of(f"{job.id} 4".encode())
     assert ledger.weights(checkpoint.name) == ledger.registry.directory(checkpoint)
     told = ledger.jobs.events(job.id)[-1]
     assert (told.kind, told.message) == ("checkpoint", "Checkpoint created at step 4")

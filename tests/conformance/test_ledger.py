@@ -34,7 +34,15 @@ from adapters.spec import (
     TrainingSpec,
 )
 from tests.support.clock import Clock
-from tests.support.samples import BASE, adapter_directory, made_by, manifest, new_job, render
+from tests.support.samples import (
+    BASE,
+    adapter_directory,
+    made_by,
+    manifest,
+    new_job,
+    render,
+    weights_of,
+)
 
 
 def submit(ledger: Ledger, adapter: str = "support-bot") -> str:
@@ -391,7 +399,7 @@ def test_publishing_settles_the_job_and_moves_live_together(ledger: Ledger, tmp_
     adapter = ledger.registry.get("support-bot")
     assert adapter.live.name == name == "support-bot@1"
     directory = ledger.registry.directory(adapter.live)
-    assert (directory / "adapter_model.safetensors").read_bytes() == job.id.encode()
+    assert (directory / "adapter_model.safetensors").read_bytes() == weights_of(job.id.encode())
     messages = [event.message for event in ledger.jobs.events(job.id)]
     assert f"New fine-tuned model created: ft:tiny-base:graft:support-bot:{job.id[-8:]}" in messages
     assert messages[-1] == "The job has successfully completed"

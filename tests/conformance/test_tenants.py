@@ -1,6 +1,7 @@
 """What the ledger promises of tenants: of what is another's, it behaves as if it were not there."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from adapters.errors import (
 from adapters.files import NewUpload
 from adapters.keys import NewKey, Scope, digest_of
 from adapters.ledger import Ledger
+from adapters.manifest import MANIFEST_FILE, dump_manifest
 from adapters.records import IdempotencyKey, Job, Reply, Version
 from adapters.webhooks import Happening, NewEndpoint, Outcome
 from tests.support.clock import Clock
-from tests.support.samples import BASE, adapter_directory, manifest, new_job, render
+from tests.support.samples import BASE, adapter_directory, brought, manifest, new_job, render
 
 
 @pytest.fixture
@@ -297,6 +299,96 @@ def test_a_shared_adapter_can_be_found_and_not_changed(
     theirs.registry.share("bot", shared=False)
     with pytest.raises(AdapterNotFound):
         ours.registry.resolve("bot")
+
+
+# ---- adapters from elsewhere
+
+
+def bring(
+    ledger: Ledger, path: Path, name: str = "bot", *, files: str = "f" * 64, base_model: str = BASE
+) -> tuple[Version, bool]:
+    made = brought(files, base_model)
+    assert made.imported is not None
+    source = adapter_directory(path / made.imported.id)
+    (source / MANIFEST_FILE).write_text(dump_manifest(made))
+    return ledger.registry.bring_in(name, source, made, promote=True)
+
+
+def kept(path: Path) -> set[str]:
+    return {one.name for one in (path / "artifacts" / "versions").iterdir()}
+
+
+def test_an_adapter_that_was_brought_is_its_tenants(
+    ours: Ledger, theirs: Ledger, tmp_path: Path
+) -> None:
+    version, new = bring(theirs, tmp_path)
+    assert (version.name, new) == ("bot@1", True)
+    assert theirs.registry.get("bot").tenant == "theirs"
+    with pytest.raises(AdapterNotFound):
+        ours.registry.resolve("bot")
+    # Whatever it is brought with: also the same files, which would be the same version.
+    for other in ({}, {"files": "e" * 64}, {"base_model": "other-base"}):
+        with pytest.raises(AdapterNameConflict) as told:
+            bring(ours, tmp_path, **other)
+        assert str(told.value) == "The adapter name 'bot' is taken. Choose another one."
+    assert ours.registry.find_import("bot", BASE, "f" * 64) is None
+    with pytest.raises(AdapterNameConflict):
+        submit(ours)
+    assert kept(tmp_path) == {version.digest}
+    assert bring(theirs, tmp_path) == (version, False)
+    assert theirs.registry.find_import("bot", BASE, "f" * 64) == version
+
+
+def test_a_name_that_a_job_of_another_tenant_is_on_its_way_to_cannot_be_brought(
+    ledger: Ledger, ours: Ledger, theirs: Ledger, tmp_path: Path
+) -> None:
+    submit(theirs)
+    with pytest.raises(AdapterNameConflict):
+        bring(ours, tmp_path)
+    assert kept(tmp_path) == set()
+    assert bring(theirs, tmp_path)[0].name == "bot@1"
+    assert publish(ledger, claim(ledger), tmp_path).name == "bot@2"
+
+
+def test_the_same_files_of_two_tenants_are_two_adapters(
+    ledger: Ledger, ours: Ledger, theirs: Ledger, clock: Clock, tmp_path: Path
+) -> None:
+    one, _ = bring(ours, tmp_path, "one")
+    other, new = bring(theirs, tmp_path, "other")
+    assert new
+    assert kept(tmp_path) == {one.digest, other.digest}
+    theirs.registry.delete("other")
+    clock.now += 1
+    assert ledger.registry.purge(older_than=0.5) == 1
+    assert kept(tmp_path) == {one.digest}
+    # The name is free again, and its numbers go on.
+    assert bring(ours, tmp_path, "other")[0].name == "other@2"
+    assert ours.registry.get("other").tenant == "ours"
+
+
+def test_of_those_who_want_a_name_at_the_same_moment_one_tenant_gets_it(
+    ours: Ledger, theirs: Ledger, tmp_path: Path
+) -> None:
+    def won(ask: Callable[[], object]) -> bool:
+        try:
+            ask()
+        except AdapterNameConflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(3) as pool:
+        for turn in range(8):
+            name = f"bot-{turn}"
+            asks = [
+                *(lambda: bring(ours, tmp_path, name),) * 2,  # noqa: B023  awaited in this turn
+                lambda: submit(theirs, name),  # noqa: B023
+            ]
+            first, again, foreign = pool.map(won, asks)
+            assert first == again != foreign
+            mine = [one.name for one in ours.registry.list()]
+            assert (name in mine) is first
+    assert {len(one.versions) for one in ours.registry.list()} <= {1}
+    assert len(kept(tmp_path)) == len(ours.registry.list())
 
 
 # ---- repetitions

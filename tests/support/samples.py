@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.demand import Place
-from adapters.manifest import BaseModelCard, Manifest, TrainingResult
+from adapters.manifest import BaseModelCard, Import, Manifest, TrainingResult
 from adapters.names import new_id
 from adapters.records import (
     DatasetSummary,
@@ -15,8 +15,10 @@ from adapters.records import (
     Version,
 )
 from adapters.spec import TrainingSpec
+from tests.support.peft_adapters import good_adapter, safetensors
 
 BASE = "tiny-base"
+ONE_LAYER = {"model.layers.0.self_attn.q_proj": (8, 8)}
 
 
 def card(model_id: str = BASE) -> BaseModelCard:
@@ -88,11 +90,31 @@ def manifest(job: Job | NewJob, valid_loss: float | None = 1.0) -> Manifest:
     )
 
 
+def brought(files: str = "f" * 64, base_model: str = BASE) -> Manifest:
+    """The manifest of an adapter from elsewhere; `files` is the digest of what was brought."""
+    return Manifest(
+        base=card(base_model),
+        rank=16,
+        alpha=8.0,
+        target_modules=("q_proj",),
+        dataset_digest=None,
+        job_id=None,
+        result=None,
+        imported=Import(id=new_id("import-"), digest=files, base_model=base_model),
+    )
+
+
 def adapter_directory(path: Path, *, content: bytes = b"weights") -> Path:
-    path.mkdir(parents=True)
-    (path / "adapter_config.json").write_text('{"r": 16}')
-    (path / "adapter_model.safetensors").write_bytes(content)
-    return path
+    """An adapter that engines take, other bytes for other content."""
+    made = good_adapter(rank=16, layers=ONE_LAYER)
+    made.raw_weights = weights_of(content)
+    return made.write(path)
+
+
+def weights_of(content: bytes) -> bytes:
+    """What `adapter_directory` writes as the weights."""
+    made = good_adapter(rank=16, layers=ONE_LAYER)
+    return safetensors(made.tensors, {"content": content.decode()})
 
 
 def made_by(job: Job) -> str:

@@ -1,6 +1,6 @@
 """Base models on disk: from wherever the configuration says, to a directory that trainer and engine both read.
 
-<home>/models/<id>/    plain transformers files and graft-base.json; the card's presence means "ready"
+<home>/models/<id>/    plain transformers files, graft-layers.json and graft-base.json, whose presence means "ready"
 """
 
 import fcntl
@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from adapters.durable import new_directory
+from adapters.durable import new_directory, write_text
 from adapters.errors import InvalidValue, ModelNotFound
+from adapters.layers import LAYERS_FILE, LinearLayers, dump_layers
 from adapters.manifest import BASE_CARD_FILE, BaseModelCard, dump_base_card, read_base_card
 from adapters.settings import LedgerSettings
 from trainer.warm.adapter import suffixes
@@ -49,7 +51,10 @@ def prepare(settings: LedgerSettings, model_id: str) -> BaseModelCard:
             with new_directory(directory) as aside:
                 _fill(source)(aside)
                 card = describe(aside, model_id)
+                (aside / LAYERS_FILE).write_text(dump_layers(measure(aside)))
                 (aside / BASE_CARD_FILE).write_text(dump_base_card(card))
+        elif not (directory / LAYERS_FILE).exists():  # prepared by an earlier release
+            write_text(directory / LAYERS_FILE, dump_layers(measure(directory)))
     return card
 
 
@@ -125,7 +130,11 @@ def copy_model(origin: Path, target: Path) -> None:
     if not (origin / "config.json").is_file() or not list(origin.glob("*.safetensors")):
         raise InvalidValue(f"{origin} has no config.json with *.safetensors weights.")
     for file in origin.iterdir():
-        if file.is_file() and file.name != BASE_CARD_FILE and file.suffix not in {".bin", ".pt"}:
+        if (
+            file.is_file()
+            and file.name not in {BASE_CARD_FILE, LAYERS_FILE}
+            and file.suffix not in {".bin", ".pt"}
+        ):
             _link_or_copy(file.resolve(), target / file.name)
 
 
@@ -138,9 +147,7 @@ def _link_or_copy(origin: Path, target: Path) -> None:
 
 def describe(directory: Path, model_id: str) -> BaseModelCard:
     """The card of the model that lies in a directory. Reads every byte of its weights once, for the digest."""
-    config = AutoConfig.from_pretrained(directory)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = _skeleton(directory)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     weights = sorted(path for pattern in WEIGHTS for path in directory.glob(pattern))
     template = tokenizer.chat_template
@@ -152,9 +159,21 @@ def describe(directory: Path, model_id: str) -> BaseModelCard:
             [path for path in [directory / "tokenizer.json"] if path.exists()]
         ),
         architecture=type(model).__name__,
-        max_seq_length=config.max_position_embeddings,
+        max_seq_length=model.config.max_position_embeddings,
         linear_modules=suffixes(decoder_linears(model)),
     )
+
+
+def measure(directory: Path) -> LinearLayers:
+    """The linear layers inside the decoder of the model that lies in a directory. Reads no weights."""
+    linears = decoder_linears(_skeleton(directory))
+    return {name: (one.out_features, one.in_features) for name, one in linears.items()}
+
+
+def _skeleton(directory: Path) -> Any:
+    """The model without its weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
 
 
 def _digest(files: list[Path]) -> str:

@@ -13,6 +13,7 @@ from adapters.ledger import open_ledger
 from adapters.records import JobStatus
 from adapters.settings import LedgerSettings
 from adapters.webhooks import NewEndpoint
+from tests.support.samples import weights_of
 
 ROOT = Path(__file__).parents[3]
 WRITER = """
@@ -134,5 +135,5 @@ def test_nothing_that_was_answered_is_lost_and_nothing_is_half_done(
     assert sorted(one.announcement.news.job_id for one in told) == sorted(job.id for job in settled)
     for version in versions:
         weights = ledger.registry.directory(version) / "adapter_model.safetensors"
-        assert weights.read_bytes() == str(version.job_id).encode()
+        assert weights.read_bytes() == weights_of(str(version.job_id).encode())
     ledger.close()

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapters.errors import InvalidValue, ModelNotFound
+from adapters.layers import LAYERS_FILE, read_layers
 from adapters.manifest import BASE_CARD_FILE, read_base_card
 from adapters.settings import BaseModelSettings, LedgerSettings
 from tests.integration.training.tiny import make_base
@@ -38,6 +39,21 @@ def test_a_directory_is_taken_over_with_a_card(model_dir, tmp_path):
     assert len(base.linears) == 14
     assert base.card == card
     assert base.tokenizer.chat_template
+
+
+def test_the_sizes_of_its_layers_are_written_down_also_for_one_that_an_earlier_release_prepared(
+    model_dir, tmp_path
+):
+    settings = settings_for(tmp_path, model_dir)
+    prepare(settings, "org/tiny")
+    directory = settings.base_model_dir("org/tiny")
+    layers = read_layers(directory)
+    assert len(layers) == 14
+    assert layers["model.layers.1.mlp.down_proj"] == (64, 96)
+    assert layers["model.layers.0.self_attn.k_proj"] == (32, 64)
+    (directory / LAYERS_FILE).unlink()
+    prepare(settings, "org/tiny")
+    assert read_layers(directory) == layers
 
 
 def test_preparing_again_changes_nothing(model_dir, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from adapters.errors import NotServable
+from adapters.peft.check import BaseNames, check_adapter
 from adapters.spec import LoraSpec
 from tests.integration.training.tiny import (
     load_tiny,
@@ -21,6 +22,7 @@ from tests.integration.training.tiny import (
     share_of,
 )
 from trainer.messages import Finished
+from trainer.warm.base import measure
 from trainer.warm.export import export, read_into
 from trainer.warm.finish import finished_before
 from trainer.warm.probe import LONGEST_PROBE, PROBES, take_probes
@@ -62,6 +64,40 @@ def test_the_config_names_its_targets_and_switches_off_what_engines_refuse(base,
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_exported_passes_the_check_that_imports_go_through(
+    base, model_dir, tmp_path, dtype
+):
+    spec = make_spec(lora=LoraSpec(rank=4, alpha=16.0, target_modules=("v_proj", "gate_proj")))
+    job = make_job(base, spec, tmp_path, train=random_rows(1, seed=1))
+    randomise(job.adapter)
+    export(job.adapter, tmp_path / "adapter", base_id="tiny", dtype=dtype)
+    checked = check_adapter(
+        tmp_path / "adapter", layers=measure(model_dir), max_rank=4, names=BaseNames(("tiny",))
+    )
+    assert (checked.rank, checked.alpha, checked.uniform, checked.warnings) == (4, 16.0, True, ())
+    assert sorted(checked.target_modules) == ["gate_proj", "v_proj"]
+
+
+def test_what_peft_saves_passes_the_check_too(model_dir, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "down_proj"],
+        rank_pattern={"layers.1.mlp.down_proj": 2},
+        alpha_pattern={"^model.layers.0.self_attn.q_proj": 3},
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        get_peft_model(load_tiny(model_dir), config).save_pretrained(tmp_path / "adapter")
+    checked = check_adapter(tmp_path / "adapter", layers=measure(model_dir), max_rank=4)
+    assert (checked.rank, checked.uniform) == (4, False)
 
 
 def test_a_target_that_matches_nothing_is_refused(base, tmp_path):

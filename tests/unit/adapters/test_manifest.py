@@ -4,7 +4,7 @@ from dataclasses import replace
 from adapters.manifest import dump_manifest, load_manifest
 from tests.support.samples import manifest, new_job
 
-LATER = ("method", "rslora")
+LATER = ("method", "rslora", "imported", "uniform")
 LATER_IN_RESULT = (
     "skipped_steps",
     "dtype",

@@ -1,0 +1,62 @@
+"""What an engine is about to read is looked at first, once in the life of this process.
+
+Files that have gone bad on the disk, a version that was trained for an engine with larger ranks, a base model that was
+exchanged: an engine would refuse some of it, die of some, and pass over the rest.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from adapters.artifacts import digest_directory
+from adapters.errors import ArtifactCorrupt, InvalidAdapter, NotServable
+from adapters.layers import LinearLayers
+from adapters.peft.check import check_adapter
+from adapters.weights import Weights
+
+log = logging.getLogger(__name__)
+
+
+class Inspector:
+    """Hands out the directories of versions and checkpoints that are fit to be loaded. Sync: it reads every byte."""
+
+    def __init__(
+        self,
+        directory_of: Callable[[Weights], Path],
+        layers_of: Callable[[str], LinearLayers | None],
+        *,
+        max_rank: int,
+    ) -> None:
+        self._directory_of = directory_of
+        self._layers_of = layers_of
+        self._max_rank = max_rank
+        #: Digests; what has one never changes.
+        self._passed: set[str] = set()
+
+    def directory(self, weights: Weights) -> Path:
+        """A local directory with its PEFT files.
+
+        Raises:
+            ArtifactCorrupt: the files are gone, or are not what they were.
+            NotServable: the engine could not serve them.
+        """
+        directory = self._directory_of(weights)
+        if weights.digest not in self._passed:
+            self._inspect(weights, directory)
+            self._passed.add(weights.digest)
+        return directory
+
+    def _inspect(self, weights: Weights, directory: Path) -> None:
+        if digest_directory(directory) != weights.digest:
+            raise ArtifactCorrupt(
+                f"The files of {weights.name} are not what they were. Restore versions/{weights.digest}."
+            )
+        try:
+            check_adapter(
+                directory, layers=self._layers_of(weights.base_model), max_rank=self._max_rank
+            )
+        except InvalidAdapter as error:
+            log.warning("%s is not loaded: %s", weights.name, error)
+            raise NotServable(
+                f"{weights.name} cannot be served: {error.message}", param="model"
+            ) from error
