@@ -13,7 +13,6 @@
 """
 
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
@@ -21,10 +20,8 @@ from typing import Any
 
 from adapters.errors import (
     EngineFault,
-    GraftError,
     InvalidRequest,
     InvalidValue,
-    ModelNotFound,
     Unavailable,
 )
 from adapters.records import JsonObject
@@ -36,6 +33,7 @@ from service.engines import EngineHost, Engines
 from service.errors import engine_error_body, error_event
 from service.loops import mark, mark_events
 from service.metrics import Metrics
+from service.reckoning import Reckoning, outcome_of_error, outcome_of_status
 from service.relay import Meter, whole_events
 from service.schemas.caps import check_caps
 from service.schemas.endpoints import Endpoint
@@ -43,7 +41,6 @@ from service.schemas.sampling import check_fields
 from service.settings import ServiceSettings
 from service.shadow import Shadows
 from service.split import anybody, ticket_of
-from service.tallies import Tally
 
 _NOT_FOUND = 404
 _BAD_REQUEST = 400
@@ -149,21 +146,26 @@ class Generator:
 
     async def answer(self, request: Prepared) -> Answer:
         """Steps 4 to 7. Raises Overloaded, Unavailable, EngineFault before the first byte; none after."""
-        watched = _Watched(request, self._metrics)
+        reckoning = self._reckoning(request)
         try:
             try:
-                return await self._attempt(request, watched)
+                return await self._attempt(request, reckoning)
             except _Died as died:
                 self._metrics.retries.labels(died.host.model_id).inc()
             try:
-                return await self._attempt(request, watched)
+                return await self._attempt(request, reckoning)
             except _Died as died:
                 raise died.host.unavailable() from None
         except BaseException as error:
-            watched.ended(_outcome_of(error))
+            reckoning.ended(outcome_of_error(error))
             raise
 
-    async def _attempt(self, request: Prepared, watched: "_Watched") -> Answer:
+    def _reckoning(self, request: Prepared) -> Reckoning:
+        target = request.target
+        adapter = target.version.adapter if target.version else target.base_model
+        return Reckoning(self._metrics, target.base_model, request.kind, adapter)
+
+    async def _attempt(self, request: Prepared, reckoning: Reckoning) -> Answer:
         host = self._engines[request.target.base_model]
         if not host.up:
             await host.wait_up(self._settings.engine_wait_seconds)
@@ -174,18 +176,18 @@ class Generator:
                 first = await (anext(reply.body, b"") if streamed else _whole(reply.body))
                 await _raise_if_dying(host, reply.status)
                 # Of an answer that nobody has read; otherwise it has been said by then how it ended.
-                stack.callback(watched.ended, "cancelled")
+                stack.callback(reckoning.ended, "cancelled")
                 release = stack.pop_all().aclose
         except Unavailable:
             host.mark_down()
             raise _Died(host) from None
-        watched.began()
+        reckoning.began()
         if request.shadow is not None:
             self._send_shadow(request.shadow)
         if streamed:
-            body = self._relay(host, request, first, reply.body, watched)
+            body = self._relay(host, request, first, reply.body, reckoning)
         else:
-            body = _once(request, reply.status, first, watched)
+            body = _once(request, reply.status, first, reckoning)
         return Answer(reply.status, reply.content_type, request.target.engine_name, body, release)
 
     async def _send(
@@ -217,13 +219,13 @@ class Generator:
         request: Prepared,
         first: bytes,
         rest: AsyncIterator[bytes],
-        watched: "_Watched",
+        reckoning: Reckoning,
     ) -> AsyncIterator[bytes]:
         outcome, meter, last = "cancelled", Meter(), b""
         try:
             async for events in whole_events(first, rest):
                 meter.see(events)
-                last = mark_events(events, watched.looped) if request.guarded else events
+                last = mark_events(events, reckoning.looped) if request.guarded else events
                 yield last
             outcome = "ok"
             if (request.endpoint.last_words or b"") not in last:
@@ -235,7 +237,7 @@ class Generator:
             error = host.unavailable()
             yield error_event(error, request.endpoint.dialect, number=meter.events)
         finally:
-            watched.ended(outcome, meter.prompt_tokens, meter.generated)
+            reckoning.ended(outcome, meter.prompt_tokens, meter.generated)
 
     def _send_shadow(self, shadow: Prepared) -> None:
         """Only where nobody waits for the engine, and a place is to spare, and a seat."""
@@ -266,48 +268,16 @@ class _Died(Exception):
         self.host = host
 
 
-class _Watched:
-    """What the metrics are told of one request."""
-
-    def __init__(self, request: Prepared, metrics: Metrics) -> None:
-        target = request.target
-        self._labels = (target.base_model, request.kind)
-        self._metrics = metrics
-        adapter = target.version.adapter if target.version else target.base_model
-        # Nobody has asked for what a shadow says.
-        self._tally = Tally() if request.kind == "shadow" else metrics.by_adapter.of(adapter)
-        self._started = time.monotonic()
-        self._has_ended = False
-
-    def began(self) -> None:
-        took = time.monotonic() - self._started
-        self._metrics.first_byte_seconds.labels(*self._labels).observe(took)
-        self._tally.first_byte.observe(took)
-
-    def looped(self) -> None:
-        self._metrics.repetition_stops.labels(self._labels[0]).inc()
-
-    def ended(self, outcome: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
-        if self._has_ended:
-            return
-        self._has_ended = True
-        self._metrics.completions.labels(*self._labels, outcome).inc()
-        self._tally.duration.observe(time.monotonic() - self._started)
-        self._tally.requests[outcome] = self._tally.requests.get(outcome, 0) + 1
-        self._tally.prompt_tokens += prompt_tokens
-        self._tally.completion_tokens += completion_tokens
-
-
 async def _once(
-    request: Prepared, status: int, body: bytes, watched: _Watched
+    request: Prepared, status: int, body: bytes, reckoning: Reckoning
 ) -> AsyncIterator[bytes]:
     meter = Meter()
     if status >= _BAD_REQUEST:
         body = engine_error_body(body, status, request.endpoint.dialect)
     else:
         meter.see(body)
-        body = mark(body, watched.looped) if request.guarded else body
-    watched.ended(_outcome(status), meter.prompt_tokens, meter.completion_tokens)
+        body = mark(body, reckoning.looped) if request.guarded else body
+    reckoning.ended(outcome_of_status(status), meter.prompt_tokens, meter.completion_tokens)
     yield body
 
 
@@ -331,20 +301,6 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     return body
-
-
-def _outcome(status: int) -> str:
-    if status >= _SERVER_ERROR:
-        return "engine_error"
-    return "client_error" if status >= _BAD_REQUEST else "ok"
-
-
-def _outcome_of(error: BaseException) -> str:
-    if not isinstance(error, GraftError):
-        return "cancelled"
-    if isinstance(error, ModelNotFound):
-        return "client_error"
-    return "overloaded" if error.code == "rate_limit_exceeded" else "engine_error"
 
 
 _CUT_SHORT = EngineFault("The engine ended the stream before the answer was whole. Try again.")

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from fastapi.responses import StreamingResponse
 
-from adapters.errors import AdapterNotFound
+from adapters.errors import AdapterNotFound, InvalidRequest
 from adapters.names import parse_fine_tuned_name, parse_model_name
 from adapters.records import Adapter, Version
 from service.schemas.adapters import (
@@ -53,7 +53,7 @@ async def share(
 @router.get("/adapters/{name}/download")
 @router.get("/v1/adapters/{name}/download", include_in_schema=False)
 async def download(name: str, state: State) -> StreamingResponse:
-    """A version's PEFT directory as a tar; the bare name means the live version."""
+    """A version's PEFT directory as a tar; the bare name means the live version, `name@alias` the alias's."""
     version = await _find_version(state, name)
     directory = await asyncio.to_thread(state.ledger.registry.directory, version)
     headers = {
@@ -73,6 +73,7 @@ async def delete(name: str, state: State) -> WireDeleted:
         await asyncio.to_thread(registry.delete, name)
     else:
         version = await _find_version(state, name)
+        _refuse_alias(name, version)
         await asyncio.to_thread(registry.delete_version, version.adapter, version.number)
     await state.catalog.refresh()
     return WireDeleted(id=name, object="adapter", deleted=True)
@@ -83,12 +84,22 @@ async def _find_version(state: ServiceState, name: str) -> Version:
         return await asyncio.to_thread(state.ledger.registry.resolve, name)
     parsed = parse_model_name(name)
     adapter = await asyncio.to_thread(state.ledger.registry.get, parsed.adapter)
-    number = parsed.number if parsed.selector else adapter.aliases.get("live")
-    found = adapter.version(number)
+    found = adapter.select(parsed.selector)
     if found is None:
         known = ", ".join(version.name for version in adapter.versions)
         raise AdapterNotFound(f"There is no version '{name}'. There are: {known}.", param="name")
     return found
+
+
+def _refuse_alias(name: str, version: Version) -> None:
+    """An alias may be moved by somebody else at any moment; what is deleted for good is named itself."""
+    alias = parse_model_name(name).selector
+    if parse_fine_tuned_name(name) is None and f"{version.adapter}@{alias}" != version.name:
+        raise InvalidRequest(
+            f"'{name}' is an alias, of {version.name}. DELETE /adapters/{version.adapter}/aliases/{alias} removes "
+            f"the alias; DELETE /adapters/{version.name} the version, once no alias points at it.",
+            param="name",
+        )
 
 
 def shown(state: ServiceState, adapter: Adapter) -> WireAdapterEntry:

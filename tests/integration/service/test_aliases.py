@@ -59,6 +59,26 @@ async def test_an_alias_answers_to_its_name(service: Running) -> None:
     assert (await error(response))["code"] == "model_not_found"
 
 
+async def test_what_an_alias_means_can_be_downloaded_and_is_not_deleted_by_it(
+    service: Running,
+) -> None:
+    publish(service, 3)
+    await point(service, "stable", version=1)
+    for name, number in (("bot@stable", 1), ("bot@live", 3), ("bot@2", 2), ("bot", 3)):
+        response = await service.http.get(f"/adapters/{name}/download")
+        assert response.status_code == 200, response.text
+        assert f'filename="bot-{number}.tar"' in response.headers["content-disposition"]
+    assert (await service.http.get("/adapters/bot@canary/download")).status_code == 404
+    for alias, number in (("stable", 1), ("live", 3)):
+        told = await error(await service.http.delete(f"/adapters/bot@{alias}"))
+        assert (told["code"], told["param"]) == ("invalid_request", "name")
+        assert f"of bot@{number}." in told["message"]
+    assert (await service.http.delete("/adapters/bot@canary")).status_code == 404
+    entry = (await service.http.get(f"/adapters/{BOT}")).json()
+    assert [version["number"] for version in entry["versions"]] == [1, 2, 3]
+    assert (await service.http.delete("/adapters/bot@2")).status_code == 200
+
+
 async def test_promoting_and_rolling_back_count_from_the_next_request_on(service: Running) -> None:
     publish(service, 3)
     assert (await act(service, "promote", version=1))["live"] == "bot@1"

@@ -247,6 +247,30 @@ def test_rolling_back_says_from_which_version_so_that_a_repetition_is_harmless(g
     assert json.loads(graft.asked[1][2]) == {"expected": 2}
 
 
+def test_an_alias_is_pointed_at_a_version_and_removed(graft, run):
+    at = "/v1/adapters/support-bot/aliases/canary"
+    graft.answers[f"PUT {at}"] = ADAPTER | {"aliases": {"live": 2, "canary": 1}}
+    graft.answers[f"DELETE {at}"] = ADAPTER
+    told = run("adapters", "alias", "support-bot@1", "canary", "--weight", "0.1").output
+    assert told == (
+        "support-bot@canary means support-bot@1 now, with 0.1 of the requests for support-bot\n"
+    )
+    told = run("adapters", "alias", "support-bot@1", "canary", "--expected", "0").output
+    assert told == "support-bot@canary means support-bot@1 now\n"
+    told = run("adapters", "unalias", "support-bot@canary").output
+    assert told == "support-bot@canary means nothing now\n"
+    sent = [json.loads(body) for _, _, body in graft.asked[:2]]
+    assert sent == [{"version": 1, "weight": 0.1}, {"version": 1, "expected": 0}]
+    for wrong in (
+        ("alias", "support-bot", "canary"),
+        ("alias", "support-bot@live", "canary"),
+        ("alias", "support-bot@1", "canary", "--weight", "2"),
+        ("unalias", "support-bot"),
+    ):
+        assert run("adapters", *wrong).exit_code == 2
+    assert len(graft.asked) == 3
+
+
 def test_deleting_asks_first(graft, run):
     graft.answers["DELETE /v1/adapters/support-bot"] = {"id": "support-bot", "deleted": True}
     assert run("adapters", "delete", "support-bot", typed="n\n").exit_code == 1
