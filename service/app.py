@@ -267,7 +267,11 @@ def _share(configuration: Configuration, parts: Parts) -> Common:
         catalog=Catalog(ledger.registry, base_models, ledger.checkpoints, sampling),
         admissions={model_id: admission(model_id) for model_id in base_models},
         decider=partial(
-            Decider, engine=configuration.engine, base_models=base_models, card_of=card_of
+            Decider,
+            engine=configuration.engine,
+            base_models=base_models,
+            card_of=card_of,
+            caps=settings,
         ),
         card_of=card_of,
         incoming=incoming,

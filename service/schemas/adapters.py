@@ -27,7 +27,7 @@ class WireVersion(BaseModel):
     #: Whether it was trained elsewhere.
     imported: bool
     #: Its own sampling defaults, as its manifest has them.
-    defaults: dict[str, float]
+    defaults: dict[str, Any]
 
 
 class WireAdapterEntry(BaseModel):
