@@ -27,6 +27,7 @@ GraftError                      500  internal_error
 │   ├── EndpointNotFound        404  webhook_endpoint_not_found
 │   ├── DeliveryNotFound        404  webhook_delivery_not_found
 │   └── KeyNotFound             404  api_key_not_found
+├── AliasMoved                  409  alias_moved             (retry: no)
 ├── IdempotencyInProgress       409  idempotency_in_progress (retry_after; retry: yes)
 ├── PayloadTooLarge             413  file_too_large
 ├── UnsupportedMediaType        415  unsupported_media_type
@@ -274,6 +275,15 @@ class UnsupportedMediaType(GraftError):
     status = 415
     type = "invalid_request_error"
     code = "unsupported_media_type"
+
+
+class AliasMoved(GraftError):
+    """The alias does not point where its caller expected: somebody else was first."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "alias_moved"
+    retry = False
 
 
 class IdempotencyInProgress(GraftError):

@@ -5,7 +5,7 @@ The version's number is not in it: the directory is addressed by its digest befo
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -110,7 +110,8 @@ class Manifest:
     imported: Import | None = None
     #: Whether training can go on from it: all layers of a name are adapted, and alike.
     uniform: bool = True
-    default_sampling: dict[str, float] = field(default_factory=dict)
+    #: What requests to it are given where they leave something open.
+    default_sampling: dict[str, Any] = field(default_factory=dict)
     probes: tuple[Probe, ...] = ()
     schema_version: int = 1
 

@@ -12,6 +12,9 @@ from typing import Self
 from adapters.errors import InvalidValue
 
 LIVE = "live"
+#: The aliases that may take a share of the requests for the bare name: instead of the live version, or beside it.
+CANARY = "canary"
+SHADOW = "shadow"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 #: vLLM 0.32 applies an adapter called like a content part to requests for the base model; refused here for good.
 RESERVED = frozenset(
@@ -107,6 +110,23 @@ def check_adapter_name(name: str, *, base_models: list[str]) -> str:
     if name in RESERVED or name in base_models:
         raise InvalidValue(f"The name '{name}' is reserved. Choose another one.", param="name")
     return name
+
+
+def check_alias(alias: str, *, weight: float = 0.0) -> str:
+    """Return `alias` if a version may be called that, with this share of the requests, else raise InvalidValue."""
+    if not _NAME.fullmatch(alias) or alias.isdigit():
+        raise InvalidValue(
+            f"'{alias}' cannot be an alias: use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or "
+            "digit, and not digits alone, which are versions.",
+            param="alias",
+        )
+    if weight and alias not in {CANARY, SHADOW}:
+        raise InvalidValue(
+            f"Only '{CANARY}' and '{SHADOW}' take a share of the requests. '{alias}' answers to its own name; "
+            "leave 'weight' out.",
+            param="weight",
+        )
+    return alias
 
 
 def new_id(prefix: str) -> str:

@@ -257,6 +257,10 @@ class Adapter:
     created_at: float
     versions: tuple[Version, ...]
     aliases: dict[str, int]
+    #: The share of the requests for the bare name, 0 to 1, of aliases that have one.
+    weights: dict[str, float] = field(default_factory=dict)
+    #: What requests leave open, whichever version they ask; its own defaults are in a version's manifest.
+    sampling: JsonObject = field(default_factory=dict)
     #: Whose it is.
     tenant: str = DEFAULT_TENANT
     #: Whether other tenants may ask it and continue it too.
@@ -270,6 +274,11 @@ class Adapter:
     def live(self) -> Version | None:
         """The version that the bare name means."""
         return self.version(self.aliases.get("live"))
+
+    def sharing(self, alias: str) -> tuple[float, Version] | None:
+        """The share of an alias and the version that gets it; None where it has no share."""
+        weight, version = self.weights.get(alias, 0.0), self.version(self.aliases.get(alias))
+        return (weight, version) if weight and version else None
 
     def version(self, number: int | None) -> Version | None:
         """The living version of that number; None where there is none."""

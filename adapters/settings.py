@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from adapters.errors import InvalidValue, UnknownField
+from adapters.sampling import Sampling
 
 DEMO_MODEL = "smollm2-135m-instruct"
 SECTIONS = ["ledger", "queue", "service", "webhooks", "engine", "trainer"]
@@ -97,6 +98,8 @@ class BaseModelSettings(BaseModel):
     id: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     #: `package:<distribution>` (a GGUF file inside an installed package), a directory, a .gguf file, or a hub id.
     source: str
+    #: What requests leave open, for this model and the adapters on it.
+    sampling: Sampling = Sampling()
 
 
 class LedgerSettings(Section):

@@ -1,7 +1,7 @@
 """What a job computes: everything that decides it, and nothing else. Stored with the job, never changed."""
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Gate: TypeAlias = Literal["auto", "off"]
 
@@ -76,3 +76,5 @@ class TrainingSpec:
     validation_split: float = 0.05
     seed: int = 42
     gate: Gate = "auto"
+    #: What requests to the version are given where they leave something open; for its manifest.
+    sampling: dict[str, Any] = field(default_factory=dict)

@@ -28,13 +28,19 @@ def run(settings: Settings) -> Table:
     ]
     few, many = sides[SIZES[0]], sides[SIZES[-1]]
     flat = f"{SIZES[-1]} adapters; peer: ours with {SIZES[0]}"
+    shared = f"{SIZES[-1]} adapters, a canary each; peer: ours without"
+    split = Side(SIZES[-1], canary=True)
     return Table(
         name="resolve",
         what=(
             f"microseconds of one Catalog.resolve, names drawn at random, half of them as `name` and half as `name@N`; "
-            f"{VERSIONS} versions each. The dict has every one of these strings as a key. {LOOKUPS} lookups a round"
+            f"{VERSIONS} versions each, always for the same user. The dict has every one of these strings as a key. {LOOKUPS} lookups a round"
         ),
-        rows=[*rows, _row(settings, flat, many.resolve, few.resolve)],
+        rows=[
+            *rows,
+            _row(settings, flat, many.resolve, few.resolve),
+            _row(settings, shared, split.resolve, many.resolve),
+        ],
     )
 
 
@@ -54,8 +60,8 @@ def _row(
 class Side:
     """A catalog and a dict that know the same names, with the questions to ask them."""
 
-    def __init__(self, size: int) -> None:
-        adapters = [_adapter(f"adapter-{number}") for number in range(size)]
+    def __init__(self, size: int, *, canary: bool = False) -> None:
+        adapters = [_adapter(f"adapter-{number}", canary=canary) for number in range(size)]
         self._plain = {
             name: version
             for adapter in adapters
@@ -79,7 +85,7 @@ class Side:
 
         def ask() -> None:
             for name in names:
-                _finished(resolve(name))
+                _finished(resolve(name, "a user"))
 
         return 1e6 * seconds(ask) / LOOKUPS
 
@@ -118,7 +124,7 @@ class Changes:
         return 1, self.adapters if since < 1 else []
 
 
-def _adapter(name: str) -> Adapter:
+def _adapter(name: str, *, canary: bool) -> Adapter:
     versions = tuple(
         Version(
             adapter=name,
@@ -133,7 +139,12 @@ def _adapter(name: str) -> Adapter:
         for number in range(1, VERSIONS + 1)
     )
     return Adapter(
-        name=name, base_model=BASE, created_at=0.0, versions=versions, aliases={"live": VERSIONS}
+        name=name,
+        base_model=BASE,
+        created_at=0.0,
+        versions=versions,
+        aliases={"live": VERSIONS} | ({"canary": 1} if canary else {}),
+        weights={"canary": 0.1} if canary else {},
     )
 
 

@@ -112,6 +112,31 @@ class GraftClient:
         """One adapter."""
         return self._get(Adapter, f"/adapters/{name}")
 
+    def promote(self, name: str, fields: Mapping[str, str | int]) -> Adapter:
+        """Make a version the live one: by its `version`, or by the `alias` that points at it."""
+        return self._change(name, "promote", fields)
+
+    def roll_back(self, name: str, fields: Mapping[str, int]) -> Adapter:
+        """Make the version live again that was live before."""
+        return self._change(name, "rollback", fields)
+
+    def point(self, name: str, alias: str, fields: Mapping[str, int | float]) -> Adapter:
+        """Point an alias at a `version`, with a `weight` if it takes a share of the requests."""
+        path = f"/adapters/{name}/aliases/{alias}"
+        with translated(self.url):
+            answer = self.sdk.put(path, cast_to=object, body=dict(fields))
+        return self._read(Adapter, answer)
+
+    def unpoint(self, name: str, alias: str) -> None:
+        """Remove an alias."""
+        with translated(self.url):
+            self.sdk.delete(f"/adapters/{name}/aliases/{alias}", cast_to=object)
+
+    def _change(self, name: str, what: str, fields: Mapping[str, str | int]) -> Adapter:
+        with translated(self.url):
+            answer = self.sdk.post(f"/adapters/{name}/{what}", cast_to=object, body=dict(fields))
+        return self._read(Adapter, answer)
+
     def delete_adapter(self, name: str) -> None:
         """Delete an adapter with all its versions."""
         with translated(self.url):

@@ -58,6 +58,10 @@ class Admission:
         self._gauge = metrics.waiting.labels(model_id)
         self._waits = metrics.queue_wait_seconds.labels(model_id)
 
+    def has_room_for(self, adapter: str) -> bool:
+        """Whether a request for an adapter could start now, and nobody waits who might want the place."""
+        return self._queue.has_room_for(adapter)
+
     @asynccontextmanager
     async def admitted(
         self, tenant: str, adapter: str, *, needs_seat: bool

@@ -42,6 +42,7 @@ from service.openapi import publish
 from service.residency import Residency
 from service.routes import (
     adapters,
+    aliases,
     checkpoints,
     completions,
     files,
@@ -59,6 +60,7 @@ from service.routes import (
     webhooks,
 )
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
+from service.shadow import Shadows
 from service.state import ServiceState, Views
 from service.tokens.process import TokenProcess, Tokens
 from service.webhooks.courier import Courier
@@ -88,6 +90,7 @@ class Parts:
     guard: Guard
     courier: Courier
     tokens: Tokens
+    shadows: Shadows
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,9 @@ def create_app(
             courier = Courier(ledger.webhooks, postman, configuration.webhooks, metrics=metrics)
             reader = tokens or TokenProcess(idle_seconds=settings.tokenizer_idle_seconds)
             stack.push_async_callback(reader.close)
-            parts = Parts(ledger, Engines(hosts), metrics, guard, courier, reader)
+            shadows = Shadows(most=settings.max_shadows, metrics=metrics)
+            stack.push_async_callback(shadows.close)
+            parts = Parts(ledger, Engines(hosts), metrics, guard, courier, reader, shadows)
             views = Views(partial(_compose, configuration, parts, _share(configuration, parts)))
             await stack.enter_async_context(followed(views.whole, settings))
             yield {"service": views, "keys": KeyRing(ledger.keys)}
@@ -174,6 +179,7 @@ def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
         queue,
         checkpoints,
         adapters,
+        aliases,
         importing,
         results,
         files,
@@ -245,6 +251,7 @@ def _share(configuration: Configuration, parts: Parts) -> Common:
     ledger, settings = parts.ledger, configuration.service
     base_models = configuration.ledger.base_model_ids
     seats = _seats(configuration)
+    sampling = {model.id: model.sampling.given for model in configuration.ledger.base_models}
     incoming = configuration.ledger.home / "incoming"
     # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
     shutil.rmtree(incoming, ignore_errors=True)
@@ -257,10 +264,14 @@ def _share(configuration: Configuration, parts: Parts) -> Common:
         return Admission(model_id, settings, seats=seats, metrics=parts.metrics)
 
     return Common(
-        catalog=Catalog(ledger.registry, base_models, ledger.checkpoints),
+        catalog=Catalog(ledger.registry, base_models, ledger.checkpoints, sampling),
         admissions={model_id: admission(model_id) for model_id in base_models},
         decider=partial(
-            Decider, engine=configuration.engine, base_models=base_models, card_of=card_of
+            Decider,
+            engine=configuration.engine,
+            base_models=base_models,
+            card_of=card_of,
+            caps=settings,
         ),
         card_of=card_of,
         incoming=incoming,
@@ -293,6 +304,7 @@ def _compose(
             catalog=catalog,
             engines=parts.engines,
             admissions=common.admissions,
+            shadows=parts.shadows,
             metrics=parts.metrics,
         ),
         intake=intake,

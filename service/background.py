@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from adapters.errors import GraftError
-from adapters.names import parse_fine_tuned_name
+from adapters.names import CANARY, parse_fine_tuned_name
 from adapters.records import Adapter
 from service.settings import ServiceSettings
 from service.state import ServiceState
@@ -59,15 +59,19 @@ async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncItera
 
 
 async def _bring_in(state: ServiceState, adapter: Adapter) -> None:
-    """Load the live version."""
+    """Load the live version, and the one that shares its requests."""
     host = state.engines.get(adapter.base_model)
-    if adapter.live is None or host is None or not host.up:
+    if host is None or not host.up:
         return
-    try:
-        await host.residency.ensure(adapter.live)
-    except GraftError as error:
-        # The first request for it will try again and tell its caller.
-        log.warning("could not load %s ahead of time: %s", adapter.live.name, error)
+    canary = adapter.sharing(CANARY)
+    for version in (adapter.live, canary[1] if canary else None):
+        if version is None:
+            continue
+        try:
+            await host.residency.ensure(version)
+        except GraftError as error:
+            # The first request for it will try again and tell its caller.
+            log.warning("could not load %s ahead of time: %s", version.name, error)
 
 
 async def _take_out(state: ServiceState, adapter: Adapter) -> None:

@@ -3,15 +3,16 @@
 import asyncio
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adapters.errors import AdapterNotFound, ModelNotFound, Unavailable
 from adapters.ledger import BEHIND_S, Changes, CheckpointShelf, Registry, Topic
 from adapters.names import is_checkpoint, parse_fine_tuned_name, parse_model_name
-from adapters.records import Adapter, Version
+from adapters.records import Adapter, JsonObject
 from adapters.weights import Weights
+from service import split
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,10 @@ class Target:
 
     base_model: str
     version: Weights | None = None
+    #: What requests are given where they leave something open; the first that says something counts.
+    defaults: tuple[JsonObject, ...] = ()
+    #: Another version that is to get the same request, and whose answer nobody sees.
+    shadow: "Target | None" = None
 
     @property
     def engine_name(self) -> str:
@@ -49,11 +54,17 @@ class Catalog:
     """
 
     def __init__(
-        self, registry: Registry, base_models: Sequence[str], shelf: CheckpointShelf
+        self,
+        registry: Registry,
+        base_models: Sequence[str],
+        shelf: CheckpointShelf,
+        sampling: Mapping[str, JsonObject] | None = None,
     ) -> None:
+        """`sampling` are the configured defaults of base models, by their ids."""
         self._copy = _Copy(registry)
         self._shelf = shelf
         self._base_models = tuple(base_models)
+        self._sampling = sampling or {}
         #: Whose view it is; None is everybody's.
         self._tenant: str | None = None
         self._answered = True
@@ -76,16 +87,19 @@ class Catalog:
         found = [known[name] for name in sorted(known) if known[name].seen_by(self._tenant)]
         return [adapter for adapter in found if adapter.base_model in self._base_models]
 
-    async def resolve(self, model: str) -> Target:
+    async def resolve(self, model: str, ticket: str | None = None) -> Target:
         """The version or base model that a name means. An unknown name is looked up once more in the ledger.
+
+        A bare name means the live version. With a `ticket`, which says whose request it is, it means what a request
+        from there gets: the canary has its share of them, and so has the shadow.
 
         Raises:
             ModelNotFound: it means nothing, or an adapter without a live version.
         """
-        target = self._lookup(model)
+        target = self._lookup(model, ticket)
         if target is None:
             await self.refresh()
-            target = self._lookup(model) or await self._checkpoint(model)
+            target = self._lookup(model, ticket) or await self._checkpoint(model)
         if target is None:
             raise ModelNotFound(self._explain(model), param="model")
         return target
@@ -146,31 +160,40 @@ class Catalog:
             return None
         if checkpoint.base_model not in self._base_models:
             return None
-        target = Target(checkpoint.base_model, checkpoint)
+        target = self._target(checkpoint, {})
         if seen == self._copy.revision:  # else it may have been deleted since
             self._copy.checkpoints[self._tenant, model] = target
         return target
 
-    def _lookup(self, model: str) -> Target | None:
+    def _lookup(self, model: str, ticket: str | None) -> Target | None:
         if model in self._base_models:
-            return Target(model)
+            return Target(model, defaults=(self._sampling.get(model, {}),))
         checkpoint = self._copy.checkpoints.get((self._tenant, model))
         if checkpoint is not None:
             return checkpoint
-        version = self._version(model)
-        if version is None or version.base_model not in self._base_models:
+        made, name = parse_fine_tuned_name(model), parse_model_name(model)
+        adapter = self._seen(made.adapter if made else name.adapter)
+        if adapter is None or adapter.base_model not in self._base_models:
             return None
-        return Target(version.base_model, version)
+        if made is None and name.selector is None and ticket is not None:
+            return self._shared(adapter, ticket)
+        version = adapter.made(made) if made else adapter.select(name.selector)
+        return self._target(version, adapter.sampling) if version else None
 
-    def _version(self, model: str) -> Version | None:
-        """By OpenAI's name for what a job has made, or by one of ours."""
-        made = parse_fine_tuned_name(model)
-        if made is not None:
-            adapter = self._seen(made.adapter)
-            return adapter.made(made) if adapter else None
-        name = parse_model_name(model)
-        adapter = self._seen(name.adapter)
-        return adapter.select(name.selector) if adapter else None
+    def _shared(self, adapter: Adapter, ticket: str) -> Target | None:
+        """Who answers this request for the bare name, and who looks on."""
+        version, shadow = split.answering(adapter, ticket), split.looking_on(adapter)
+        if version is None:
+            return None
+        target = self._target(version, adapter.sampling)
+        if shadow is None or shadow.number == version.number:
+            return target
+        return replace(target, shadow=self._target(shadow, adapter.sampling))
+
+    def _target(self, weights: Weights, sampling: JsonObject) -> Target:
+        base_model = weights.base_model
+        own, configured = weights.manifest.default_sampling, self._sampling.get(base_model, {})
+        return Target(base_model, weights, (sampling, own, configured))
 
     def _seen(self, name: str) -> Adapter | None:
         adapter = self._copy.adapters.get(name)

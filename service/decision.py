@@ -10,8 +10,9 @@ from adapters.manifest import BaseModelCard
 from adapters.names import is_checkpoint
 from adapters.spec import LoraSpec, TrainingSpec
 from adapters.weights import Weights
+from service.schemas.caps import check_caps
 from service.schemas.finetune import FinetuneOptions, training_spec
-from service.settings import EngineSettings
+from service.settings import EngineSettings, ServiceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,13 @@ class Decider:
         *,
         base_models: list[str],
         card_of: Callable[[str], BaseModelCard | None],
+        caps: ServiceSettings,
     ) -> None:
         self._ledger = ledger
         self._engine = engine
         self._base_models = base_models
         self._card_of = card_of
+        self._caps = caps
 
     def decide(self, options: FinetuneOptions, report: DatasetReport) -> Decision:
         """What a job on these rows would compute.
@@ -56,6 +59,8 @@ class Decider:
             max_seq_length=self._longest(base_model),
         )
         self._check_servable(base_model, spec.lora)
+        # Defaults that ask for more than a request may would fail every request to the version.
+        check_caps(spec.sampling, self._caps)
         return Decision(base_model, spec)
 
     def _parent(self, name: str | None) -> Weights | None:

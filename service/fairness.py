@@ -137,6 +137,11 @@ class FairQueue:
         """How many of this adapter have started and not ended."""
         return self._running.get(adapter, 0)
 
+    def has_room_for(self, adapter: str) -> bool:
+        """Whether nobody waits, a place is free, and the adapter sits or may sit."""
+        seated = adapter in self._seated or len(self._seated) < self._seats
+        return not self.waiting and not self._returning and self._free > 0 and seated
+
     def join(self, ticket: Ticket) -> None:
         """Stand at the end of the line."""
         key = (ticket.tenant, ticket.adapter)

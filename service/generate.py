@@ -1,34 +1,46 @@
 """The story of one request to a model, top to bottom. Design, section 4, in code.
 
-1. The body is parsed once; its names are checked, and how much it asks for.
-2. `model` becomes a version, from memory.
-3. What the request leaves open is filled from the version's defaults.
+1. The body is parsed once and its names are checked.
+2. `model` becomes a version, from memory; a canary gets its share of the users.
+3. What the request leaves open is filled from the defaults of adapter, version and base model; then it is looked at how
+   much is asked for.
 4. Admission: a place in front of the engine in fair order, or a 429.
 5. Residency: the version is loaded if it is not, while others use the place, and pinned.
 6. The body goes to the engine; bytes come back as they are. Where the engine dies before the first of them has been
-   passed on, the request is sent once more; after it, the stream ends with an error.
+   passed on, the request is sent once more; after it, the stream ends with an error. A shadow gets the same request,
+   once the answer has begun.
 7. Whoever leaves, cancels: place, pin and generation are released when the response ends, however it ends.
 """
 
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
-from adapters.errors import EngineFault, GraftError, InvalidRequest, ModelNotFound, Unavailable
+from adapters.errors import (
+    EngineFault,
+    InvalidRequest,
+    InvalidValue,
+    Unavailable,
+)
+from adapters.records import JsonObject
 from service.admission import Admission
 from service.catalog import Catalog, Target
+from service.defaults import fill
 from service.engine.protocol import EngineReply
 from service.engines import EngineHost, Engines
 from service.errors import engine_error_body, error_event
+from service.loops import mark, mark_events
 from service.metrics import Metrics
+from service.reckoning import Reckoning, outcome_of_error, outcome_of_status
 from service.relay import Meter, whole_events
 from service.schemas.caps import check_caps
 from service.schemas.endpoints import Endpoint
 from service.schemas.sampling import check_fields
 from service.settings import ServiceSettings
+from service.shadow import Shadows
+from service.split import anybody, ticket_of
 
 _NOT_FOUND = 404
 _BAD_REQUEST = 400
@@ -44,6 +56,12 @@ class Prepared:
     target: Target
     body: bytes
     stream: bool
+    #: Whether an answer that loops is stopped and marked.
+    guarded: bool = False
+    #: The same request for a version whose answer nobody sees.
+    shadow: "Prepared | None" = None
+    #: Who answers, for the metrics: `base`, `adapter` or `shadow`.
+    kind: str = "adapter"
 
 
 @dataclass(slots=True)
@@ -71,48 +89,83 @@ class Generator:
         catalog: Catalog,
         engines: Engines,
         admissions: Mapping[str, Admission],
+        shadows: Shadows,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._engines = engines
         self._admissions = admissions
+        self._shadows = shadows
         self._metrics = metrics
 
-    async def prepare(self, endpoint: Endpoint, raw: bytes, *, tenant: str) -> Prepared:
-        """Steps 1 to 3. Raises InvalidRequest, UnknownField, InvalidValue, ModelNotFound."""
-        body = check_fields(_parse(raw), endpoint.fields)
-        check_caps(body, self._settings)
+    async def prepare(
+        self, endpoint: Endpoint, raw: bytes, *, tenant: str, user: str | None = None
+    ) -> Prepared:
+        """Steps 1 to 3. `user` is whose request it is, where the body does not say.
+
+        Raises InvalidRequest, UnknownField, InvalidValue, ModelNotFound.
+        """
+        asked = _parse(raw)
+        body = check_fields(asked, endpoint.fields)
         model = body.get("model")
         if not isinstance(model, str):
             raise InvalidRequest(
                 "'model' is required: a base model or an adapter's name.", param="model"
             )
-        target = await self._catalog.resolve(model)
-        defaults = target.version.manifest.default_sampling if target.version else {}
-        filled: dict[str, Any] = {k: v for k, v in defaults.items() if k in endpoint.fields}
-        filled |= {k: v for k, v in body.items() if v is not None}
-        filled["model"] = target.engine_name
-        stream = bool(body.get("stream"))
-        return Prepared(endpoint, tenant, target, json.dumps(filled).encode(), stream)
+        ticket = ticket_of(asked, endpoint) or user or anybody()
+        target = await self._catalog.resolve(model, ticket)
+        prepared = self._prepared(endpoint, tenant, body, target)
+        if target.shadow is None or not endpoint.generates:
+            return prepared
+        silent = {k: v for k, v in body.items() if k not in {"stream", "stream_options"}}
+        # Its own defaults may be too much; that is no reason to refuse the request.
+        with suppress(InvalidValue):
+            shadow = self._prepared(endpoint, tenant, silent, target.shadow)
+            return replace(prepared, shadow=replace(shadow, kind="shadow"))
+        return prepared
+
+    def check_defaults(self, sampling: JsonObject) -> None:
+        """Raise InvalidValue where defaults ask for more than a request may: each would be refused."""
+        check_caps(sampling, self._settings)
+
+    def _prepared(
+        self, endpoint: Endpoint, tenant: str, body: JsonObject, target: Target
+    ) -> Prepared:
+        filled = fill(endpoint.fields, body, *target.defaults)
+        check_caps(filled.body, self._settings)
+        return Prepared(
+            endpoint,
+            tenant,
+            target,
+            json.dumps(filled.body | {"model": target.engine_name}).encode(),
+            stream=bool(body.get("stream")),
+            guarded=filled.guarded,
+            kind="adapter" if target.version else "base",
+        )
 
     async def answer(self, request: Prepared) -> Answer:
         """Steps 4 to 7. Raises Overloaded, Unavailable, EngineFault before the first byte; none after."""
-        watched = _Watched(request.target, self._metrics)
+        reckoning = self._reckoning(request)
         try:
             try:
-                return await self._attempt(request, watched)
+                return await self._attempt(request, reckoning)
             except _Died as died:
                 self._metrics.retries.labels(died.host.model_id).inc()
             try:
-                return await self._attempt(request, watched)
+                return await self._attempt(request, reckoning)
             except _Died as died:
                 raise died.host.unavailable() from None
         except BaseException as error:
-            watched.ended(_outcome_of(error))
+            reckoning.ended(outcome_of_error(error))
             raise
 
-    async def _attempt(self, request: Prepared, watched: "_Watched") -> Answer:
+    def _reckoning(self, request: Prepared) -> Reckoning:
+        target = request.target
+        adapter = target.version.adapter if target.version else target.base_model
+        return Reckoning(self._metrics, target.base_model, request.kind, adapter)
+
+    async def _attempt(self, request: Prepared, reckoning: Reckoning) -> Answer:
         host = self._engines[request.target.base_model]
         if not host.up:
             await host.wait_up(self._settings.engine_wait_seconds)
@@ -123,16 +176,18 @@ class Generator:
                 first = await (anext(reply.body, b"") if streamed else _whole(reply.body))
                 await _raise_if_dying(host, reply.status)
                 # Of an answer that nobody has read; otherwise it has been said by then how it ended.
-                stack.callback(watched.ended, "cancelled")
+                stack.callback(reckoning.ended, "cancelled")
                 release = stack.pop_all().aclose
         except Unavailable:
             host.mark_down()
             raise _Died(host) from None
-        watched.began()
+        reckoning.began()
+        if request.shadow is not None:
+            self._send_shadow(request.shadow)
         if streamed:
-            body = self._relay(host, request, first, reply.body, watched)
+            body = self._relay(host, request, first, reply.body, reckoning)
         else:
-            body = _once(request, reply.status, first, watched)
+            body = _once(request, reply.status, first, reckoning)
         return Answer(reply.status, reply.content_type, request.target.engine_name, body, release)
 
     async def _send(
@@ -164,14 +219,14 @@ class Generator:
         request: Prepared,
         first: bytes,
         rest: AsyncIterator[bytes],
-        watched: "_Watched",
+        reckoning: Reckoning,
     ) -> AsyncIterator[bytes]:
         outcome, meter, last = "cancelled", Meter(), b""
         try:
             async for events in whole_events(first, rest):
                 meter.see(events)
-                last = events
-                yield events
+                last = mark_events(events, reckoning.looped) if request.guarded else events
+                yield last
             outcome = "ok"
             if (request.endpoint.last_words or b"") not in last:
                 outcome = "engine_error"
@@ -182,7 +237,19 @@ class Generator:
             error = host.unavailable()
             yield error_event(error, request.endpoint.dialect, number=meter.events)
         finally:
-            watched.ended(outcome, meter.prompt_tokens, meter.generated)
+            reckoning.ended(outcome, meter.prompt_tokens, meter.generated)
+
+    def _send_shadow(self, shadow: Prepared) -> None:
+        """Only where nobody waits for the engine, and a place is to spare, and a seat."""
+        base_model, name = shadow.target.base_model, shadow.target.engine_name
+        if not self._admissions[base_model].has_room_for(name):
+            self._shadows.drop(base_model)
+            return
+
+        async def unheard() -> None:
+            await collect(await self.answer(shadow))
+
+        self._shadows.send(base_model, unheard)
 
 
 async def collect(answer: Answer) -> bytes:
@@ -201,42 +268,16 @@ class _Died(Exception):
         self.host = host
 
 
-class _Watched:
-    """What the metrics are told of one request."""
-
-    def __init__(self, target: Target, metrics: Metrics) -> None:
-        self._labels = (target.base_model, "adapter" if target.version else "base")
-        self._metrics = metrics
-        adapter = target.version.adapter if target.version else target.base_model
-        self._tally = metrics.by_adapter.of(adapter)
-        self._started = time.monotonic()
-        self._has_ended = False
-
-    def began(self) -> None:
-        took = time.monotonic() - self._started
-        self._metrics.first_byte_seconds.labels(*self._labels).observe(took)
-        self._tally.first_byte.observe(took)
-
-    def ended(self, outcome: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
-        if self._has_ended:
-            return
-        self._has_ended = True
-        self._metrics.completions.labels(*self._labels, outcome).inc()
-        self._tally.duration.observe(time.monotonic() - self._started)
-        self._tally.requests[outcome] = self._tally.requests.get(outcome, 0) + 1
-        self._tally.prompt_tokens += prompt_tokens
-        self._tally.completion_tokens += completion_tokens
-
-
 async def _once(
-    request: Prepared, status: int, body: bytes, watched: _Watched
+    request: Prepared, status: int, body: bytes, reckoning: Reckoning
 ) -> AsyncIterator[bytes]:
     meter = Meter()
     if status >= _BAD_REQUEST:
         body = engine_error_body(body, status, request.endpoint.dialect)
     else:
         meter.see(body)
-    watched.ended(_outcome(status), meter.prompt_tokens, meter.completion_tokens)
+        body = mark(body, reckoning.looped) if request.guarded else body
+    reckoning.ended(outcome_of_status(status), meter.prompt_tokens, meter.completion_tokens)
     yield body
 
 
@@ -260,20 +301,6 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     return body
-
-
-def _outcome(status: int) -> str:
-    if status >= _SERVER_ERROR:
-        return "engine_error"
-    return "client_error" if status >= _BAD_REQUEST else "ok"
-
-
-def _outcome_of(error: BaseException) -> str:
-    if not isinstance(error, GraftError):
-        return "cancelled"
-    if isinstance(error, ModelNotFound):
-        return "client_error"
-    return "overloaded" if error.code == "rate_limit_exceeded" else "engine_error"
 
 
 _CUT_SHORT = EngineFault("The engine ended the stream before the answer was whole. Try again.")

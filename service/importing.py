@@ -120,7 +120,7 @@ class Importer:
             version = self._registry.find_import(options.name, base_model, digest)
             new = version is None
             if version is None:
-                manifest = _manifest(card, checked, digest)
+                manifest = _manifest(card, checked, digest, options)
                 (directory / MANIFEST_FILE).write_text(dump_manifest(manifest))
                 version, new = self._registry.bring_in(
                     options.name, directory, manifest, promote=options.promote
@@ -174,7 +174,9 @@ class Importer:
             raise
 
 
-def _manifest(card: BaseModelCard, checked: Checked, digest: str) -> Manifest:
+def _manifest(
+    card: BaseModelCard, checked: Checked, digest: str, options: ImportOptions
+) -> Manifest:
     return Manifest(
         base=card,
         rank=checked.rank,
@@ -185,6 +187,7 @@ def _manifest(card: BaseModelCard, checked: Checked, digest: str) -> Manifest:
         dataset_digest=None,
         job_id=None,
         result=None,
+        default_sampling=options.defaults.given,
         imported=Import(
             id=new_id("import-"),
             digest=digest,

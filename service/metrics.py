@@ -29,8 +29,20 @@ class Metrics:
         )
         self.completions = Counter(
             "graft_completions",
-            "Completions by base model, whether an adapter answered, and outcome.",
+            "Completions by base model, who answered (base, adapter, or a shadow that nobody heard), and outcome.",
             ["base_model", "kind", "outcome"],
+            registry=self.registry,
+        )
+        self.shadows_dropped = Counter(
+            "graft_shadow_requests_dropped",
+            "Requests that were not sent to a shadow: too many under way, or others waiting.",
+            ["base_model"],
+            registry=self.registry,
+        )
+        self.repetition_stops = Counter(
+            "graft_repetition_stops",
+            "Choices that the repetition guard has stopped.",
+            ["base_model"],
             registry=self.registry,
         )
         self.first_byte_seconds = Histogram(

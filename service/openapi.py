@@ -11,6 +11,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from adapters.sampling import Sampling
+from service.schemas.aliases import AliasOptions, PromoteOptions, RollbackOptions
 from service.schemas.files import Completion, FileOptions, UploadOptions
 from service.schemas.finetune import FinetuneOptions
 from service.schemas.importing import ImportOptions, SourceOptions
@@ -33,7 +35,14 @@ _MODELS: Final[Mapping[str, type[BaseModel]]] = {
     "/v1/webhook_endpoints/{endpoint_id}": EndpointChange,
     "/v1/webhook_endpoints/{endpoint_id}/test": TestOptions,
     "/v1/webhook_endpoints/{endpoint_id}/rotate_secret": RotationOptions,
+    "/adapters/{name}/promote": PromoteOptions,
 }
+#: The same of PUT, and of POST where the body may be left out.
+_PUTS: Final[Mapping[str, type[BaseModel]]] = {
+    "/adapters/{name}/aliases/{alias}": AliasOptions,
+    "/adapters/{name}/defaults": Sampling,
+}
+_OPTIONAL: Final[Mapping[str, type[BaseModel]]] = {"/adapters/{name}/rollback": RollbackOptions}
 #: Those that look at data, with what they take beside the options of a job.
 _DATA: Final[Mapping[str, dict[str, Any]]] = {
     "/finetune": {"dry_run": {"type": "boolean", "default": False}},
@@ -106,6 +115,11 @@ def _correct(document: dict[str, Any]) -> dict[str, Any]:
             operation["responses"]["default"] = {"$ref": "#/components/responses/Error"}
     for path, content in _bodies():
         document["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
+    for path, model in _PUTS.items():
+        body = {"required": True, "content": _json(_ref(model.__name__))}
+        document["paths"][path]["put"]["requestBody"] = body
+    for path, model in _OPTIONAL.items():
+        document["paths"][path]["post"]["requestBody"] = {"content": _json(_ref(model.__name__))}
     return document
 
 
@@ -119,11 +133,8 @@ def _lock(document: dict[str, Any], open_paths: Collection[str]) -> None:
 
 def _definitions() -> dict[str, Any]:
     models: list[type[BaseModel]] = [
-        *_MODELS.values(),
-        FileOptions,
-        FinetuneOptions,
-        ImportOptions,
-        SourceOptions,
+        *(*_MODELS.values(), *_PUTS.values(), *_OPTIONAL.values()),
+        *(FileOptions, FinetuneOptions, ImportOptions, SourceOptions),
     ]
     _, found = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"

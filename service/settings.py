@@ -57,6 +57,8 @@ class ServiceSettings(Section):
     max_queued_jobs: int = Field(1000, ge=1)
     #: Most choices of one request; vLLM itself would take 16384.
     max_choices: int = Field(16, ge=1)
+    #: Most requests to shadows under way at a time; more are dropped.
+    max_shadows: int = Field(4, ge=0)
     #: Further bounds of one request; see service/schemas/caps.py.
     max_prompts: int = Field(32, ge=1)
     max_prompt_chars: int = Field(1_000_000, ge=1)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, case, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, case, delete, insert, or_, select, update
 
+from adapters.db import history
 from adapters.db.notices import Topic, notify
 from adapters.db.owners import claim_name
 from adapters.db.rows import dump_manifest, to_version
@@ -12,6 +13,7 @@ from adapters.db.schema import adapters, aliases, checkpoints, ledger_revision, 
 from adapters.db.tenancy import mine, owner
 from adapters.errors import AdapterNotFound, InvalidRequest
 from adapters.manifest import Manifest
+from adapters.names import LIVE
 from adapters.records import Adapter, Version
 
 
@@ -83,7 +85,7 @@ def share_adapter(tx: Connection, name: str, *, shared: bool) -> Adapter:
         AdapterNotFound: there is none of that name.
     """
     get_adapter(tx, name)
-    _touch(tx, name, shared=shared)
+    touch(tx, name, shared=shared)
     return get_adapter(tx, name)
 
 
@@ -141,8 +143,8 @@ def find_import(tx: Connection, name: str, base_model: str, digest: str) -> Vers
     return None
 
 
-def set_alias(tx: Connection, name: str, alias: str, number: int) -> None:
-    """Point an alias of the adapter at a version.
+def set_alias(tx: Connection, name: str, alias: str, number: int, *, weight: float = 0.0) -> None:
+    """Point an alias of the adapter at a version, with this share of the requests for the bare name.
 
     Raises:
         AdapterNotFound: the adapter has no such version, or it has been deleted.
@@ -162,12 +164,27 @@ def set_alias(tx: Connection, name: str, alias: str, number: int) -> None:
     moved = tx.execute(
         update(aliases)
         .where(aliases.c.adapter == name, aliases.c.alias == alias)
-        .values(number=number)
+        .values(number=number, weight=weight)
         .returning(aliases.c.number)
     ).first()
     if moved is None:
-        tx.execute(insert(aliases).values(adapter=name, alias=alias, number=number))
-    _touch(tx, name)
+        tx.execute(insert(aliases).values(adapter=name, alias=alias, number=number, weight=weight))
+    if alias == LIVE:
+        history.remember(tx, name, number)
+    touch(tx, name)
+
+
+def remove_alias(tx: Connection, name: str, alias: str) -> None:
+    """Remove an alias; one that is not there is no error."""
+    tx.execute(delete(aliases).where(aliases.c.adapter == name, aliases.c.alias == alias))
+    touch(tx, name)
+
+
+def touch(tx: Connection, name: str, **values: Any) -> None:
+    """Change the adapter's row, and let every catalog know that something of the adapter has changed."""
+    revision = raise_revision(tx)
+    changed = update(adapters).where(adapters.c.name == name, mine(tx, adapters))
+    tx.execute(changed.values(revision=revision, **values))
 
 
 def delete_adapter(tx: Connection, name: str, now: float) -> Adapter:
@@ -178,12 +195,13 @@ def delete_adapter(tx: Connection, name: str, now: float) -> Adapter:
     """
     adapter = get_adapter(tx, name)
     tx.execute(delete(aliases).where(aliases.c.adapter == name))
+    history.forget(tx, name)
     tx.execute(
         update(versions)
         .where(versions.c.adapter == name, versions.c.deleted_at.is_(None))
         .values(deleted_at=now)
     )
-    _touch(tx, name, deleted_at=now, shared=False)
+    touch(tx, name, deleted_at=now, sampling=None, shared=False)
     return adapter
 
 
@@ -200,17 +218,19 @@ def delete_version(tx: Connection, name: str, number: int, now: float) -> Versio
         raise AdapterNotFound(f"There is no version {name}@{number}.", param="name")
     held = [alias for alias, target in adapter.aliases.items() if target == number]
     if held:
-        raise InvalidRequest(
-            f"{version.name} is '{held[0]}' of {name}. Promote another version first, "
-            f"or delete the whole adapter.",
-            param="name",
+        advice = (
+            "Promote another version first, or delete the whole adapter."
+            if LIVE in held
+            else "Remove that alias first, or point it at another version."
         )
+        alias = LIVE if LIVE in held else held[0]
+        raise InvalidRequest(f"{version.name} is '{alias}' of {name}. {advice}", param="name")
     tx.execute(
         update(versions)
         .where(versions.c.adapter == name, versions.c.number == number)
         .values(deleted_at=now)
     )
-    _touch(tx, name)
+    touch(tx, name)
     return version
 
 
@@ -252,12 +272,6 @@ def _next_number(tx: Connection, name: str, base_model: str, now: float, tenant:
     return number
 
 
-def _touch(tx: Connection, name: str, **values: Any) -> None:
-    revision = raise_revision(tx)
-    changed = update(adapters).where(adapters.c.name == name, mine(tx, adapters))
-    tx.execute(changed.values(revision=revision, **values))
-
-
 def _load(tx: Connection, *conditions: Any) -> list[Adapter]:
     rows = tx.execute(select(adapters).where(*conditions).order_by(adapters.c.name)).all()
     names = [row.name for row in rows]
@@ -269,7 +283,9 @@ def _load(tx: Connection, *conditions: Any) -> list[Adapter]:
             base_model=row.base_model,
             created_at=row.created_at,
             versions=tuple(living.get(row.name, ())) if row.deleted_at is None else (),
-            aliases=pointers.get(row.name, {}),
+            aliases={one.alias: one.number for one in pointers.get(row.name, ())},
+            weights={one.alias: one.weight for one in pointers.get(row.name, ()) if one.weight},
+            sampling=row.sampling or {},
             tenant=row.tenant,
             shared=row.shared,
         )
@@ -298,9 +314,9 @@ def _versions_of(tx: Connection, names: Sequence[str]) -> dict[str, list[Version
     return found
 
 
-def _aliases_of(tx: Connection, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+def _aliases_of(tx: Connection, names: Sequence[str]) -> dict[str, list[Row[Any]]]:
+    found: dict[str, list[Row[Any]]] = {}
     for page in _pages(names):
         for row in tx.execute(select(aliases).where(aliases.c.adapter.in_(page))):
-            found.setdefault(row.adapter, {})[row.alias] = row.number
+            found.setdefault(row.adapter, []).append(row)
     return found

@@ -168,6 +168,8 @@ adapters = Table(
     Column("revision", BigInteger, nullable=False),
     # Also set from the start where a job has claimed the name and nothing has been published yet; see owners.py.
     Column("deleted_at", Double),
+    # Sampling defaults of all its versions.
+    Column("sampling", JSON(none_as_null=True)),
     Column("tenant", String(64), nullable=False, server_default="default"),
     # Whether everybody may ask it and continue it.
     Column("shared", Boolean, nullable=False, server_default=false()),
@@ -196,6 +198,19 @@ aliases = Table(
     Column("adapter", String(64), ForeignKey("adapters.name"), primary_key=True),
     Column("alias", String(64), primary_key=True),
     Column("number", Integer, nullable=False),
+    # The share of the requests for the bare name.
+    Column("weight", Double, nullable=False, server_default="0"),
+)
+
+# What was live, oldest first. The newest row that is not undone is live now; undone ones lie above it, and the next
+# version that goes live takes their place.
+live_history = Table(
+    "live_history",
+    metadata,
+    Column("adapter", String(64), ForeignKey("adapters.name"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("undone", Boolean, nullable=False, server_default=false()),
 )
 
 checkpoints = Table(

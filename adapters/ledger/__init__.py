@@ -12,6 +12,7 @@ from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
 from adapters.db.notices import BEHIND_S, Changes, Topic, changes_of
+from adapters.ledger.aliases import Aliases
 from adapters.ledger.board import QueueBoard
 from adapters.ledger.checkpoints import CheckpointShelf
 from adapters.ledger.files import FileShelf
@@ -27,6 +28,7 @@ from adapters.settings import LedgerSettings, QueueSettings
 
 __all__ = [
     "BEHIND_S",
+    "Aliases",
     "Changes",
     "CheckpointShelf",
     "FileShelf",
@@ -50,6 +52,7 @@ class Ledger:
     uploads: UploadDesk
     jobs: JobQueue
     registry: Registry
+    aliases: Aliases
     checkpoints: CheckpointShelf
     webhooks: Webhooks
     queue: QueueBoard
@@ -118,6 +121,7 @@ def _arranged(drawer: _Drawer) -> Ledger:
         uploads=UploadDesk(database, artifacts, drawer.parts, clock),
         jobs=JobQueue(database, clock, drawer.rules),
         registry=Registry(database, artifacts, clock, drawer.rules),
+        aliases=Aliases(database),
         checkpoints=CheckpointShelf(database, artifacts, clock),
         webhooks=Webhooks(database, clock),
         queue=QueueBoard(database, clock, drawer.rules),

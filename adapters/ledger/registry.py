@@ -197,13 +197,6 @@ class Registry:
             changed = registry.changed_adapters(tx, since=since) if revision > since else []
             return revision, changed
 
-    def promote(self, name: str, number: int, *, alias: str = LIVE) -> Adapter:
-        """Point an alias at a version. Raises AdapterNotFound."""
-        with self._db.write() as tx:
-            registry.hold_revision(tx)
-            registry.set_alias(tx, name, alias, number)
-            return registry.get_adapter(tx, name)
-
     def share(self, name: str, *, shared: bool) -> Adapter:
         """Let other tenants ask an adapter and continue it, or no longer. Raises AdapterNotFound."""
         with self._db.write() as tx:
@@ -242,6 +235,9 @@ class Registry:
                 checkpoints.delete_of_adapter(tx, version.adapter, now)
                 registry.delete_adapter(tx, version.adapter, now)
                 return
+            for alias, number in adapter.aliases.items():
+                if number == version.number and alias != LIVE:
+                    registry.remove_alias(tx, version.adapter, alias)
             if adapter.aliases.get(LIVE) == version.number:
                 registry.set_alias(tx, version.adapter, LIVE, max(others))
             checkpoints.delete_of_job(tx, version.job_id, now)

@@ -42,6 +42,83 @@ def show_adapter(name: Name, url: Url = HERE) -> None:
     console.print(versions_table(adapter))
 
 
+Expected = Annotated[
+    int | None,
+    typer.Option("--expected", min=0, help="Only if it means this version so far; 0 for none."),
+]
+
+
+@app.command("promote")
+def promote_version(
+    version: Annotated[str, typer.Argument(metavar="NAME@N")],
+    *,
+    expected: Expected = None,
+    url: Url = HERE,
+) -> None:
+    """Make a version the live one: by its number, or by an alias, as in NAME@canary."""
+    name, _, chosen = version.partition("@")
+    if not chosen:
+        raise typer.BadParameter("say which version: NAME@N or NAME@canary")
+    fields: dict[str, str | int] = (
+        {"version": int(chosen)} if chosen.isdecimal() else {"alias": chosen}
+    )
+    if expected is not None:
+        fields["expected"] = expected
+    with reporting_errors():
+        adapter = GraftClient(url).promote(name, fields)
+    screen().print(Text(f"{name} means {adapter.live} now"))
+
+
+@app.command("rollback")
+def roll_back(name: Name, *, expected: Expected = None, url: Url = HERE) -> None:
+    """Make the version live again that was live before."""
+    with reporting_errors():
+        live = GraftClient(url).adapter(name).live if expected is None else f"{name}@{expected}"
+        number = int(live.rpartition("@")[2]) if live else 0
+        adapter = GraftClient(url).roll_back(name, {"expected": number})
+    screen().print(Text(f"{name} means {adapter.live} now, no longer {live}"))
+
+
+@app.command("alias")
+def point_alias(
+    version: Annotated[str, typer.Argument(metavar="NAME@N")],
+    alias: Annotated[str, typer.Argument(metavar="ALIAS")],
+    *,
+    weight: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Of canary and shadow: their share of requests for NAME."),
+    ] = 0.0,
+    expected: Expected = None,
+    url: Url = HERE,
+) -> None:
+    """Let NAME@ALIAS mean a version: canary, shadow, or a name of your own."""
+    name, _, number = version.partition("@")
+    if not number.isdecimal():
+        raise typer.BadParameter("say which version: NAME@N")
+    fields: dict[str, int | float] = {"version": int(number)}
+    if weight:
+        fields["weight"] = weight
+    if expected is not None:
+        fields["expected"] = expected
+    with reporting_errors():
+        adapter = GraftClient(url).point(name, alias, fields)
+    share = f", with {weight:.4g} of the requests for {name}" if weight else ""
+    screen().print(Text(f"{name}@{alias} means {name}@{adapter.aliases[alias]} now{share}"))
+
+
+@app.command("unalias")
+def remove_alias(
+    named: Annotated[str, typer.Argument(metavar="NAME@ALIAS")], url: Url = HERE
+) -> None:
+    """Remove an alias; its version stays."""
+    name, _, alias = named.partition("@")
+    if not alias:
+        raise typer.BadParameter("say which alias: NAME@ALIAS")
+    with reporting_errors():
+        GraftClient(url).unpoint(name, alias)
+    screen().print(Text(f"{named} means nothing now"))
+
+
 @app.command("delete")
 def delete_adapter(
     name: Name,
@@ -62,11 +139,12 @@ def delete_adapter(
 def download_version(
     version: Annotated[str, typer.Argument(metavar="NAME@N")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: NAME@N.tar here.")
+        Path | None,
+        typer.Option("--output", "-o", help="Default: what you have named, .tar, here."),
     ] = None,
     url: Url = HERE,
 ) -> None:
-    """Save a version's PEFT directory as a tar file."""
+    """Save a version's PEFT directory as a tar file. NAME means the live version, NAME@ALIAS the alias's."""
     target = output or Path(f"{version}.tar")
     with reporting_errors(), GraftClient(url).download(version) as download:
         size = save(download, target)

@@ -1,4 +1,4 @@
-"""`/adapters`: what has been trained, its files, its live version."""
+"""`/adapters`: what has been trained, and its files."""
 
 import asyncio
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from fastapi.responses import StreamingResponse
 
-from adapters.errors import AdapterNotFound
+from adapters.errors import AdapterNotFound, InvalidRequest
 from adapters.names import parse_fine_tuned_name, parse_model_name
 from adapters.records import Adapter, Version
 from service.schemas.adapters import (
@@ -27,7 +27,7 @@ router = APIRouter(tags=["adapters"])
 async def list_adapters(state: State) -> WireAdapterList:
     """All adapters, by name."""
     adapters = await asyncio.to_thread(state.ledger.registry.list)
-    entries = [wire_adapter(adapter, _resident(state, adapter)) for adapter in adapters]
+    entries = [shown(state, adapter) for adapter in adapters]
     return WireAdapterList(object="list", data=entries, has_more=False)
 
 
@@ -36,18 +36,7 @@ async def list_adapters(state: State) -> WireAdapterList:
 async def get_adapter(name: str, state: State) -> WireAdapterEntry:
     """One adapter with its versions."""
     adapter = await asyncio.to_thread(state.ledger.registry.get, name)
-    return wire_adapter(adapter, _resident(state, adapter))
-
-
-@router.post("/adapters/{name}/promote")
-@router.post("/v1/adapters/{name}/promote", include_in_schema=False)
-async def promote(
-    name: str, version: Annotated[int, Body(embed=True, ge=1, lt=2**31)], state: State
-) -> WireAdapterEntry:
-    """Make a version the live one: from the next request on, the bare name means it."""
-    adapter = await asyncio.to_thread(state.ledger.registry.promote, name, version)
-    await state.catalog.refresh()
-    return wire_adapter(adapter, _resident(state, adapter))
+    return shown(state, adapter)
 
 
 @router.post("/adapters/{name}/share")
@@ -58,13 +47,13 @@ async def share(
     """Let other tenants ask the adapter and continue it, or no longer. They cannot change it, nor fetch its files."""
     adapter = await asyncio.to_thread(partial(state.ledger.registry.share, name, shared=shared))
     await state.catalog.refresh()
-    return wire_adapter(adapter, _resident(state, adapter))
+    return shown(state, adapter)
 
 
 @router.get("/adapters/{name}/download")
 @router.get("/v1/adapters/{name}/download", include_in_schema=False)
 async def download(name: str, state: State) -> StreamingResponse:
-    """A version's PEFT directory as a tar; the bare name means the live version."""
+    """A version's PEFT directory as a tar; the bare name means the live version, `name@alias` the alias's."""
     version = await _find_version(state, name)
     directory = await asyncio.to_thread(state.ledger.registry.directory, version)
     headers = {
@@ -84,6 +73,7 @@ async def delete(name: str, state: State) -> WireDeleted:
         await asyncio.to_thread(registry.delete, name)
     else:
         version = await _find_version(state, name)
+        _refuse_alias(name, version)
         await asyncio.to_thread(registry.delete_version, version.adapter, version.number)
     await state.catalog.refresh()
     return WireDeleted(id=name, object="adapter", deleted=True)
@@ -94,14 +84,25 @@ async def _find_version(state: ServiceState, name: str) -> Version:
         return await asyncio.to_thread(state.ledger.registry.resolve, name)
     parsed = parse_model_name(name)
     adapter = await asyncio.to_thread(state.ledger.registry.get, parsed.adapter)
-    number = parsed.number if parsed.selector else adapter.aliases.get("live")
-    found = adapter.version(number)
+    found = adapter.select(parsed.selector)
     if found is None:
         known = ", ".join(version.name for version in adapter.versions)
         raise AdapterNotFound(f"There is no version '{name}'. There are: {known}.", param="name")
     return found
 
 
-def _resident(state: ServiceState, adapter: Adapter) -> frozenset[str]:
+def _refuse_alias(name: str, version: Version) -> None:
+    """An alias may be moved by somebody else at any moment; what is deleted for good is named itself."""
+    alias = parse_model_name(name).selector
+    if parse_fine_tuned_name(name) is None and f"{version.adapter}@{alias}" != version.name:
+        raise InvalidRequest(
+            f"'{name}' is an alias, of {version.name}. DELETE /adapters/{version.adapter}/aliases/{alias} removes "
+            f"the alias; DELETE /adapters/{version.name} the version, once no alias points at it.",
+            param="name",
+        )
+
+
+def shown(state: ServiceState, adapter: Adapter) -> WireAdapterEntry:
+    """The adapter on the wire, with what its engine has loaded."""
     host = state.engines.get(adapter.base_model)
-    return frozenset(host.residency.resident) if host else frozenset()
+    return wire_adapter(adapter, frozenset(host.residency.resident) if host else frozenset())

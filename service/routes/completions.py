@@ -29,6 +29,8 @@ router = APIRouter()
 _CLIENT_GONE = 499
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _BAD_REQUEST = 400
+#: Whose request it is, where the body does not say.
+_USER = "x-graft-user"
 
 
 @router.post("/v1/chat/completions")
@@ -78,7 +80,9 @@ async def detokenize(request: Request, state: State) -> Response:
 async def _respond(request: Request, state: ServiceState, endpoint: Endpoint) -> Response:
     try:
         raw = await request.body()
-        prepared = await state.generator.prepare(endpoint, raw, tenant=tenant_of(request))
+        prepared = await state.generator.prepare(
+            endpoint, raw, tenant=tenant_of(request), user=request.headers.get(_USER)
+        )
         return await _answer(request, state, prepared)
     except GraftError as error:
         if endpoint.dialect != "messages":

@@ -22,6 +22,7 @@ async def bring_in(request: Request, response: Response, state: State) -> WireIm
     """Make a PEFT adapter a version: a form with a tar in `archive`, or JSON with its `source`."""
     importer = state.importer
     async with read_import(request, state.incoming) as (archive, options):
+        state.generator.check_defaults(options.defaults.given)
         if isinstance(options, SourceOptions):
             taken = asyncio.to_thread(importer.take_source, options, state.incoming)
         else:

@@ -26,6 +26,8 @@ class WireVersion(BaseModel):
     resident: bool
     #: Whether it was trained elsewhere.
     imported: bool
+    #: Its own sampling defaults, as its manifest has them.
+    defaults: dict[str, Any]
 
 
 class WireAdapterEntry(BaseModel):
@@ -37,6 +39,10 @@ class WireAdapterEntry(BaseModel):
     created_at: int
     live: str | None
     aliases: dict[str, int]
+    #: Shares of the requests for the bare name, of `canary` and `shadow`.
+    weights: dict[str, float]
+    #: What requests for the adapter are given where they leave something open.
+    defaults: dict[str, Any]
     #: Whether other tenants may ask it and continue it.
     shared: bool
     versions: list[WireVersion]
@@ -74,6 +80,8 @@ def wire_adapter(adapter: Adapter, resident: frozenset[str]) -> WireAdapterEntry
         created_at=int(adapter.created_at),
         live=adapter.live.name if adapter.live else None,
         aliases=adapter.aliases,
+        weights=adapter.weights,
+        defaults=adapter.sampling,
         shared=adapter.shared,
         versions=[_version(version, resident) for version in adapter.versions],
     )
@@ -117,4 +125,5 @@ def _version(version: Version, resident: frozenset[str]) -> WireVersion:
         base_valid_loss=result.base_valid_loss if result else None,
         resident=version.name in resident,
         imported=manifest.imported is not None,
+        defaults=version.manifest.default_sampling,
     )

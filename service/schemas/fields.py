@@ -33,7 +33,9 @@ def checked(model: type[Fields], fields: Mapping[str, Any], *, where: str) -> Fi
         raise InvalidValue(f"{where} needs '{field}'.", param=field)
     if first["type"] == "extra_forbidden":
         raise UnknownField(f"Unknown field '{field}' in {where}.", param=field)
-    raise InvalidValue(f"{field}: {first['msg']} (got {first['input']!r:.80}).", param=field)
+    raise InvalidValue(
+        f"{field or where}: {first['msg']} (got {first['input']!r:.80}).", param=field or None
+    )
 
 
 def from_json(value: Any) -> Any:

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from adapters.errors import InvalidValue, UnknownField
+from adapters.sampling import Sampling
 from adapters.spec import (
     EarlyStopping,
     Method,
@@ -66,6 +67,8 @@ class FinetuneOptions(BaseModel):
     early_stopping: Annotated[bool | EarlyStoppingOptions, BeforeValidator(from_json)] = True
     lora: Annotated[LoraOptions, BeforeValidator(from_json)] = LoraOptions()
     gate: Literal["auto", "off"] = "auto"
+    #: What requests to the version leave open.
+    defaults: Annotated[Sampling, BeforeValidator(from_json)] = Sampling()
     priority: Literal["low", "normal", "high"] = "normal"
     seed: int = Field(42, ge=0, lt=2**31)
     metadata: Annotated[
@@ -81,6 +84,7 @@ class FinetuneOptions(BaseModel):
 
 
 _NESTED: Mapping[str, type[BaseModel]] = {
+    "defaults": Sampling,
     "early_stopping": EarlyStoppingOptions,
     "lora": LoraOptions,
     "webhook": WebhookOptions,
@@ -167,6 +171,7 @@ def training_spec(
         validation_split=options.validation_split,
         seed=options.seed,
         gate=options.gate,
+        sampling=options.defaults.given,
     )
 
 

@@ -4,6 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from adapters.sampling import Sampling
+from service.schemas.fields import from_json
+
 
 def _flag(value: Any) -> Any:
     """A form has only text."""
@@ -31,6 +34,8 @@ class ImportOptions(BaseModel):
     trained_on: Line | None = None
     #: Whether the bare name means it from now on.
     promote: Annotated[bool, Field(strict=True), BeforeValidator(_flag)] = True
+    #: What requests to the version leave open.
+    defaults: Annotated[Sampling, BeforeValidator(from_json)] = Sampling()
 
 
 class SourceOptions(ImportOptions):

@@ -47,8 +47,12 @@ _SAMPLING = {
 }
 _TEMPLATE = {"add_generation_prompt", "chat_template_kwargs", "continue_final_message"}
 
+#: Ours; service/defaults.py turns them into some of the above.
+OURS = {"preset", "repetition_guard"}
+
 CHAT_FIELDS = frozenset(
     _SAMPLING
+    | OURS
     | _TEMPLATE
     | {
         "add_special_tokens",
@@ -65,7 +69,7 @@ CHAT_FIELDS = frozenset(
     }
 )
 COMPLETION_FIELDS = frozenset(
-    _SAMPLING | {"add_special_tokens", "echo", "model", "prompt", "suffix"}
+    _SAMPLING | OURS | {"add_special_tokens", "echo", "model", "prompt", "suffix"}
 )
 RESPONSE_FIELDS = frozenset(
     {

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import EngineFault, Unavailable
+from service.defaults import GUARD
 from service.engine.client import VllmEngine
 
 CHAT = "/v1/chat/completions"
@@ -88,6 +89,20 @@ async def it_survives_a_reader_who_leaves(engine: VllmEngine, base: str, adapter
     assert await engine.healthy()
 
 
+async def it_ends_what_loops_where_it_is_asked_to(
+    engine: VllmEngine, base: str, adapter: Path
+) -> None:
+    forced = {"allowed_token_ids": [17], "max_tokens": 200}  # the same token for ever
+    _, endless = await ask(engine, chat(base, **forced))
+    assert _reasons(endless) != ["repetition"]
+    _, ended = await ask(engine, chat(base, **forced, repetition_detection=dict(GUARD)))
+    assert _reasons(ended) == ["repetition"]
+
+
+def _reasons(answer: dict[str, object]) -> list[str]:
+    return [choice["finish_reason"] for choice in answer["choices"]]
+
+
 SUITE: Sequence[object] = [
     it_answers_as_the_model_that_was_named,
     it_loads_an_adapter_once_and_then_answers_as_it,
@@ -96,6 +111,7 @@ SUITE: Sequence[object] = [
     it_streams_events_that_end_with_done,
     it_says_which_field_is_out_of_range,
     it_survives_a_reader_who_leaves,
+    it_ends_what_loops_where_it_is_asked_to,
 ]
 
 

@@ -233,7 +233,7 @@ def test_who_keeps_publishes_promotes_and_deletes_at_once_waits_for_nobody_for_e
         with suppress(AdapterNotFound, InvalidRequest):  # where another was faster
             keep(ledger, job, tmp_path, 1, 2, 3, 4)
             publish(ledger, job, tmp_path)
-            ledger.registry.promote(job.adapter, 1)
+            ledger.aliases.promote(job.adapter, 1)
             ledger.registry.delete_version(job.adapter, 2)
             ledger.registry.delete(job.adapter)
             ledger.checkpoints.purge(older_than=3600)

@@ -445,7 +445,7 @@ def test_a_version_that_does_not_pass_its_gate_leaves_live_where_it_was(
     adapter = ledger.registry.get("support-bot")
     assert [version.number for version in adapter.versions] == [1, 2]
     assert adapter.live.number == 1
-    assert ledger.registry.promote("support-bot", 2).live.number == 2
+    assert ledger.aliases.promote("support-bot", 2).live.number == 2
 
 
 def test_a_cancelled_job_publishes_nothing(ledger: Ledger, tmp_path: Path) -> None:
@@ -490,7 +490,7 @@ def test_a_name_resolves_to_the_version_that_it_means_now(ledger: Ledger, tmp_pa
     assert resolve("support-bot").name == "support-bot@1"
     assert resolve("support-bot@live").name == "support-bot@1"
     assert resolve("support-bot@2").name == "support-bot@2"
-    ledger.registry.promote("support-bot", 2)
+    ledger.aliases.promote("support-bot", 2)
     assert resolve("support-bot").name == "support-bot@2"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,19 @@ def test_a_foreign_webhook_endpoint_is_as_unknown_as_one_that_never_was(
     assert theirs.webhooks.get(endpoint_id).secret == "whsec_theirs"
 
 
+def changes_of_aliases(ledger: Ledger) -> list[Callable[[str], Any]]:
+    """All that may be changed about which version of an adapter answers, and how."""
+    aliases = ledger.aliases
+    return [
+        lambda name: aliases.point(name, "canary", 1, weight=0.5),
+        lambda name: aliases.remove(name, "canary"),
+        lambda name: aliases.promote(name, 1),
+        lambda name: aliases.promote_alias(name, "live"),
+        aliases.roll_back,
+        lambda name: aliases.set_sampling(name, {"temperature": 0.5}),
+    ]
+
+
 def test_a_foreign_adapter_is_as_unknown_as_one_that_never_was(
     ledger: Ledger, ours: Ledger, theirs: Ledger, tmp_path: Path
 ) -> None:
@@ -187,7 +201,7 @@ def test_a_foreign_adapter_is_as_unknown_as_one_that_never_was(
         (registry.version, "bot@1", "none@1"),
         (registry.resolve, "bot@1", "none@1"),
         (registry.resolve, version.fine_tuned_name, version.fine_tuned_name.replace("bot", "none")),
-        (lambda name: registry.promote(name, 1), "bot", "none"),
+        *((act, "bot", "none") for act in changes_of_aliases(ours)),
         (lambda name: registry.share(name, shared=True), "bot", "none"),
         (lambda name: registry.delete_version(name, 1), "bot", "none"),
         (ours.weights, "bot@1", "none@1"),
@@ -273,7 +287,7 @@ def test_a_shared_adapter_can_be_found_and_not_changed(
     for refused in (
         lambda: ours.registry.get("bot"),
         lambda: ours.registry.delete("bot"),
-        lambda: ours.registry.promote("bot", 1),
+        *(partial(act, "bot") for act in changes_of_aliases(ours)),
         lambda: ours.registry.share("bot", shared=False),
         lambda: ours.registry.delete_version("bot", 1),
         lambda: ours.registry.delete_model(version),

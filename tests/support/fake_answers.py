@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from tests.support.loops import loops
+
 Body = dict[str, Any]
 
 
@@ -22,7 +24,10 @@ def said(body: Body) -> str:
 
 
 def words(body: Body) -> list[str]:
-    return f"{body['model']}: {said(body)}".split(" ")
+    """One that may say only one token says it again and again; where a loop is looked for, that ends it."""
+    allowed = body.get("allowed_token_ids")
+    spoken = [f"<{allowed[0]}>"] * body["max_tokens"] if allowed else _answer(body)
+    return spoken[: _loop(body, spoken)]
 
 
 def tokens(body: Body) -> list[str]:
@@ -35,7 +40,7 @@ def tokens(body: Body) -> list[str]:
 
 def chat(body: Body) -> Body:
     message: Body = {"role": "assistant", "content": "".join(tokens(body))}
-    reason = "stop"
+    reason = _reason(body)
     if _calls(body):
         message |= {"content": None, "tool_calls": [_call(body, _arguments(body))]}
         reason = "tool_calls"
@@ -60,18 +65,19 @@ def chat_events(body: Body) -> Iterator[bytes]:
         *others, last = tokens(body)
         for token in others:
             yield event({"content": token}, **_logprobs(body, token))
-        yield event({"content": last}, "stop", **_logprobs(body, last))
+        yield event({"content": last}, _reason(body), **_logprobs(body, last))
     yield from _last(body, "chat.completion.chunk")
 
 
 def completion(body: Body) -> Body:
-    choice = {"index": 0, "text": "".join(tokens(body)), "finish_reason": "stop"}
+    choice = {"index": 0, "text": "".join(tokens(body)), "finish_reason": _reason(body)}
     return _envelope(body, "text_completion") | {"choices": [choice], "usage": _usage(body)}
 
 
 def completion_events(body: Body) -> Iterator[bytes]:
-    for token in tokens(body):
-        choice = {"index": 0, "text": token, "finish_reason": None}
+    *others, last = tokens(body)
+    for token, reason in [*((other, None) for other in others), (last, _reason(body))]:
+        choice = {"index": 0, "text": token, "finish_reason": reason}
         yield _data(_envelope(body, "text_completion") | {"choices": [choice]})
     yield from _last(body, "text_completion")
 
@@ -161,6 +167,21 @@ def tokenized(body: Body) -> Body:
 
 def detokenized(body: Body) -> Body:
     return {"prompt": " ".join("x" * length for length in body["tokens"])}
+
+
+def _answer(body: Body) -> list[str]:
+    return f"{body['model']}: {said(body)}".split(" ")
+
+
+def _loop(body: Body, spoken: list[str]) -> int | None:
+    """After how many tokens it loops, if that is looked for."""
+    detection = body.get("repetition_detection")
+    lengths = range(1, len(spoken) + 1) if detection else ()
+    return next((length for length in lengths if loops(spoken[:length], **detection)), None)
+
+
+def _reason(body: Body) -> str:
+    return "stop" if _loop(body, words(body)) is None else "repetition"
 
 
 def _envelope(body: Body, kind: str) -> Body:

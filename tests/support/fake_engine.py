@@ -46,6 +46,8 @@ class FakeEngine:
         self.load_seconds = 0.0
         self.token_seconds = 0.0
         self.refuse: set[str] = set()
+        #: Seconds before a model's answers.
+        self.slow: dict[str, float] = {}
         #: It dies once, before it has sent so many events (0: before a whole answer), or with the next half sent.
         self.die_before_event: int | None = None
         self.die_in_event: int | None = None
@@ -130,7 +132,8 @@ class FakeEngine:
         try:
             if body.get("stream") and events is not None:
                 return await self._stream(request, events(body))
-            await asyncio.sleep(self.token_seconds * len(fake_answers.tokens(body)))
+            slow = self.slow.get(body["model"], 0.0)
+            await asyncio.sleep(self.token_seconds * len(fake_answers.tokens(body)) + slow)
             await self._perhaps_die(0)
         except (asyncio.CancelledError, ConnectionResetError):
             self.cancelled += 1

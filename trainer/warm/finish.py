@@ -90,6 +90,7 @@ def _manifest(
         dataset_digest=job.identity.dataset_digest,
         job_id=job.identity.job_id,
         result=result,
+        default_sampling=job.spec.sampling,
         probes=probes,
     )
 

@@ -39,6 +39,27 @@ def test_the_head_that_the_code_expects_is_the_newest_migration() -> None:
     assert ScriptDirectory(str(SCRIPTS)).get_current_head() == HEAD
 
 
+def test_what_is_live_when_its_history_begins_can_be_gone_back_to(
+    new_settings: LedgerSettings,
+) -> None:
+    database = Database(new_settings.database)
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    with database.write() as tx:
+        config.attributes["connection"] = tx
+        command.upgrade(config, "0009")
+        tx.exec_driver_sql(
+            "INSERT INTO adapters (name, base_model, created_at, last_number, revision) VALUES ('bot', 'b', 0, 2, 1)"
+        )
+        tx.exec_driver_sql("INSERT INTO aliases (adapter, alias, number) VALUES ('bot', 'live', 2)")
+    migrate(database)
+    with database.read() as tx:
+        rows = tx.exec_driver_sql("SELECT adapter, seq, number, undone FROM live_history").all()
+        weights = tx.exec_driver_sql("SELECT weight FROM aliases").scalars().all()
+    assert ([tuple(row) for row in rows], weights) == ([("bot", 1, 2, False)], [0.0])
+    database.close()
+
+
 def test_ledgers_that_are_opened_together_for_the_first_time_all_find_it_ready(
     new_settings: LedgerSettings,
 ) -> None:

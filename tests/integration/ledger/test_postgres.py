@@ -184,7 +184,7 @@ async def test_a_catalog_that_hardly_polls_answers_with_what_another_process_has
     for change, name in (
         (lambda: publish(there, home), "support-bot@1"),
         (lambda: publish(there, home), "support-bot@2"),
-        (lambda: there.registry.promote("support-bot", 1), "support-bot@1"),
+        (lambda: there.aliases.promote("support-bot", 1), "support-bot@1"),
     ):
         await asyncio.to_thread(change)
         await means(name)
@@ -273,7 +273,7 @@ def test_texts_with_nul_are_kept_with_another_sign(here: Ledger) -> None:
 def test_numbers_beyond_a_column_are_the_askers_fault(here: Ledger, home: Path) -> None:
     publish(here, home)
     with pytest.raises(InvalidValue, match="cannot hold"):
-        here.registry.promote("support-bot", 2**40)
+        here.aliases.promote("support-bot", 2**40)
 
 
 # ---- secrets

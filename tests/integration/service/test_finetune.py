@@ -93,6 +93,7 @@ async def test_a_file_uploaded_before_is_used_by_its_id(service: Running) -> Non
         ({"base_model": "gpt-9"}, "base_model", BASE),
         ({"max_seq_length": 10**6}, "max_seq_length", "at most"),
         ({"validation_split": 0.9}, "validation_split", "0.5"),
+        ({"defaults": {"max_tokens": 10**6}}, "max_tokens", "at most 32768"),
     ],
 )
 async def test_a_wrong_option_is_a_400_that_names_it_and_says_what_to_do(

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -141,6 +142,36 @@ async def test_what_was_brought_can_be_downloaded_with_its_manifest_and_deleted(
     assert again.status_code == 201
     assert (await house.http.delete("/adapters/foreign")).json()["deleted"]
     assert (await ask(house, "foreign")).status_code == 404
+
+
+async def test_what_was_brought_is_tried_promoted_and_gone_back_from(house: Running) -> None:
+    await bring(house, good_adapter())
+    other = await bring(house, good_adapter(dtype="F16"), promote="false")
+    assert (other.json()["version"], other.json()["live"]) == ("foreign@2", "foreign@1")
+    at = "/adapters/foreign"
+    share = {"version": 2, "weight": 1}
+    assert (await house.http.put(f"{at}/aliases/canary", json=share)).status_code == 200
+    for model, version in (("foreign", 2), ("foreign@canary", 2), ("foreign@live", 1)):
+        assert (await ask(house, model)).json()["model"] == f"foreign@{version}"
+    promoted = await house.http.post(f"{at}/promote", json={"alias": "canary"})
+    assert (promoted.json()["live"], promoted.json()["weights"]) == ("foreign@2", {})
+    # The same files again are what they have made, and move nothing.
+    again = await bring(house, good_adapter())
+    assert (again.status_code, again.json()["live"]) == (200, "foreign@2")
+    assert (await house.http.post(f"{at}/rollback")).json()["live"] == "foreign@1"
+    assert (await ask(house, "foreign")).json()["model"] == "foreign@1"
+
+
+async def test_what_was_brought_has_the_sampling_defaults_that_came_with_it(house: Running) -> None:
+    given = {"temperature": 0.3, "stop": ["###"]}
+    made = await bring(house, good_adapter(), defaults=json.dumps(given))
+    assert made.json()["versions"][0]["defaults"] == given
+    assert (made.json()["defaults"], made.status_code) == ({}, 201)
+    await ask(house, "foreign")
+    assert house.engine.bodies[-1].items() > given.items()
+    for wrong, param in (({"top_p": 2}, "defaults.top_p"), ({"max_tokens": 10**6}, "max_tokens")):
+        refused = await bring(house, good_adapter(), "other", defaults=json.dumps(wrong))
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
 async def test_the_same_files_under_the_same_name_are_one_version(house: Running) -> None:

@@ -128,7 +128,7 @@ async def test_a_name_to_continue_from_is_resolved_when_the_job_is_asked_for(
         stored = service.ledger.jobs.get(job["id"]).spec
         assert stored.parent == means
         assert stored.lora.target_modules == ("q_proj",)
-    service.ledger.registry.promote("bot", 2)
+    service.ledger.aliases.promote("bot", 2)
     assert service.ledger.jobs.get(job["id"]).spec.parent == "bot@2"
 
 

@@ -181,7 +181,12 @@ def taste(count, *, seed):
 def test_a_run_learns_to_prefer_what_it_has_not_seen(base, tmp_path):
     job = make_job(
         base,
-        make_spec(method=Dpo(), optimizer=OptimizerSpec(learning_rate=2e-3), n_epochs=4),
+        make_spec(
+            method=Dpo(),
+            optimizer=OptimizerSpec(learning_rate=2e-3),
+            n_epochs=4,
+            sampling={"temperature": 0.3, "stop": ["###"]},
+        ),
         tmp_path,
         train=taste(24, seed=1),
         valid=taste(16, seed=2),
@@ -195,6 +200,7 @@ def test_a_run_learns_to_prefer_what_it_has_not_seen(base, tmp_path):
     assert result.valid_loss < 0.67 < math.log(2)
     assert result.train_loss < math.log(2)
     assert finished.manifest.method == "dpo"
+    assert finished.manifest.default_sampling == {"temperature": 0.3, "stop": ["###"]}
     # Of a rejected reply nobody wants the tokens said.
     assert (result.train_accuracy, result.valid_accuracy) == (None, None)
 

@@ -43,6 +43,17 @@ def test_base_models_come_from_the_file(config: Path) -> None:
     assert settings.base_model_dir("org/m") == config.parent / "models" / "org--m"
 
 
+def test_a_base_model_may_have_sampling_defaults_within_their_ranges(config: Path) -> None:
+    model = "ledger: {base_models: [{id: m, source: a, sampling: {%s}}]}"
+    config.write_text(model % "temperature: 0.5, preset: anti-repetition")
+    [one] = LedgerSettings().base_models
+    assert one.sampling.given == {"temperature": 0.5, "preset": "anti-repetition"}
+    for wrong in ("temperature: 3", "preset: loud", "tmeperature: 1"):
+        config.write_text(model % wrong)
+        with pytest.raises(InvalidValue, match=wrong.partition(":")[0]):
+            LedgerSettings()
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_name_that_no_section_knows_is_refused(section: type, config: Path) -> None:
     config.write_text(f"{section.section}: {{no_such_setting: 1}}")

@@ -84,7 +84,7 @@ class FakeGraft:
                 self.end_headers()
                 self.wfile.write(raw)
 
-            do_GET = do_POST = do_DELETE = answer  # noqa: N815  as http.server wants it
+            do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815  as http.server wants it
 
             def log_message(self, *_: object) -> None:
                 """Quiet."""

@@ -229,6 +229,48 @@ def test_an_adapter_is_shown_with_its_versions_and_aliases(graft, run):
     assert "support-bot@2  live       8" in output
 
 
+def test_a_version_is_promoted_by_its_number_or_by_an_alias(graft, run):
+    graft.answers["POST /v1/adapters/support-bot/promote"] = ADAPTER
+    output = run("adapters", "promote", "support-bot@2").output
+    assert output == "support-bot means support-bot@2 now\n"
+    run("adapters", "promote", "support-bot@canary", "--expected", "1")
+    assert said(graft) == [{"version": 2}, {"alias": "canary", "expected": 1}]
+    assert run("adapters", "promote", "support-bot").exit_code == 2
+
+
+def test_rolling_back_says_from_which_version_so_that_a_repetition_is_harmless(graft, run):
+    graft.answers["GET /v1/adapters/support-bot"] = ADAPTER
+    before = ADAPTER | {"live": "support-bot@1"}
+    graft.answers["POST /v1/adapters/support-bot/rollback"] = before
+    output = run("adapters", "rollback", "support-bot").output
+    assert output == "support-bot means support-bot@1 now, no longer support-bot@2\n"
+    assert json.loads(graft.asked[1][2]) == {"expected": 2}
+
+
+def test_an_alias_is_pointed_at_a_version_and_removed(graft, run):
+    at = "/v1/adapters/support-bot/aliases/canary"
+    graft.answers[f"PUT {at}"] = ADAPTER | {"aliases": {"live": 2, "canary": 1}}
+    graft.answers[f"DELETE {at}"] = ADAPTER
+    told = run("adapters", "alias", "support-bot@1", "canary", "--weight", "0.1").output
+    assert told == (
+        "support-bot@canary means support-bot@1 now, with 0.1 of the requests for support-bot\n"
+    )
+    told = run("adapters", "alias", "support-bot@1", "canary", "--expected", "0").output
+    assert told == "support-bot@canary means support-bot@1 now\n"
+    told = run("adapters", "unalias", "support-bot@canary").output
+    assert told == "support-bot@canary means nothing now\n"
+    sent = [json.loads(body) for _, _, body in graft.asked[:2]]
+    assert sent == [{"version": 1, "weight": 0.1}, {"version": 1, "expected": 0}]
+    for wrong in (
+        ("alias", "support-bot", "canary"),
+        ("alias", "support-bot@live", "canary"),
+        ("alias", "support-bot@1", "canary", "--weight", "2"),
+        ("unalias", "support-bot"),
+    ):
+        assert run("adapters", *wrong).exit_code == 2
+    assert len(graft.asked) == 3
+
+
 def test_deleting_asks_first(graft, run):
     graft.answers["DELETE /v1/adapters/support-bot"] = {"id": "support-bot", "deleted": True}
     assert run("adapters", "delete", "support-bot", typed="n\n").exit_code == 1

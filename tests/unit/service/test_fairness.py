@@ -355,6 +355,30 @@ def test_what_an_operation_costs_does_not_grow_with_those_who_wait() -> None:
     assert turns_for_each(5000) <= 2 * turns_for_each(500) <= 12
 
 
+@settings(max_examples=200)
+@given(
+    comes=st.lists(st.sampled_from(["a", "b", "c", "ends"]), max_size=30),
+    places=st.integers(1, 4),
+    seats=st.integers(1, 3),
+)
+def test_where_there_is_room_one_who_comes_starts_at_once_and_otherwise_somebody_waits(
+    comes: list[str], places: int, seats: int
+) -> None:
+    shop = Shop(places=places, seats=seats)
+    for one in comes:
+        if one == "ends":
+            if shop.queue.busy:
+                shop.one_ends()
+            continue
+        waited, room = shop.queue.waiting, shop.queue.has_room_for(one)
+        ticket = shop.join(one)
+        shop.go_on()
+        if room:
+            assert (shop.queue.waiting, shop.started[-1][1]) == (0, ticket)
+        elif not waited:
+            assert shop.queue.waiting == 1
+
+
 # ---- pace
 
 

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -64,6 +65,23 @@ def test_form_fields_are_text_and_mean_the_same_as_json() -> None:
 def test_a_multiplier_scales_the_default_rate() -> None:
     assert spec(learning_rate_multiplier=0.5).optimizer.learning_rate == pytest.approx(1e-4)
     assert spec(learning_rate_multiplier=9, learning_rate=1e-5).optimizer.learning_rate == 1e-5
+
+
+def test_sampling_defaults_are_kept_for_the_version_that_is_made() -> None:
+    given = {"temperature": 0.3, "stop": ["###"], "preset": "anti-repetition"}
+    assert spec().sampling == {}
+    assert spec(defaults=given).sampling == spec(defaults=json.dumps(given)).sampling == given
+    for wrong, param in (
+        ({"temperature": 3}, "defaults.temperature"),
+        ({"preset": "loud"}, "defaults.preset"),
+        ("{", "defaults"),
+        (1, "defaults"),
+    ):
+        with pytest.raises(InvalidValue) as refused:
+            spec(defaults=wrong)
+        assert refused.value.param == param
+    with pytest.raises(UnknownField, match="temperature"):
+        spec(defaults={"temprature": 1})
 
 
 def test_other_tools_words_are_understood() -> None:

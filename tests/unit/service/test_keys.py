@@ -135,6 +135,31 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(house: House, scope: S
     assert opened == expected[scope]
 
 
+def test_who_may_tune_may_say_which_version_answers_and_who_may_only_ask_may_not(
+    house: House,
+) -> None:
+    house.publish("movers", "mover")
+    changes: list[tuple[str, str, dict[str, Any]]] = [
+        ("PUT", "/adapters/mover/aliases/canary", {"version": 1, "weight": 0.5}),
+        ("POST", "/adapters/mover/promote", {"alias": "canary"}),
+        ("POST", "/adapters/mover/rollback", {"expected": 1}),
+        ("PUT", "/adapters/mover/defaults", {"temperature": 0.5}),
+        ("DELETE", "/adapters/mover/aliases/canary", {}),
+    ]
+    asks = house.key("movers", Scope.INFER)
+    for method, path, body in changes:
+        told = house.http.request(method, path, json=body, headers=asks)
+        assert (told.status_code, told.json()["error"]["code"]) == (403, "missing_scope")
+    house.publish("movers", "mover")
+    statuses = [
+        house.http.request(method, path, json=body, headers=house.key("movers", Scope.TUNE))
+        for method, path, body in changes
+    ]
+    # The canary went live, and back it went to what was live before.
+    assert [one.status_code for one in statuses] == [200] * 5, [one.text for one in statuses]
+    assert [one.json()["live"] for one in statuses] == ["mover@2", "mover@1"] + ["mover@2"] * 3
+
+
 def test_a_missing_scope_is_named(house: House) -> None:
     told = house.http.get("/adapters", headers=house.key("ours", Scope.INFER))
     assert told.status_code == 403
@@ -346,6 +371,7 @@ def things(house: House) -> dict[str, str]:
         "endpoint_id": endpoint_id,
         "delivery_id": theirs.webhooks.deliveries(endpoint_id)[0].id,
         "name": "their-bot",
+        "alias": "canary",
         "model": "their-bot@1",
         "tail": job_id.removeprefix("ftjob-"),
     }
@@ -355,6 +381,8 @@ def things(house: House) -> dict[str, str]:
 BODIES: dict[str, dict[str, Any]] = {
     "/promote": {"json": {"version": 1}},
     "/share": {"json": {"shared": True}},
+    "/{alias}": {"json": {"version": 1}},
+    "/defaults": {"json": {"temperature": 0.5}},
     "/parts": {"files": {"data": ("data", b"rows")}},
     "/complete": {"json": {"part_ids": ["part_1"]}},
     "/test": {"json": {"event_type": "fine_tuning.job.succeeded"}},
@@ -425,16 +453,27 @@ def test_routes_that_see_everything_are_few(house: House) -> None:
     assert see_all == {"/readyz", "/metrics", "/v1/keys", "/v1/keys/{key_id}"}
 
 
-def chat(house: House, model: str, header: dict[str, str]) -> tuple[int, str]:
+def refused(house: House, model: str, header: dict[str, str]) -> list[str]:
+    """What two endpoints answer to who asks for a model that is not there."""
     body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
-    told = house.http.post("/v1/chat/completions", json=body, headers=header)
-    return told.status_code, told.json()["error"]["code"]
+    told = [
+        house.http.post("/v1/chat/completions", json=body, headers=header),
+        house.http.get(f"/v1/models/{model}", headers=header),
+    ]
+    for answer in told:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    return [answer.text for answer in told]
 
 
 def test_a_foreign_model_is_as_unknown_as_one_that_never_was(
     tmp_path: Path, things: dict[str, str], house: House
 ) -> None:
     ours, owner = house.key("ours", Scope.INFER), house.key("theirs", Scope.INFER)
+    share = {"version": 1, "weight": 0.5}
+    pointed = house.http.put(
+        "/adapters/their-bot/aliases/canary", json=share, headers=house.key("theirs")
+    )
+    assert pointed.status_code == 200
     fine_tuned = house.http.get(f"/finetune/{things['job_id']}", headers=house.key("theirs"))
     points = house.http.get(
         f"/finetune/{things['job_id']}/checkpoints", headers=house.key("theirs")
@@ -443,6 +482,7 @@ def test_a_foreign_model_is_as_unknown_as_one_that_never_was(
         "their-bot",
         "their-bot@1",
         "their-bot@live",
+        "their-bot@canary",
         fine_tuned.json()["fine_tuned_model"],
         points[0]["fine_tuned_model_checkpoint"],
     ]
@@ -450,8 +490,9 @@ def test_a_foreign_model_is_as_unknown_as_one_that_never_was(
     for model in names:
         assert model
         assert house.http.get(f"/v1/models/{model}", headers=owner).status_code == 200
-        assert house.http.get(f"/v1/models/{model}", headers=ours).status_code == 404
-        assert chat(house, model, ours) == (404, "model_not_found")
+        foreign = refused(house, model, ours)
+        missing = refused(house, model.replace("their-bot", "none-bot"), ours)
+        assert [answer.replace("their-bot", "none-bot") for answer in foreign] == missing
 
 
 def test_what_is_anothers_cannot_be_trained_on_or_continued(
@@ -489,6 +530,11 @@ def test_a_shared_adapter_can_be_asked_and_continued_by_others(house: House) -> 
         ("DELETE", "/v1/models/public-bot", {}),
         ("DELETE", "/v1/models/public-bot@1", {}),
         ("POST", "/adapters/public-bot/promote", {"json": {"version": 1}}),
+        ("POST", "/adapters/public-bot/promote", {"json": {"alias": "live"}}),
+        ("POST", "/adapters/public-bot/rollback", {}),
+        ("PUT", "/adapters/public-bot/aliases/canary", {"json": {"version": 1}}),
+        ("DELETE", "/adapters/public-bot/aliases/canary", {}),
+        ("PUT", "/adapters/public-bot/defaults", {"json": {"temperature": 0.5}}),
         ("POST", "/adapters/public-bot/share", {"json": {"shared": False}}),
         ("GET", "/adapters/public-bot/download", {}),
     ]:

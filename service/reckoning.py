@@ -1,0 +1,60 @@
+"""What the metrics are told of one request to a model: when its answer began, how it ended, what it came to."""
+
+import time
+
+from adapters.errors import GraftError, ModelNotFound
+from service.metrics import Metrics
+from service.tallies import Tally
+
+_BAD_REQUEST = 400
+_SERVER_ERROR = 500
+
+
+class Reckoning:
+    """One request. It ends once: what is said of its end after that is not counted."""
+
+    def __init__(self, metrics: Metrics, base_model: str, kind: str, adapter: str) -> None:
+        """`kind` is `base`, `adapter` or `shadow`; `adapter` the name of the base model, where that is asked itself."""
+        self._labels = (base_model, kind)
+        self._metrics = metrics
+        # Nobody has asked for what a shadow says.
+        self._tally = Tally() if kind == "shadow" else metrics.by_adapter.of(adapter)
+        self._started = time.monotonic()
+        self._has_ended = False
+
+    def began(self) -> None:
+        """The engine's first byte is here."""
+        took = time.monotonic() - self._started
+        self._metrics.first_byte_seconds.labels(*self._labels).observe(took)
+        self._tally.first_byte.observe(took)
+
+    def looped(self) -> None:
+        """A choice has been ended by the repetition guard."""
+        self._metrics.repetition_stops.labels(self._labels[0]).inc()
+
+    def ended(self, outcome: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        """Whether it went well, was refused, failed or was left, as `graft_completions_total` names it."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self._metrics.completions.labels(*self._labels, outcome).inc()
+        self._tally.duration.observe(time.monotonic() - self._started)
+        self._tally.requests[outcome] = self._tally.requests.get(outcome, 0) + 1
+        self._tally.prompt_tokens += prompt_tokens
+        self._tally.completion_tokens += completion_tokens
+
+
+def outcome_of_status(status: int) -> str:
+    """What an answer of the engine with that HTTP status is counted as."""
+    if status >= _SERVER_ERROR:
+        return "engine_error"
+    return "client_error" if status >= _BAD_REQUEST else "ok"
+
+
+def outcome_of_error(error: BaseException) -> str:
+    """What a request is counted as that got no answer."""
+    if not isinstance(error, GraftError):
+        return "cancelled"
+    if isinstance(error, ModelNotFound):
+        return "client_error"
+    return "overloaded" if error.code == "rate_limit_exceeded" else "engine_error"
