@@ -39,7 +39,12 @@ SHARE: Schema = {"oneOf": [COUNT, {"type": "string", "pattern": "^[0-9]+%$"}]}
 
 def main() -> None:
     """Write the file."""
-    TARGET.write_text(json.dumps(schema(), indent=2) + "\n")
+    TARGET.write_text(text())
+
+
+def text() -> str:
+    """What the file should say."""
+    return json.dumps(schema(), indent=2) + "\n"
 
 
 def schema() -> Schema:
