@@ -44,8 +44,8 @@ def compile_lock(
     wanted = LOCKS / f"{image}.in"
     wanted.write_text("\n".join(more) + "\n")
     command = [str(install.VENV / "bin" / "uv"), "pip", "compile", "--quiet", str(wanted), *sources]
-    command += ["--constraint", f"requirements/{flavour}.txt", "--python-version", "3.11"]
-    command += ["--python-platform", "x86_64-manylinux_2_28", "--generate-hashes", "--no-header"]
+    command += ["--constraint", f"requirements/{flavour}.txt", "--universal", "--python-version"]
+    command += ["3.11", "--exclude-newer", "7 days", "--generate-hashes", "--no-header"]
     for name in {"cpu": ["overrides.txt", "overrides-cpu.txt"], "gpu": ["overrides.txt"]}[flavour]:
         command += ["--override", f"requirements/{name}"]
     command += ["--no-annotate", "--output-file", str(LOCKS / f"{image}.txt")]

@@ -1,6 +1,6 @@
 """Checks manifests against the schemas of every Kubernetes that we support, and of the operators whose kinds we use.
 
-`python manifests.py FILE...`, in the environment that tools/helm.py makes. Prints what is wrong, and last, as JSON, what
+`python manifests.py FILE...`, in the environment of tools/helm.py. Prints what is wrong, and last, as JSON, what
 was looked at. kubernetes-validate only warns of kinds that it does not know, and the operators' models take fields that
 they do not know: so each kind has one judge here, and what a model has left out is compared.
 """
