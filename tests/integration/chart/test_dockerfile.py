@@ -1,5 +1,6 @@
 """The Dockerfile: read by hadolint, and as far as a machine without a container engine allows, its steps."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -121,3 +122,37 @@ def test_the_engines_packages_are_installed_by_the_steps_own_command(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "pydantic_settings").is_dir()
+
+
+def test_the_service_runs_on_what_its_steps_install_and_nothing_else(tmp_path):
+    # The steps of the target `service`, to the letter, with another PREFIX. Those that make users' folders and the large
+    # targets (torch, vLLM) need a container: docs/kubernetes.md says what was built where.
+    prefix = tmp_path / "graft"
+    steps = [RUNS[0], *(one for one in RUNS if "image/service.txt" in one)]
+    environment = {**os.environ, "PREFIX": str(prefix), "PIP_ONLY_BINARY": ":all:"}  # noqa: TID251
+    for step in steps:
+        done = subprocess.run(
+            ["sh", "-c", step],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=install.ROOT,
+        )
+        assert done.returncode == 0, done.stderr
+    for module in (
+        "service",
+        "service.keys",
+        "service.engine.canary",
+        "service.tokens",
+        "adapters",
+    ):
+        done = subprocess.run(
+            [str(prefix / "bin" / "python"), "-m", module, "--help"],
+            env={"PYTHONPATH": str(install.ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, (module, done.stderr)
