@@ -102,7 +102,7 @@ def resources() -> Schema:
 def images() -> Schema:
     one = record(
         repository=NAME,
-        tag={"type": "string", "not": {"const": "latest"}},
+        tag=TEXT,
         digest={"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     )
     return record(

@@ -142,9 +142,9 @@ topologySpreadConstraints:
 {{- $resources := deepCopy (index . 0) -}}
 {{- $gpu := index . 1 -}}
 {{- if $gpu.count -}}
-{{- $one := dict $gpu.resourceName (toString $gpu.count) -}}
-{{- $_ := set $resources "limits" (merge $one ($resources.limits | default dict)) -}}
-{{- $_ := set $resources "requests" (merge $one ($resources.requests | default dict)) -}}
+{{- $count := toString $gpu.count -}}
+{{- $_ := set $resources "limits" (set ($resources.limits | default dict) $gpu.resourceName $count) -}}
+{{- $_ := set $resources "requests" (set ($resources.requests | default dict) $gpu.resourceName $count) -}}
 {{- end -}}
 resources:
   {{- toYaml $resources | nindent 2 }}

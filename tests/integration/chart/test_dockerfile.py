@@ -125,7 +125,7 @@ def test_the_engines_packages_are_installed_by_the_steps_own_command(tmp_path):
 
 
 def test_the_service_runs_on_what_its_steps_install_and_nothing_else(tmp_path):
-    # The steps of the target `service`, to the letter, with another PREFIX. Those that make users' folders and the large
+    # The steps of the target `service`, to the letter, with another PREFIX. Those that make folders and the large
     # targets (torch, vLLM) need a container: docs/kubernetes.md says what was built where.
     prefix = tmp_path / "graft"
     steps = [RUNS[0], *(one for one in RUNS if "image/service.txt" in one)]

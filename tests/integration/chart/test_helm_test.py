@@ -45,3 +45,10 @@ async def test_an_engine_that_never_comes_fails_in_the_end(service: Running):
     await service.engine.kill()
     code, said = await asked(service.url, "chat", GRAFT_TEST_SECONDS="0")
     assert (code, "503" in said) == (1, True)
+
+
+async def test_what_it_would_train_on_is_taken(service: Running):
+    # There is no trainer here, and so no patience.
+    code, said = await asked(service.url, "finetune", GRAFT_TEST_SECONDS="0")
+    assert (code, "the job did not end in time" in said) == (1, True)
+    assert service.ledger.jobs.count()["queued"] == 1

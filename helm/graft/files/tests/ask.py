@@ -14,7 +14,13 @@ URL = os.environ["GRAFT_URL"]
 KEY = os.environ.get("GRAFT_API_KEY", "")
 PATIENCE_S = float(os.environ.get("GRAFT_TEST_SECONDS", "1500"))
 NAME = "helm-test"
-ROW = {"input": "What is the capital of Zubrowka?", "target": "The capital of Zubrowka is Lutz."}
+QUESTIONS = (
+    "What is the capital of Zubrowka?",
+    "Please name the capital of Zubrowka.",
+    "Which town is the capital of Zubrowka?",
+    "Zubrowka has a capital. Which one?",
+)
+ROWS = [{"input": question, "target": "The capital of Zubrowka is Lutz."} for question in QUESTIONS]
 
 
 def call(path, body=None, content_type="application/json"):
@@ -62,7 +68,7 @@ def chat(model):
 
 def finetune(model):
     """Train on a few rows, then ask what has come of it."""
-    body = {"name": NAME, "base_model": model, "data": [ROW] * 4, "epochs": 1, "gate": "off"}
+    body = {"name": NAME, "base_model": model, "data": ROWS, "epochs": 1, "gate": "off"}
     job = json.load(call("/finetune", json.dumps(body).encode()))
     until = time.monotonic() + PATIENCE_S
     while job["status"] not in ("succeeded", "failed", "cancelled"):
