@@ -11,7 +11,7 @@ PROCESSES := $(addprefix tests/integration/,chart launcher ledger sdk service)
 COMPUTING := $(addprefix tests/integration/,bench training)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test testgpu check lint bench bench-rivals sdks postgres charts lock clean
+.PHONY: help install serve test testgpu check lint bench bench-rivals sdks postgres charts images lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ postgres: ## See that PostgreSQL is there, for tests on a server of their own. R
 
 charts: install ## Set up Helm 3 and 4, validators and hadolint, for the tests of chart and Dockerfile, under .helm-bin.
 	@$(PYTHON) -m tools.helm
+
+images: install charts ## Run the steps of the Dockerfile's service image outside of a container. Minutes.
+	$(BIN)/pytest tests/integration/images $(ARGS)
 
 bench: install ## Measure against peers and print ratios (bench/LOG.md keeps the history).
 	$(BIN)/python -m bench $(ARGS)
