@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import textwrap
 
 import pytest
 import yaml
@@ -45,6 +46,26 @@ def test_every_manifest_obeys_the_schemas_of_kubernetes_and_of_the_operators(ren
     assert told["releases"] == [f"1.{minor}" for minor in range(29, 38)]
     ours = {"PodMonitor", "ScaledObject", "HTTPRoute", "Ingress", "NetworkPolicy", "StatefulSet"}
     assert ours <= told["kinds"].keys()
+
+
+def test_what_judges_manifests_knows_a_bad_one(tmp_path):
+    bad = """
+    {apiVersion: v1, kind: Service, metadata: {name: a}, spec: {portz: []}}
+    ---
+    {apiVersion: monitoring.coreos.com/v1, kind: PodMonitor, metadata: {name: b},
+     spec: {selector: {}, podMetricsEndpoints: [{intervall: 1s}]}}
+    ---
+    {apiVersion: keda.sh/v1alpha1, kind: ScaledObject, metadata: {name: c},
+     spec: {scaleTargetRef: {name: d}, triggers: prometheus}}
+    ---
+    {apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: e}, spec: {parents: []}}
+    """
+    (tmp_path / "bad.yaml").write_text(textwrap.dedent(bad))
+    command = [str(helm.PYTHON), str(CHECKER), str(tmp_path / "bad.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    for name in ("Service a", "PodMonitor b", "ScaledObject c", "HTTPRoute e"):
+        assert f": {name}" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
