@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import helm, install
+from tools import helm, images, install
 
 TEXT = (install.ROOT / "Dockerfile").read_text()
 JOINED = re.sub(r"\\\n\s*", " ", TEXT)
@@ -73,6 +73,11 @@ def test_what_an_image_gets_is_pinned_hashed_and_what_the_tests_run_on(lock):
     flavour = "gpu" if lock.stem in {"trainer-gpu", "engine"} else "cpu"
     tested = packages(install.REQUIREMENTS / f"{flavour}.txt")
     assert packages(lock) - tested == set()
+
+
+def test_the_images_locks_are_those_of_the_locks_they_come_from():
+    for lock in LOCKS:
+        assert lock.read_text() == images.text(lock.stem), "python -m tools.images --lock"
 
 
 def test_the_service_has_neither_torch_nor_vllm_and_the_others_what_they_need():
