@@ -1,4 +1,4 @@
-"""Writes requirements/image, which the Dockerfile installs: what each image needs of the packages that are pinned already.
+"""Writes requirements/image, which the Dockerfile installs: what each image needs of the packages that are pinned.
 
 Versions and hashes are those of requirements/cpu.txt and gpu.txt, and nothing is resolved anew: these say who wanted
 what. `python -m tools.images --lock`, after them.
