@@ -74,7 +74,7 @@ def definitions(release):
 
 
 def folder(release):
-    (version,) = [one for one in all_versions() if major_minor(one) == release]
+    (version,) = {one for one in all_versions() if major_minor(one) == release}
     return f"kubernetes-json-schema/v{version}-local-strict"
 
 

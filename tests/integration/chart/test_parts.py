@@ -309,11 +309,12 @@ def test_the_notes_say_how_to_make_the_first_key(tmp_path):
     shutil.copytree(CHART, chart)
     (chart / "templates" / "NOTES.txt").rename(chart / "notes")
     (chart / "templates" / "notes.yaml").write_text(
-        'notes: {{ tpl (.Files.Get "notes") . | quote }}'
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: notes}, data: {notes: "
+        '{{ tpl (.Files.Get "notes") . | quote }}}}'
     )
     done = run("3", "template", "g", chart, "-n", "here", "--show-only", "templates/notes.yaml")
     assert done.returncode == 0, done.stderr
-    notes = yaml.safe_load(done.stdout)["notes"]
+    notes = yaml.safe_load(done.stdout)["data"]["notes"]
     assert "kubectl -n here exec deployment/g-graft-server -c service" in notes
     assert "python -m service.keys create --tenant default --scope infer --scope tune" in notes
 
