@@ -7,11 +7,11 @@ BIN := .venv/bin
 FAST := tests/unit tests/conformance
 # What mostly waits for processes runs side by side, a file at a time; what computes has the machine for itself.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
-PROCESSES := $(addprefix tests/integration/,launcher ledger sdk service)
+PROCESSES := $(addprefix tests/integration/,chart launcher ledger sdk service)
 COMPUTING := $(addprefix tests/integration/,bench training)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test testgpu check lint bench bench-rivals sdks postgres lock clean
+.PHONY: help install serve test testgpu check lint bench bench-rivals sdks postgres charts images lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ install: ## Set up .venv with the pinned packages that fit this machine (GPU or 
 serve: install ## Bring everything up: service, engines, trainer. ARGS="--host ... --port ... --home ..."
 	@exec $(BIN)/graft up $(ARGS)
 
-test: install sdks postgres ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
+test: install sdks postgres charts ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
 	$(BIN)/pytest $(SPREAD) $(FAST) $(PROCESSES) $(ARGS)
 	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" $(COMPUTING) tests/e2e $(ARGS)
 
@@ -46,6 +46,12 @@ sdks: install ## Set up the older OpenAI SDKs that the tests run against, under 
 postgres: ## See that PostgreSQL is there, for tests on a server of their own. Root has it installed.
 	@$(PYTHON) -m tools.postgres
 
+charts: install ## Set up Helm 3 and 4, validators and hadolint, for the tests of chart and Dockerfile, under .helm-bin.
+	@$(PYTHON) -m tools.helm
+
+images: install charts ## Run the steps of the Dockerfile's service image outside of a container. Minutes.
+	$(BIN)/pytest tests/integration/images $(ARGS)
+
 bench: install ## Measure against peers and print ratios (bench/LOG.md keeps the history).
 	$(BIN)/python -m bench $(ARGS)
 
@@ -56,7 +62,10 @@ lock: install ## Rewrite what lies in requirements from pyproject.toml and tools
 	$(PYTHON) -m tools.lock
 	$(PYTHON) -m tools.rivals --lock
 	$(PYTHON) -m tools.sdks --lock
+	$(PYTHON) -m tools.helm --lock
+	$(PYTHON) -m tools.images --lock
+	$(BIN)/python -m tools.values_schema
 
 clean: ## Remove .venv and every cache of the tools. The home folder, with your adapters, stays.
-	rm -rf .venv .rivals .sdks .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .rivals .sdks .helm-bin .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -34,8 +34,7 @@ def main() -> None:
         port=settings.port,
         access_log=False,
         log_config=None,
-        # A stream that is being read is given this long at a shutdown.
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=settings.drain_seconds,
     )
 
 

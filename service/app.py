@@ -21,6 +21,7 @@ from service.admission import Admission
 from service.background import followed
 from service.catalog import Catalog
 from service.decision import Decider
+from service.drain import is_leaving, present
 from service.engine.client import VllmEngine
 from service.engine.protocol import Engine
 from service.engine.start import has_nvidia_gpu
@@ -138,6 +139,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
+            stack.enter_context(present(configuration.ledger.run_dir))
             ledger = await asyncio.to_thread(
                 open_ledger, configuration.ledger, queue=configuration.queue
             )
@@ -255,7 +257,7 @@ def _share(configuration: Configuration, parts: Parts) -> Common:
     incoming = configuration.ledger.home / "incoming"
     # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
     shutil.rmtree(incoming, ignore_errors=True)
-    incoming.mkdir(parents=True)
+    incoming.mkdir(parents=True, exist_ok=True)  # a mount point outlives its content
 
     def card_of(model_id: str) -> BaseModelCard | None:
         return read_base_card(configuration.ledger.base_model_dir(model_id))
@@ -322,6 +324,7 @@ def _compose(
         endpoints=Endpoints(ledger.webhooks, parts.guard, parts.courier),
         courier=parts.courier,
         incoming=common.incoming,
+        leaving=partial(is_leaving, configuration.ledger.run_dir),
         openai_strict_status=settings.openai_strict_status,
     )
 

@@ -40,6 +40,8 @@ class ServiceState:
     courier: Courier
     #: Where uploads lie until the ledger has them.
     incoming: Path
+    #: Whether the service has been told that it will be stopped.
+    leaving: Callable[[], bool]
     #: See `ServiceSettings`.
     openai_strict_status: bool = False
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 
@@ -49,6 +50,8 @@ def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings)
         sys.exit(f"graft: no base model '{model}'; configured: {', '.join(ledger.base_model_ids)}")
     if not vllm_is_installed():
         sys.exit("graft: vLLM is not installed; run `make install`")
+    # As the first process of a container it would not hear of SIGTERM otherwise. `exec` sets it back.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     directory = ledger.base_model_dir(model)
     while (card := read_base_card(directory)) is None:
         time.sleep(_POLL_S)

@@ -21,14 +21,16 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request, state: Whole) -> JSONResponse:
-    """200 when ledger and engines answer, else 503 naming what is missing. Counts jobs where there are no keys."""
+    """200 when ledger and engines answer and the service stays, else 503. Counts jobs where there are no keys."""
     counts = await asyncio.to_thread(state.ledger.jobs.count)
     engines: dict[str, Any] = {
         model_id: "up" if up else f"starting, about {state.engines[model_id].retry_after():.0f} s"
         for model_id, up in state.engines.up.items()
     }
-    ready = all(state.engines.up.values())
-    body = {"status": "ready" if ready else "starting", "engines": engines}
+    leaving = state.leaving()
+    ready = all(state.engines.up.values()) and not leaving
+    status = "leaving" if leaving else "ready" if ready else "starting"
+    body: dict[str, Any] = {"status": status, "engines": engines}
     if is_known(request):
         body["jobs"] = counts
     return JSONResponse(body, 200 if ready else 503, {} if ready else {"Retry-After": "5"})
