@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.errors import EngineFault, GraftError, InvalidRequest, ModelNotFound, Unavailable
+from adapters.records import DEFAULT_TENANT
 from service.admission import Admission
 from service.catalog import Catalog, Target
 from service.engine.protocol import EngineReply
@@ -27,6 +28,7 @@ from service.metrics import Metrics
 from service.relay import Meter, whole_events
 from service.schemas.caps import check_caps
 from service.schemas.endpoints import Endpoint
+from service.schemas.media import check_media
 from service.schemas.sampling import check_fields
 from service.settings import ServiceSettings
 
@@ -83,6 +85,7 @@ class Generator:
         """Steps 1 to 3. Raises InvalidRequest, UnknownField, InvalidValue, ModelNotFound."""
         body = check_fields(_parse(raw), endpoint.fields)
         check_caps(body, self._settings)
+        check_media(body)
         model = body.get("model")
         if not isinstance(model, str):
             raise InvalidRequest(
@@ -93,8 +96,11 @@ class Generator:
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if k in endpoint.fields}
         filled |= {k: v for k, v in body.items() if v is not None}
         filled["model"] = target.engine_name
+        if endpoint.salted and tenant != DEFAULT_TENANT:
+            # What the engine keeps of one tenant's prompts does not speed up another's, who could tell by it.
+            filled["cache_salt"] = tenant
         stream = bool(body.get("stream"))
-        return Prepared(endpoint, tenant, target, json.dumps(filled).encode(), stream)
+        return Prepared(endpoint, tenant, target, _encoded(filled), stream)
 
     async def answer(self, request: Prepared) -> Answer:
         """Steps 4 to 7. Raises Overloaded, Unavailable, EngineFault before the first byte; none after."""
@@ -260,6 +266,14 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     return body
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    """As JSON has it: Python reads NaN, 1e999 and half surrogate pairs, which an engine may fail at."""
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise InvalidRequest(f"The body has a value that is not JSON: {error}.") from error
 
 
 def _outcome(status: int) -> str:
