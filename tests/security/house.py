@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fastapi import FastAPI
 
+from adapters.errors import Unavailable
 from adapters.keys import NewKey, Scope
 from adapters.ledger import Ledger, open_ledger
 from adapters.settings import BaseModelSettings, LedgerSettings
@@ -185,6 +186,16 @@ async def _for_ever() -> dict[str, Any]:
     raise AssertionError
 
 
+class Silent:
+    """Nobody counts tokens here: a process for that costs seconds, and no test of these is about it."""
+
+    async def ask(self, question: Any) -> NoReturn:
+        raise Unavailable("Nobody is there to count.", retry_after=5)
+
+    async def close(self) -> None:
+        return
+
+
 @asynccontextmanager
 async def living(root: Path, **settings: Any) -> AsyncIterator[House]:
     """A house in that folder; its home is a folder inside, so that there is something around it to get at."""
@@ -201,7 +212,8 @@ async def living(root: Path, **settings: Any) -> AsyncIterator[House]:
             service=ServiceSettings(**{"auth": True, **settings}),
             engine=EngineSettings(),
             webhooks=WebhookSettings(),
-        )
+        ),
+        tokens=Silent(),
     )
     async with app.router.lifespan_context(app) as state:
         ledger = open_ledger(ledger_settings)
