@@ -1,4 +1,4 @@
-"""R16: thousands of requests made from the published document, keys on: no 5xx, and no answer that it does not describe.
+"""R16: thousands of requests made from the published document, with keys: no 5xx, no answer that it does not describe.
 
 The short form, without keys, is tests/integration/service/test_openapi.py.
 """

@@ -28,7 +28,9 @@ from tests.support.house import prepare_base
 from tests.support.samples import BASE, adapter_directory, manifest, new_job, render
 
 #: What no error may tell: addresses in memory, code, where we live.
-LEAKS = re.compile(rb"0x[0-9a-f]{8,}|Traceback|File \\?\"|site-packages|\.py\b|line [0-9]+, in ")
+LEAKS = re.compile(
+    rb"0x[0-9a-f]{9,}|Traceback|File \\?\"|site-packages|\.py\\?\", line|line [0-9]+, in "
+)
 TYPES = {
     "authentication_error",
     "invalid_request_error",
