@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adapters.errors import InvalidValue
-from service.schemas.grammars import check_grammar
+from service.schemas.grammars import check_grammar, with_texts_read
 from service.settings import ServiceSettings
 
 #: Where text for the model may be.
@@ -35,8 +35,9 @@ def check_caps(body: Mapping[str, Any], caps: ServiceSettings) -> None:
     _lists(body, caps)
     _prompts(body, caps)
     for name in _GRAMMARS:
-        _nested(name, body.get(name), caps.max_grammar_bytes, caps.max_grammar_depth)
-        check_grammar(name, body.get(name), caps.max_grammar_copies)
+        grammar = with_texts_read(body.get(name))
+        _nested(name, grammar, caps.max_grammar_bytes, caps.max_grammar_depth)
+        check_grammar(name, grammar, caps.max_grammar_copies)
     _tools(body.get("tools"), caps)
 
 

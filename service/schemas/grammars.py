@@ -18,7 +18,7 @@ _COUNTS = frozenset(
 #: Fields whose text is an expression or a grammar; both count with braces.
 _TEXTS = frozenset({"grammar", "pattern", "regex"})
 #: Fields whose text may be JSON, with a schema in it.
-_QUOTED = frozenset({"json", "schema", "structural_tag"})
+_QUOTED = frozenset({"json", "structural_tag"})
 #: A repetition, a class, something escaped, or a single character.
 _PIECES = re.compile(r"\{[0-9]{0,20}(?:,[0-9]{0,20})?\}|\[(?:\\.|[^\]\\])*\]?|\\.?|.", re.DOTALL)
 _SIGNS = frozenset("*+?|")
@@ -32,6 +32,16 @@ def check_grammar(name: str, value: Any, most: int) -> None:
                 f"'{keyword}' in '{name}' would make {copies:,} copies of a part; at most {most:,} are taken here.",
                 param=name,
             )
+
+
+def with_texts_read(value: Any) -> Any:
+    """The value of a field with the schemas in it that are JSON in JSON's strings."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _read(inside) if name in _QUOTED and isinstance(inside, str) else inside
+        for name, inside in value.items()
+    }
 
 
 def copies_of(expression: str) -> int:
@@ -70,15 +80,13 @@ def _said(keyword: str, inside: Any) -> Iterator[tuple[str, float]]:
         yield keyword, copies_of(inside)
     elif keyword in _COUNTS and isinstance(inside, int | float):
         yield keyword, inside
-    elif keyword in _QUOTED and isinstance(inside, str):
-        yield from _copies(_read(inside))
     elif keyword == "patternProperties" and isinstance(inside, dict):
         yield from ((keyword, copies_of(pattern)) for pattern in inside)
 
 
 def _read(text: str) -> Any:
-    """None where it is no JSON: the engine says so."""
+    """The text itself where it is no JSON: the engine says so."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        return text

@@ -1,5 +1,7 @@
 """Every bound of one request: at the bound it passes, one beyond it is an error that names the field and the bound."""
 
+import json
+
 import pytest
 
 from adapters.errors import InvalidValue
@@ -73,6 +75,7 @@ FINE_AND_TOO_MUCH = [
     ("response_format", deep(7), deep(8), "7"),
     ("response_format", {"a": "x" * 150}, {"a": "x" * 200}, "200"),
     ("structured_outputs", {"regex": "x" * 150}, {"regex": "x" * 200}, "200"),
+    ("structured_outputs", {"json": json.dumps(deep(6))}, {"json": json.dumps(deep(7))}, "7"),
     ("text", {"format": deep(6)}, {"format": deep(7)}, "7"),
     ("output_config", {"format": deep(6)}, {"format": deep(7)}, "7"),
     ("tools", [tool()] * 2, [tool()] * 3, "2"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from adapters.errors import InvalidValue
-from service.schemas.grammars import check_grammar, copies_of
+from service.schemas.grammars import check_grammar, copies_of, with_texts_read
 
 COPIES = [
     ("", 0),
@@ -63,7 +63,7 @@ WRONG = [
 @pytest.mark.parametrize(("keyword", "schema"), WRONG)
 def test_what_would_be_copied_too_often_is_named(keyword: str, schema: dict[str, object]) -> None:
     with pytest.raises(InvalidValue, match=f"'{keyword}' in 'response_format'") as caught:
-        check_grammar("response_format", schema, 1000)
+        check_grammar("response_format", with_texts_read(schema), 1000)
     assert caught.value.param == "response_format"
 
 
@@ -80,4 +80,4 @@ def test_what_would_be_copied_too_often_is_named(keyword: str, schema: dict[str,
     ids=range(6),
 )
 def test_what_is_no_repetition_or_within_the_bound_passes(schema: object) -> None:
-    check_grammar("tools", schema, 1000)
+    check_grammar("tools", with_texts_read(schema), 1000)
