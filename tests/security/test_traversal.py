@@ -67,6 +67,7 @@ async def test_the_second_spelling_of_a_route_is_the_same_route(house: House) ->
     assert all(True in shown for shown in handlers.values())
 
 
+FILES = {"training_file", "validation_file"}
 FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/chat/completions", {"messages": []}, "model"),
     ("/v1/completions", {"prompt": "x"}, "model"),
@@ -99,7 +100,7 @@ async def test_no_name_in_a_field_leads_anywhere(
     house: House, path: str, body: dict[str, Any], field: str
 ) -> None:
     before, seen = house.files(), len(house.engine.bodies)
-    for payload in PAYLOADS:
+    for payload in PAYLOADS[turn(path, field) :: 3 if field in FILES else 1]:
         answer = await house.ask("POST", path, body | {field: payload})
         if fine(path, field, payload):
             assert answer.status < 300, (payload, answer.body)
@@ -107,6 +108,12 @@ async def test_no_name_in_a_field_leads_anywhere(
             await house.refused(answer, 400, 404)
     assert house.files() == before
     assert len(house.engine.bodies) == seen
+
+
+def turn(path: str, field: str) -> int:
+    """Files are looked up in one place for all of these: they share the corpus, and each payload comes twice."""
+    looked_up = [one for one in FIELDS if one[2] in FILES]
+    return [(one[0], one[2]) for one in looked_up].index((path, field)) % 3 if field in FILES else 0
 
 
 def fine(path: str, field: str, payload: str) -> bool:
