@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def keep_private() -> None:
+    """From now on, what this process and its children make is their user's alone: files, folders, sockets."""
+    os.umask(0o077)
+
+
 @contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
     """A directory to fill, which becomes `target` when the block ends well and vanishes when it does not.

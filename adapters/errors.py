@@ -31,6 +31,7 @@ GraftError                      500  internal_error
 ├── IdempotencyInProgress       409  idempotency_in_progress (retry_after; retry: yes)
 ├── PayloadTooLarge             413  file_too_large
 ├── UnsupportedMediaType        415  unsupported_media_type
+├── Misdirected                 421  unknown_host
 ├── IdempotencyKeyReused        422  idempotency_key_reused
 ├── Overloaded                  429  rate_limit_exceeded     (retry_after)
 │   └── QueueFull               429  queue_full              (retry_after)
@@ -51,6 +52,7 @@ from difflib import get_close_matches
 from typing import ClassVar, Self, TypeAlias
 
 Details: TypeAlias = list[dict[str, object]]
+_LONGEST_NAME = 200
 
 
 class GraftError(Exception):
@@ -106,9 +108,19 @@ class UnknownField(InvalidRequest):
     @classmethod
     def named(cls, name: str, known: list[str], *, where: str) -> Self:
         """Build the error for `name`, suggesting the closest of `known` names."""
+        # Who sends megabytes as a name has not mistyped one, and comparing them would take seconds.
+        name = name[:_LONGEST_NAME]
         close = get_close_matches(name, known, n=1, cutoff=0.6)
         hint = f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(sorted(known))}."
         return cls(f"Unknown field '{name}' in {where}.{hint}", param=name)
+
+
+class Misdirected(GraftError):
+    """The request asks for a host that this server is not, or comes from a web page of another site."""
+
+    status = 421
+    type = "invalid_request_error"
+    code = "unknown_host"
 
 
 class InvalidValue(InvalidRequest):

@@ -6,6 +6,7 @@ import sys
 
 import uvicorn
 
+from adapters.durable import keep_private
 from adapters.errors import GraftError
 from adapters.settings import LedgerSettings
 from service.app import Configuration, create_app
@@ -14,6 +15,7 @@ from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 
 def main() -> None:
     """Parse the command line, read the settings, serve."""
+    keep_private()
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)

@@ -34,6 +34,7 @@ from service.importing import BaseModels, Importer
 from service.inspection import Inspector
 from service.keys.access import open_paths
 from service.keys.gate import Gate
+from service.keys.hosts import Hosts
 from service.keys.ring import KeyRing
 from service.limits import Limits
 from service.looking import Lookout, Surroundings
@@ -202,6 +203,7 @@ def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
 
     app.add_middleware(BodyLimit, limit_for=limit_for)
     app.add_middleware(Gate, keys=settings.auth, open_paths=unlocked)
+    app.add_middleware(Hosts, names=settings.allowed_hosts, keys=settings.auth)
     app.add_middleware(LastResort)
     app.add_middleware(Watch, metrics=metrics)
     app.add_middleware(RequestIds)

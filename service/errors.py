@@ -6,6 +6,7 @@ FastAPI's own `{"detail": …}` would lose its message in the OpenAI SDK, which 
 import json
 import logging
 import math
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,14 +27,20 @@ _CODES = {
 }
 _SERVER_ERROR = 500
 _UNAUTHENTICATED = 401
+#: What a message repeats of a request may be as long as the request; who sent it knows it.
+_LONGEST_MESSAGE, _LONGEST_PARAM = 4000, 200
+_TRACEBACK = "Traceback (most recent call last)"
+#: A path of this machine, two folders deep or deeper; those of our own API begin with a version.
+_PATH = re.compile(r"(?<![\w.:/~-])/(?!v[0-9]/)(?:[\w.@+-]+/)+[\w.@+-]*")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 
 
 def envelope(error: GraftError) -> dict[str, Any]:
     """The body of an error response, and of an error inside a stream."""
     body: dict[str, Any] = {
-        "message": _encodable(error.message),
+        "message": _encodable(error.message, _LONGEST_MESSAGE),
         "type": error.type,
-        "param": _encodable(error.param) if error.param is not None else None,
+        "param": _encodable(error.param, _LONGEST_PARAM) if error.param is not None else None,
         "code": error.code,
     }
     if error.details is not None:
@@ -80,7 +87,7 @@ def engine_error_body(raw: bytes, status: int, dialect: Dialect = "completions")
         message, param = f"The engine answered {status}: {raw[:300].decode(errors='replace')}", None
     client = status < _SERVER_ERROR
     error = {
-        "message": message,
+        "message": discreet(message),
         "type": "invalid_request_error" if client else "server_error",
         "param": param,
         "code": "invalid_value" if client else "engine_error",
@@ -89,9 +96,16 @@ def engine_error_body(raw: bytes, status: int, dialect: Dialect = "completions")
     return json.dumps({"type": "error", **body} if dialect == "messages" else body).encode()
 
 
-def _encodable(text: str) -> str:
+def discreet(message: str) -> str:
+    """What an engine says, without what it should keep to itself: folders of the machine, addresses in memory, code."""
+    told = message[:_LONGEST_MESSAGE].partition(_TRACEBACK)[0].rstrip()
+    return _ADDRESS.sub("0x...", _PATH.sub("(a path)", told)) or "The engine failed."
+
+
+def _encodable(text: str, most: int) -> str:
     """The text with half surrogate pairs escaped: a client's JSON may hold them, a response may not."""
-    return text.encode(errors="backslashreplace").decode()
+    shown = text if len(text) <= most else f"{text[:most]}..."
+    return shown.encode(errors="backslashreplace").decode()
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -110,9 +124,10 @@ def _ours(_request: Request, error: Exception) -> JSONResponse:
 
 def _starlettes(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    path = _encodable(request.url.path, _LONGEST_PARAM)
     messages = {
-        404: f"There is nothing at {request.method} {request.url.path}.",
-        405: f"{request.url.path} does not take {request.method}.",
+        404: f"There is nothing at {request.method} {path}.",
+        405: f"{path} does not take {request.method}.",
     }
     body = {
         "message": messages.get(error.status_code, str(error.detail)),
@@ -128,9 +143,9 @@ def _fastapis(_request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])
     body = {
-        "message": f"{where}: {first['msg']}",
+        "message": _encodable(f"{where}: {first['msg']}", _LONGEST_MESSAGE),
         "type": "invalid_request_error",
-        "param": where or None,
+        "param": _encodable(where, _LONGEST_PARAM) or None,
         "code": "invalid_value",
     }
     return JSONResponse({"error": body}, 400)

@@ -24,7 +24,7 @@ from adapters.errors import (
     InvalidValue,
     Unavailable,
 )
-from adapters.records import JsonObject
+from adapters.records import DEFAULT_TENANT, JsonObject
 from service.admission import Admission
 from service.catalog import Catalog, Target
 from service.defaults import fill
@@ -37,6 +37,7 @@ from service.reckoning import Reckoning, outcome_of_error, outcome_of_status
 from service.relay import Meter, whole_events
 from service.schemas.caps import check_caps
 from service.schemas.endpoints import Endpoint
+from service.schemas.media import check_media
 from service.schemas.sampling import check_fields
 from service.settings import ServiceSettings
 from service.shadow import Shadows
@@ -108,6 +109,7 @@ class Generator:
         """
         asked = _parse(raw)
         body = check_fields(asked, endpoint.fields)
+        check_media(body)
         model = body.get("model")
         if not isinstance(model, str):
             raise InvalidRequest(
@@ -134,11 +136,15 @@ class Generator:
     ) -> Prepared:
         filled = fill(endpoint.fields, body, *target.defaults)
         check_caps(filled.body, self._settings)
+        sent = filled.body | {"model": target.engine_name}
+        if endpoint.salted and tenant != DEFAULT_TENANT:
+            # What the engine keeps of one tenant's prompts does not speed up another's, who could tell by it.
+            sent["cache_salt"] = tenant
         return Prepared(
             endpoint,
             tenant,
             target,
-            json.dumps(filled.body | {"model": target.engine_name}).encode(),
+            _encoded(sent),
             stream=bool(body.get("stream")),
             guarded=filled.guarded,
             kind="adapter" if target.version else "base",
@@ -301,6 +307,14 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     return body
+
+
+def _encoded(body: JsonObject) -> bytes:
+    """As JSON has it: Python reads NaN, 1e999 and half surrogate pairs, which an engine may fail at."""
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise InvalidRequest(f"The body has a value that is not JSON: {error}.") from error
 
 
 _CUT_SHORT = EngineFault("The engine ended the stream before the answer was whole. Try again.")

@@ -11,7 +11,8 @@ from adapters.errors import InvalidValue
 from adapters.settings import Section
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -31,6 +32,8 @@ class ServiceSettings(Section):
     port: int = Field(8000, ge=0, le=65535)
     #: Whether requests need an API key. Must be on where others than this machine can reach the port.
     auth: bool = False
+    #: Names by which requests may call this server; empty: any where keys are on, otherwise this machine's own.
+    allowed_hosts: tuple[str, ...] = ()
     #: Let `/metrics` be read without a key, where the network sees to who may scrape.
     open_metrics: bool = False
     #: Largest upload, enforced while it streams in.
@@ -74,6 +77,8 @@ class ServiceSettings(Section):
     #: Of a JSON schema, a regular expression or a grammar.
     max_grammar_bytes: int = Field(32_768, ge=1)
     max_grammar_depth: int = Field(32, ge=1)
+    #: Copies that counted repetitions in them make, see service/schemas/grammars.py.
+    max_grammar_copies: int = Field(100_000, ge=1)
     max_tools: int = Field(128, ge=0)
     max_tools_bytes: int = Field(131_072, ge=1)
     #: How often the ledger is asked for new versions.
@@ -89,7 +94,7 @@ class ServiceSettings(Section):
 
     @model_validator(mode="after")
     def _keys_beyond_this_machine(self) -> Self:
-        if not self.auth and not _is_loopback(self.host):
+        if not self.auth and not is_loopback(self.host):
             raise InvalidValue(
                 f"The service is to listen on '{self.host}', where others than this machine can reach it, and keys are "
                 "off. Turn them on (GRAFT_SERVICE_AUTH=true, `auth: true` in the section 'service', or "

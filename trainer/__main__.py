@@ -17,6 +17,7 @@ from pathlib import Path
 
 from prometheus_client import start_http_server
 
+from adapters.durable import keep_private
 from adapters.errors import GraftError
 from adapters.ledger import Ledger, open_ledger
 from adapters.settings import LedgerSettings, QueueSettings
@@ -33,6 +34,7 @@ _LONGEST_NAME = 128
 
 def main() -> None:
     """Parse the command line and do as it says."""
+    keep_private()
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     parser.add_argument("action", nargs="?", choices=["run", "prepare"], default="run")
     action = parser.parse_args().action

@@ -49,6 +49,11 @@ _FLAGS = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out")
 _TASKS = frozenset({None, "CAUSAL_LM"})
 #: PEFT takes regular expressions here; those of strangers are never run. These are module paths, and ends of them.
 _PATTERN = re.compile(r"\^?[A-Za-z0-9_.\-]{1,256}")
+#: Where code may be said to be: PEFT writes these by itself.
+_MODULES = {
+    "auto_mapping": re.compile(r"transformers(\.[A-Za-z0-9_]{1,64}){0,8}"),
+    "megatron_core": re.compile(r"megatron\.core"),
+}
 _LARGEST_RANK = 1 << 20
 _LONGEST_NAME = 512
 
@@ -146,6 +151,7 @@ def _check_options(raw: dict[str, Any], findings: Findings) -> None:
                 Flaw.OPTION_INVALID, f"{name} must be true or false, not {raw[name]!r:.80}."
             )
     _check_initialisation(raw.get("init_lora_weights"), findings)
+    _check_code(raw, findings)
     for name, value in raw.items():
         if _off(name, value) or name in _KNOWN:
             continue
@@ -154,6 +160,19 @@ def _check_options(raw: dict[str, Any], findings: Findings) -> None:
             (Flaw.UNSUPPORTED_OPTION, "No engine here is known to heed that. Train without it."),
         )
         findings.add(flaw, f"{name!r:.80} is {value!r:.80}. {advice}")
+
+
+def _check_code(raw: dict[str, Any], findings: Findings) -> None:
+    """No engine imports the modules that are named here, but PEFT does, where somebody loads what was downloaded."""
+    mapping = raw.get("auto_mapping") or {}
+    library = mapping.get("parent_library") if isinstance(mapping, dict) else mapping
+    named = {"auto_mapping": library, "megatron_core": raw.get("megatron_core")}
+    for name, module in named.items():
+        if module and not (isinstance(module, str) and _MODULES[name].fullmatch(module)):
+            findings.add(
+                Flaw.UNSUPPORTED_OPTION,
+                f"{name} names {module!r:.80}, code that PEFT would run. Take it out.",
+            )
 
 
 def _off(name: str, value: Any) -> bool:

@@ -1,6 +1,7 @@
 """`graft up`."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ def up(
 ) -> None:
     """Start service, engines and trainer on this machine, and keep them running until Ctrl-C."""
     console = screen()
+    os.umask(0o077)  # the home, with everybody's data in it, is its user's alone
     given = home.expanduser().absolute() if home else None
     try:
         plan = read_plan(child_environment(given, host, port, auth=auth))

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 
+from adapters.durable import keep_private
 from adapters.errors import GraftError
 from adapters.manifest import read_base_card
 from adapters.settings import LedgerSettings
@@ -18,6 +19,7 @@ _POLL_S = 0.2
 
 def main() -> None:
     """Parse the command line and do as it says."""
+    keep_private()
     parser = argparse.ArgumentParser(prog="python -m service.engine", description=__doc__)
     parser.add_argument("model", nargs="?", help="id of the base model")
     parser.add_argument(
@@ -61,7 +63,7 @@ def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings)
     launch = plan_launch(settings, card, directory, socket, gpu=has_nvidia_gpu())
     environment = dict(os.environ) | dict(launch.environment)  # noqa: TID251  handed on, not read
     environment.pop("GRAFT_DATABASE_URL", None)  # the engine has no business in the ledger
-    os.execve(launch.command[0], launch.command, environment)  # noqa: S606
+    os.execve(launch.command[0], launch.command, environment)  # noqa: S606  no shell wanted
 
 
 if __name__ == "__main__":

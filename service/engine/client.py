@@ -9,6 +9,7 @@ import aiohttp
 
 from adapters.errors import EngineFault, Unavailable
 from service.engine.protocol import EngineReply
+from service.errors import discreet
 
 _HEALTH_TIMEOUT_S = 2.0
 #: A load is a disk read inside the engine's loop; far above what it takes, far below for ever.
@@ -106,6 +107,6 @@ def _translated(model_id: str) -> Iterator[None]:
 
 def _message(text: str) -> str:
     try:
-        return str(json.loads(text)["error"]["message"])
+        return discreet(str(json.loads(text)["error"]["message"]))
     except (ValueError, KeyError, TypeError):
-        return text[:500]
+        return discreet(text[:500])

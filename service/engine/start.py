@@ -55,6 +55,10 @@ def plan_launch(
         "DO_NOT_TRACK": "1",
         # The model directory is complete; a look at the hub would only cost time, or hang without a network.
         "HF_HUB_OFFLINE": "1",
+        # Requests with media are refused before they come here; should one, an address is not followed to another.
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        # A regular expression is compiled beside the answers to others; 5 s by default.
+        "VLLM_REGEX_COMPILATION_TIMEOUT_S": "2",
     }
     if not gpu:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)

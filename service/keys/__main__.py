@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from adapters.durable import keep_private
 from adapters.errors import GraftError
 from adapters.ledger import KeyCabinet, open_ledger
 from adapters.settings import LedgerSettings
@@ -20,6 +21,7 @@ _MOST_LISTED = 1000
 
 def main() -> None:
     """Parse the command line and do as it says."""
+    keep_private()
     parser = argparse.ArgumentParser(prog="python -m service.keys", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     create = commands.add_parser("create")

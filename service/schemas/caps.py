@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adapters.errors import InvalidValue
+from service.schemas.grammars import check_grammar, with_texts_read
 from service.settings import ServiceSettings
 
 #: Where text for the model may be.
@@ -17,41 +18,80 @@ _GRAMMARS = ("response_format", "structured_outputs", "text", "output_config")
 _TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
 _LISTS = ("stop_token_ids", "allowed_token_ids", "bad_words")
 _STOPS = ("stop", "stop_sequences")
+#: Levels of a whole body, its own included: what may be nested deepest lies in a few of its own.
+_LEVELS = 64
+#: What an engine's own numbers hold.
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+_LARGEST_ID = 2**31 - 1
 #: Of tools: OpenAI's word for one of the caller's own, and Anthropic's.
 _KINDS = ("function", "custom")
 
 
 def check_caps(body: Mapping[str, Any], caps: ServiceSettings) -> None:
     """Raise InvalidValue, which names the field and the limit, for the first thing that is too much."""
+    for name, value in body.items():
+        _plain(name, value)
     _numbers(body, caps)
     _lists(body, caps)
     _prompts(body, caps)
     for name in _GRAMMARS:
-        _nested(name, body.get(name), caps.max_grammar_bytes, caps.max_grammar_depth)
+        grammar = with_texts_read(body.get(name))
+        _nested(name, grammar, caps.max_grammar_bytes, caps.max_grammar_depth)
+        check_grammar(name, grammar, caps.max_grammar_copies)
     _tools(body.get("tools"), caps)
+
+
+def _plain(name: str, value: Any) -> None:
+    """Nothing nested beyond reason, and no number beyond 64 bits, on which engines have ended."""
+    waiting = [(value, 2)]
+    while waiting:
+        one, level = waiting.pop()
+        if isinstance(one, int) and not _SMALLEST <= one <= _LARGEST:
+            raise InvalidValue(f"'{name}' has a number of more than 64 bits.", param=name)
+        if not isinstance(one, dict | list):
+            continue
+        if level > _LEVELS:
+            raise InvalidValue(
+                f"'{name}' may be nested at most {_LEVELS} levels deep here.", param=name
+            )
+        inner = one.values() if isinstance(one, dict) else one
+        waiting += [(child, level + 1) for child in inner]
 
 
 def _numbers(body: Mapping[str, Any], caps: ServiceSettings) -> None:
     _at_most("n", body.get("n"), caps.max_choices)
     for name in _TOKENS:
         _at_most(name, body.get(name), caps.max_output_tokens)
+    _fewest(body)
     # -1 is vLLM's word for the whole vocabulary.
     for name, most in (
         ("logprobs", caps.max_logprobs),
         ("top_logprobs", caps.max_logprobs),
         ("prompt_logprobs", caps.max_prompt_logprobs),
     ):
-        value: Any = body.get(name)
+        value = _number(body.get(name))
         _at_most(name, value, most)
-        if _is_number(value) and value < 0:
+        if value is not None and value < 0:
             raise InvalidValue(f"'{name}' may be from 0 to {most} here, not {value}.", param=name)
 
 
+def _fewest(body: Mapping[str, Any]) -> None:
+    """At least so many and at most fewer: engines have waited for ever for such an answer to end."""
+    fewest = _number(body.get("min_tokens"))
+    for name in ("max_tokens", "max_completion_tokens"):
+        most = _number(body.get(name))
+        if fewest is not None and most is not None and fewest > most:
+            raise InvalidValue(
+                f"'min_tokens' may be at most '{name}', {most}, not {fewest}.", param="min_tokens"
+            )
+
+
 def _lists(body: Mapping[str, Any], caps: ServiceSettings) -> None:
-    for name in _STOPS:
+    for name in (*_STOPS, "bad_words"):
         stops = body.get(name)
         stops = [stops] if isinstance(stops, str) else stops
-        _few(name, stops, caps.max_stops)
+        if name in _STOPS:
+            _few(name, stops, caps.max_stops)
         for stop in stops if isinstance(stops, list) else ():
             if isinstance(stop, str) and len(stop) > caps.max_stop_chars:
                 raise InvalidValue(
@@ -61,6 +101,8 @@ def _lists(body: Mapping[str, Any], caps: ServiceSettings) -> None:
     for name in _LISTS:
         _few(name, body.get(name), caps.max_token_list)
     _few("logit_bias", body.get("logit_bias"), caps.max_logit_bias)
+    for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+        _token_ids(name, body.get(name))
 
 
 def _prompts(body: Mapping[str, Any], caps: ServiceSettings) -> None:
@@ -68,6 +110,8 @@ def _prompts(body: Mapping[str, Any], caps: ServiceSettings) -> None:
     if isinstance(prompt, list) and any(isinstance(one, str | list) for one in prompt):
         _few("prompt", prompt, caps.max_prompts)
     _few("tokens", body.get("tokens"), caps.max_prompt_chars)
+    for name in ("prompt", "tokens"):
+        _token_ids(name, body.get(name))
     for name in _PROMPTS:
         size = sum(_sizes(body.get(name)))
         if size > caps.max_prompt_chars:
@@ -77,9 +121,20 @@ def _prompts(body: Mapping[str, Any], caps: ServiceSettings) -> None:
             )
 
 
+def _token_ids(name: str, value: Any) -> None:
+    """Ids are indices into tables of the engine's. How long those are it knows itself; no id is below 0."""
+    for one in value if isinstance(value, dict | list) else ():
+        inner = one if isinstance(one, list) else (one,)
+        for token in inner:
+            number = _number(token) if isinstance(value, dict) or not isinstance(token, str) else 0
+            if number is not None and not 0 <= number <= _LARGEST_ID:
+                raise InvalidValue(f"'{name}' has {token}, which is no token's id.", param=name)
+
+
 def _tools(tools: Any, caps: ServiceSettings) -> None:
     _few("tools", tools, caps.max_tools)
     _nested("tools", tools, caps.max_tools_bytes, caps.max_grammar_depth)
+    check_grammar("tools", tools, caps.max_grammar_copies)
     for tool in tools if isinstance(tools, list) else ():
         kind = tool.get("type") if isinstance(tool, dict) else None
         if isinstance(kind, str) and kind not in _KINDS:
@@ -110,8 +165,9 @@ def _nested(name: str, value: Any, most_bytes: int, most_levels: int) -> None:
 
 
 def _at_most(name: str, value: Any, most: int) -> None:
-    if _is_number(value) and value > most:
-        raise InvalidValue(f"'{name}' may be at most {most} here, not {value}.", param=name)
+    number = _number(value)
+    if number is not None and number > most:
+        raise InvalidValue(f"'{name}' may be at most {most} here, not {number}.", param=name)
 
 
 def _few(name: str, value: Any, most: int) -> None:
@@ -119,6 +175,16 @@ def _few(name: str, value: Any, most: int) -> None:
         raise InvalidValue(
             f"'{name}' may have at most {most} entries here, not {len(value)}.", param=name
         )
+
+
+def _number(value: Any) -> int | float | None:
+    """The number that an engine would take it for: it reads "16" as 16."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return value if _is_number(value) else None
 
 
 def _is_number(value: Any) -> bool:

@@ -27,12 +27,14 @@ class Endpoint:
     last_words: bytes | None = None
     #: Whether its answers are a model's own words: a shadow gets no other requests.
     generates: bool = True
+    #: Whether the engine can keep what it remembers of prompts apart, by `cache_salt`.
+    salted: bool = False
 
 
-CHAT = Endpoint("/v1/chat/completions", CHAT_FIELDS, last_words=b"[DONE]")
-COMPLETIONS = Endpoint("/v1/completions", COMPLETION_FIELDS, last_words=b"[DONE]")
-RESPONSES = Endpoint("/v1/responses", RESPONSE_FIELDS, "responses")
-MESSAGES = Endpoint("/v1/messages", MESSAGE_FIELDS, "messages")
+CHAT = Endpoint("/v1/chat/completions", CHAT_FIELDS, last_words=b"[DONE]", salted=True)
+COMPLETIONS = Endpoint("/v1/completions", COMPLETION_FIELDS, last_words=b"[DONE]", salted=True)
+RESPONSES = Endpoint("/v1/responses", RESPONSE_FIELDS, "responses", salted=True)
+MESSAGES = Endpoint("/v1/messages", MESSAGE_FIELDS, "messages", salted=True)
 COUNT_TOKENS = Endpoint("/v1/messages/count_tokens", COUNT_FIELDS, "messages", generates=False)
 TOKENIZE = Endpoint("/tokenize", TOKENIZE_FIELDS, generates=False)
 DETOKENIZE = Endpoint("/detokenize", DETOKENIZE_FIELDS, generates=False)

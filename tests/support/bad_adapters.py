@@ -266,6 +266,12 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
     "LoftQ": (Flaw.INITIALISATION, lambda: config(init_lora_weights="loftq")),
     "OLoRA": (Flaw.INITIALISATION, lambda: config(init_lora_weights="olora")),
     "aLoRA": (Flaw.UNSUPPORTED_OPTION, lambda: config(alora_invocation_tokens=[1, 2, 3])),
+    "code of a stranger's": (
+        Flaw.UNSUPPORTED_OPTION,
+        lambda: config(auto_mapping={"base_model_class": "X", "parent_library": "evil.models"}),
+    ),
+    "code that is no name": (Flaw.UNSUPPORTED_OPTION, lambda: config(auto_mapping="evil")),
+    "another Megatron": (Flaw.UNSUPPORTED_OPTION, lambda: config(megatron_core="evil.core")),
     "QALoRA": (Flaw.UNSUPPORTED_OPTION, lambda: config(use_qalora=True)),
     "repeated layers": (Flaw.UNSUPPORTED_OPTION, lambda: config(layer_replication=[[0, 1]])),
     "transposed weights": (Flaw.UNSUPPORTED_OPTION, lambda: config(fan_in_fan_out=True)),

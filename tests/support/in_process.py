@@ -23,7 +23,7 @@ def answering(home: Path, **settings: object) -> Iterator[TestClient]:
     """A client of the service on that home; no engine is up."""
     configuration = Configuration(
         ledger=ledger_settings(home),
-        service=ServiceSettings(**settings),
+        service=ServiceSettings(**{"allowed_hosts": ("graft",), **settings}),
         engine=EngineSettings(),
         webhooks=WebhookSettings(),
     )

@@ -129,6 +129,13 @@ def test_a_key_is_in_no_file_and_nothing_that_the_service_says(process: Process)
     assert not any(random in content for content in [said, *(path.read_bytes() for path in files)])
 
 
+def test_what_the_processes_make_is_their_users_alone(process: Process) -> None:
+    process.graft("keys", "create", "--tenant", "private")
+    made = [path for path in process.home.rglob("*") if not path.is_symlink()]
+    assert len(made) > 5
+    assert {str(path) for path in made if path.stat().st_mode & 0o077} == set()
+
+
 @pytest.mark.parametrize(
     "command",
     [

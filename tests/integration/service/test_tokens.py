@@ -107,6 +107,18 @@ async def test_a_turn_may_end_in_what_the_config_alone_names(process, tmp_path):
     assert one.spans[0].text == "a<|endoftext|>"
 
 
+async def test_code_in_rows_is_text_and_no_template(process, speaker, tmp_path):
+    for code in (
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{% set x = 'a' * 10**9 %}{{ x * 10**9 }}",
+        "{{ cycler.__init__.__globals__.os.system('touch owned') }}",
+    ):
+        data = write(tmp_path / "t.jsonl", [{"input": code, "target": code}])
+        [shown] = (await process.ask(show(speaker, data, max_seq_length=500))).sequences
+        assert shown.num_tokens == PROMPT - len("hi") + 2 * len(code) + 1
+
+
 async def test_one_that_was_killed_is_started_again(process, speaker, tmp_path):
     question = count(speaker, write(tmp_path / "t.jsonl", ROWS))
     before = await process.ask(question)

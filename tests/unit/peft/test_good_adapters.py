@@ -82,6 +82,13 @@ CONFIGS: dict[str, dict[str, object]] = {
     "the base in a folder": {"base_model_name_or_path": "/home/me/models/Tiny_Base/"},
     "an option of the future that is off": {"use_magic": None, "magic": False},
     "a fraction of alpha": {"lora_alpha": 0.5},
+    "where PEFT says its classes are": {
+        "auto_mapping": {
+            "base_model_class": "LlamaForCausalLM",
+            "parent_library": "transformers.models.llama.modeling_llama",
+        },
+        "megatron_core": "megatron.core",
+    },
     "alpha by layer": {"alpha_pattern": {"^model.layers.0.self_attn.q_proj": 4, "v_proj": 2.5}},
 }
 

@@ -1,5 +1,7 @@
 """Every bound of one request: at the bound it passes, one beyond it is an error that names the field and the bound."""
 
+import json
+
 import pytest
 
 from adapters.errors import InvalidValue
@@ -73,11 +75,26 @@ FINE_AND_TOO_MUCH = [
     ("response_format", deep(7), deep(8), "7"),
     ("response_format", {"a": "x" * 150}, {"a": "x" * 200}, "200"),
     ("structured_outputs", {"regex": "x" * 150}, {"regex": "x" * 200}, "200"),
+    ("structured_outputs", {"json": json.dumps(deep(6))}, {"json": json.dumps(deep(7))}, "7"),
     ("text", {"format": deep(6)}, {"format": deep(7)}, "7"),
     ("output_config", {"format": deep(6)}, {"format": deep(7)}, "7"),
     ("tools", [tool()] * 2, [tool()] * 3, "2"),
     ("tools", [tool(200)], [tool(400)], "400"),
     ("tools", [deep(6)], [deep(7)], "7"),
+    ("n", "4", "5", "4"),
+    ("max_tokens", " 1_00 ", "101", "100"),
+    ("prompt_logprobs", "1", "-1", "1"),
+    ("bad_words", ["x" * 8], ["x" * 9], "8"),
+    ("prompt", [0, 2**31 - 1], [0, -1], "no token's id"),
+    ("prompt", [[7]], [[2**31]], "no token's id"),
+    ("prompt", ["-1"], [[-1], [1]], "no token's id"),
+    ("tokens", [0], [-1], "no token's id"),
+    ("logit_bias", {"0": 1}, {"-1": 1}, "no token's id"),
+    ("stop_token_ids", [0], [2**31], "no token's id"),
+    ("allowed_token_ids", [0], [-5], "no token's id"),
+    ("seed", 2**63 - 1, 2**63, "64 bits"),
+    ("messages", [{"seed": -(2**63)}], [{"seed": -(2**63) - 1}], "64 bits"),
+    ("messages", deep(63), deep(64), "64 levels"),
 ]
 
 
@@ -89,6 +106,17 @@ def test_a_bound_is_kept_and_named(field, fine, too_much, bound):
     assert caught.value.param == field
     assert f"'{field}'" in caught.value.message
     assert bound in caught.value.message
+
+
+@pytest.mark.parametrize("most", ["max_tokens", "max_completion_tokens"])
+def test_no_answer_must_be_longer_than_it_may_be(most: str) -> None:
+    check_caps({"min_tokens": 9, most: 9}, CAPS)
+    for fewest, longest in ((9, 8), ("9", 8), (9.0, "8")):
+        with pytest.raises(
+            InvalidValue, match=f"'min_tokens' may be at most '{most}', 8"
+        ) as caught:
+            check_caps({"min_tokens": fewest, most: longest}, CAPS)
+        assert caught.value.param == "min_tokens"
 
 
 @pytest.mark.parametrize("kind", ["web_search", "mcp", "code_interpreter", "file_search"])

@@ -51,3 +51,15 @@ def test_adapters_are_never_given_at_the_start_where_one_bad_one_stops_all() -> 
 def test_what_the_operator_adds_comes_last_and_so_wins() -> None:
     command, _ = launch(extra_args=("--dtype", "bfloat16"))
     assert command[-2:] == ["--dtype", "bfloat16"]
+
+
+def test_the_engine_looks_at_no_hub() -> None:
+    _, environment = launch()
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["VLLM_NO_USAGE_STATS"] == environment["DO_NOT_TRACK"] == "1"
+
+
+def test_no_address_is_followed_to_another_and_no_expression_compiled_for_long() -> None:
+    _, environment = launch()
+    assert environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+    assert 0 < int(environment["VLLM_REGEX_COMPILATION_TIMEOUT_S"]) <= 2
