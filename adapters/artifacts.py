@@ -8,6 +8,7 @@ Written aside, fsynced, renamed: whatever lies under its final name is whole. Pu
 no-op. Files are not shared by digest: whoever deletes one must not have to know who else has just uploaded the same.
 """
 
+import errno
 import hashlib
 import shutil
 import time
@@ -18,6 +19,7 @@ from typing import Protocol
 from uuid import uuid4
 
 import obstore
+import obstore.exceptions
 from obstore.store import LocalStore
 
 from adapters.durable import move, sync
@@ -116,7 +118,11 @@ class LocalArtifacts:
             sync(target)  # costs nothing where the writer has done so
 
     def _put(self, source: Path, target: Path) -> None:
-        obstore.put(self._store, str(target.relative_to(self._root)), source)
+        try:
+            obstore.put(self._store, str(target.relative_to(self._root)), source)
+        except obstore.exceptions.BaseError as error:  # whose text says what the system said
+            full = "No space left" in str(error)
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
         sync(target)
 
     def _existing(self, folder: str, digest: str) -> Path:

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
 from service.importing import BaseModels, Importer
+from service.incoming import incoming_folder
 from service.inspection import Inspector
 from service.keys.access import open_paths
 from service.keys.gate import Gate
@@ -147,7 +147,9 @@ def create_app(
             reader = tokens or TokenProcess(idle_seconds=settings.tokenizer_idle_seconds)
             stack.push_async_callback(reader.close)
             parts = Parts(ledger, Engines(hosts), metrics, guard, courier, reader)
-            views = Views(partial(_compose, configuration, parts, _share(configuration, parts)))
+            incoming = stack.enter_context(incoming_folder(configuration.ledger.home / "incoming"))
+            common = _share(configuration, parts, incoming)
+            views = Views(partial(_compose, configuration, parts, common))
             await stack.enter_async_context(followed(views.whole, settings))
             yield {"service": views, "keys": KeyRing(ledger.keys)}
 
@@ -241,14 +243,10 @@ def _seats(configuration: Configuration) -> int:
     return min(wanted, _capacity(configuration.engine))
 
 
-def _share(configuration: Configuration, parts: Parts) -> Common:
+def _share(configuration: Configuration, parts: Parts, incoming: Path) -> Common:
     ledger, settings = parts.ledger, configuration.service
     base_models = configuration.ledger.base_model_ids
     seats = _seats(configuration)
-    incoming = configuration.ledger.home / "incoming"
-    # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
-    shutil.rmtree(incoming, ignore_errors=True)
-    incoming.mkdir(parents=True)
 
     def card_of(model_id: str) -> BaseModelCard | None:
         return read_base_card(configuration.ledger.base_model_dir(model_id))
