@@ -14,6 +14,7 @@ from tools.postgres import binaries
 BEGIN, END = "<!-- scoreboard: begin -->", "<!-- scoreboard: end -->"
 HEAD = "| id | experiment | size | result | upper bound (95 %) | date | seed | with |"
 RULE = "|---|---|---|---|---|---|---|---|"
+_LAST = 99
 _NUMBER = re.compile(r"\d+")
 
 
@@ -22,7 +23,7 @@ def write(page: Path, chaos: Chaos) -> None:
     text = page.read_text()
     before, rest = text.split(BEGIN)
     table, after = rest.split(END)
-    rows = {_key(line): line for line in table.splitlines() if line.startswith("| R")}
+    rows = {_key(line): line for line in table.splitlines() if line.startswith(("| R", "| all"))}
     rows |= {_key(row): row for row in (_row(outcome, chaos) for outcome in chaos.outcomes)}
     lines = [BEGIN, HEAD, RULE, *(rows[key] for key in sorted(rows)), END]
     page.write_text(before + "\n".join(lines) + after)
@@ -31,7 +32,8 @@ def write(page: Path, chaos: Chaos) -> None:
 def _key(row: str) -> tuple[int, str]:
     """By number, then by text: R2 before R10, and several rows of one experiment apart."""
     name = row.split("|")[1].strip()
-    return int(_NUMBER.search(name)[0]), name
+    number = _NUMBER.search(name)
+    return int(number[0]) if number else _LAST, name
 
 
 def _row(outcome: Outcome, chaos: Chaos) -> str:
