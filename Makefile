@@ -7,11 +7,11 @@ BIN := .venv/bin
 FAST := tests/unit tests/conformance
 # What mostly waits for processes runs side by side, a file at a time; what computes has the machine for itself.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
-PROCESSES := $(addprefix tests/integration/,launcher ledger sdk service)
+PROCESSES := $(addprefix tests/integration/,launcher ledger sdk service) tests/chaos
 COMPUTING := $(addprefix tests/integration/,bench training)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test testgpu check lint bench bench-rivals sdks postgres lock clean
+.PHONY: help install serve test chaos testgpu check lint bench bench-rivals sdks postgres lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ serve: install ## Bring everything up: service, engines, trainer. ARGS="--host .
 test: install sdks postgres ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
 	$(BIN)/pytest $(SPREAD) $(FAST) $(PROCESSES) $(ARGS)
 	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" $(COMPUTING) tests/e2e $(ARGS)
+
+chaos: install postgres ## Kill everything at random, at release size (an hour); docs/reliability.md says what was found.
+	$(BIN)/pytest --randomly-dont-reorganize --timeout 7200 --chaos release --scoreboard docs/reliability.md tests/chaos $(ARGS)
 
 testgpu: install ## Run what only an NVIDIA GPU can show: training in bfloat16, and the whole suite on vLLM's GPU flavour.
 	$(BIN)/pytest -m gpu tests/gpu $(ARGS)
