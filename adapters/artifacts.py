@@ -13,7 +13,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -104,10 +104,15 @@ class LocalArtifacts:
         shutil.rmtree(self._root / "versions" / digest, ignore_errors=True)
 
     def sweep(self, *, older_than: float) -> None:
-        for left in (self._root / "staging").iterdir():
-            if time.time() - left.stat().st_mtime > older_than:
-                shutil.rmtree(left, ignore_errors=True)
-                left.unlink(missing_ok=True)
+        # A file that comes from another file system is copied beside its final name.
+        asides = (self._root / "files").glob(".*")
+        for left in [*(self._root / "staging").iterdir(), *asides]:
+            with suppress(
+                FileNotFoundError
+            ):  # where its writer lives, or another worker sweeps too
+                if time.time() - left.stat().st_mtime > older_than:
+                    shutil.rmtree(left, ignore_errors=True)
+                    left.unlink(missing_ok=True)
 
     def _link_or_put(self, source: Path, target: Path) -> None:
         try:
