@@ -1,6 +1,7 @@
 """Everything that can be killed is, while jobs of six tenants are trained and asked."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 from tests.chaos.nursery import Nursery
@@ -16,11 +17,13 @@ def test_nothing_is_lost_doubled_or_confused_while_everything_is_killed(
     chaos: Chaos, nursery: Nursery, tmp_path: Path, postgres: Server, database_url: str
 ) -> None:
     dice, each = chaos.dice("town"), chaos.of_size(ci=2, release=10)
-    with chaos.experiment(
-        "all",
-        "two services, two workers, an engine and PostgreSQL, killed at random; six tenants",
-    ) as found:
-        town = Town(tmp_path, nursery, postgres, database_url)
+    with (
+        chaos.experiment(
+            "all",
+            "two services, two workers, an engine and PostgreSQL, killed at random; six tenants",
+        ) as found,
+        closing(Town(tmp_path, nursery, postgres, database_url)) as town,
+    ):
         town.open()
         keys = {tenant: town.key_of(tenant) for tenant in TENANTS}
         asked: dict[str, str] = {}
@@ -54,4 +57,3 @@ def test_nothing_is_lost_doubled_or_confused_while_everything_is_killed(
             f"0 lost, 0 doubled, {client.answers:,} answers and 0 of them from a wrong adapter, "
             f"shares within {unfair:.0%}"
         )
-        town.close()

@@ -25,7 +25,7 @@ from tests.support.postgres import Server
 from tests.support.samples import BASE
 
 ROWS = [{"input": f"question {number}", "target": f"answer {number}"} for number in range(12)]
-_LATER = {409, 429, 500, 502, 503, 504}
+_LATER = {409, 429, 502, 503}
 
 
 @dataclass
@@ -162,7 +162,8 @@ class Town:
         assert {job.status for job in jobs.values()} == {JobStatus.SUCCEEDED}
         assert all(job.tenant == asked[job.id] for job in jobs.values())
         versions = [one for adapter in self.ledger.registry.list() for one in adapter.versions]
-        assert Counter(one.job_id for one in versions) == Counter(asked), "a version is doubled"
+        made = Counter(one.job_id for one in versions)
+        assert made == Counter(asked.keys()), f"a version is lost or doubled: {made}"
 
     def unfairness(self) -> float:
         """Of the first half of the jobs that were taken up: how far a tenant is off its share, as a part of that."""
