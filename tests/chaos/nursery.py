@@ -9,6 +9,8 @@ import select
 import signal
 import subprocess
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,6 +93,9 @@ def main() -> None:
             die_with_parent()
             try:
                 work(Order(**json.loads(line)))
+            except BaseException:
+                traceback.print_exc()
+                raise
             finally:
                 os._exit(1)
         sys.stdout.write(f"{pid}\n")
@@ -99,7 +104,8 @@ def main() -> None:
 
 def _loaded() -> tuple[Callable[[Order], None], Callable[[], None]]:
     from adapters.db import postgres  # noqa: F401  its driver too, before anybody is forked
-    from adapters.ledger import open_ledger
+    from adapters.errors import Unavailable
+    from adapters.ledger import Ledger, open_ledger
     from adapters.settings import LedgerSettings, QueueSettings
     from tests.chaos.toy import ToyProcess, die_with_parent
     from trainer.metrics import Metrics
@@ -107,10 +113,18 @@ def _loaded() -> tuple[Callable[[Order], None], Callable[[], None]]:
     from trainer.settings import TrainerSettings
     from trainer.worker import Worker
 
+    def opened(settings: LedgerSettings) -> Ledger:
+        # A trainer that finds no database when it starts ends, and whoever started it starts it again.
+        while True:
+            try:
+                return open_ledger(settings, queue=QueueSettings())
+            except Unavailable:
+                time.sleep(0.1)
+
     def work(order: Order) -> None:
         settings = LedgerSettings(home=Path(order.home), database_url=order.database_url)
         Worker(
-            ledger=open_ledger(settings, queue=QueueSettings()),
+            ledger=opened(settings),
             process=ToyProcess(base=order.base, step_seconds=order.step_seconds),
             settings=TrainerSettings(
                 lease_seconds=order.lease_seconds,
