@@ -249,7 +249,7 @@ def test_the_queue_is_what_its_model_says(
     chaos: Chaos, ledger: tuple[str, Ledger, Clock, Path]
 ) -> None:
     database, opened, clock, home = ledger
-    runs, steps = chaos.of_size(ci=25, release=10_000), 30
+    runs, steps = chaos.of_size(ci=12, release=10_000), 30
 
     here = type("Here", (Queue,), {"ledger": opened, "clock": clock, "home": home})
     with chaos.experiment(

@@ -17,7 +17,7 @@ def test_workers_killed_at_random_moments_on_sqlite(
     chaos: Chaos, nursery: Nursery, tmp_path: Path
 ) -> None:
     """Half of the dead come back under their name and take back what they held; of the others the lease runs out."""
-    dice, kills = chaos.dice("R1"), chaos.of_size(ci=100, release=3000)
+    dice, kills = chaos.dice("R1"), chaos.of_size(ci=60, release=3000)
     with chaos.experiment("R1", "kill -9 of one of 3 workers at random moments, SQLite") as found:
         siege = Siege(tmp_path, nursery)
         for name in "abc":
