@@ -7,11 +7,11 @@ BIN := .venv/bin
 FAST := tests/unit tests/conformance
 # What mostly waits for processes runs side by side, a file at a time; what computes has the machine for itself.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
-PROCESSES := $(addprefix tests/integration/,chart launcher ledger sdk service) tests/security
+PROCESSES := $(addprefix tests/integration/,chart launcher ledger sdk service) tests/security tests/chaos
 COMPUTING := $(addprefix tests/integration/,bench training)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test fuzz testgpu check lint bench bench-rivals sdks postgres charts images lock clean
+.PHONY: help install serve test fuzz chaos testgpu check lint bench bench-rivals sdks postgres charts images lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: install sdks postgres charts ## Run the whole suite: unit, conformance, in
 
 fuzz: install ## Send thousands of requests made from the published description, with keys on. ARGS="--cases 200" of each operation.
 	$(BIN)/pytest -n 2 tests/fuzz $(ARGS)
+
+chaos: install postgres ## Kill everything at random, at release size (an hour); docs/reliability.md says what was found.
+	$(BIN)/pytest --randomly-dont-reorganize --timeout 7200 --chaos release --scoreboard docs/reliability.md tests/chaos $(ARGS)
 
 testgpu: install ## Run what only an NVIDIA GPU can show: training in bfloat16, and the whole suite on vLLM's GPU flavour.
 	$(BIN)/pytest -m gpu tests/gpu $(ARGS)

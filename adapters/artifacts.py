@@ -8,16 +8,18 @@ Written aside, fsynced, renamed: whatever lies under its final name is whole. Pu
 no-op. Files are not shared by digest: whoever deletes one must not have to know who else has just uploaded the same.
 """
 
+import errno
 import hashlib
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
 import obstore
+import obstore.exceptions
 from obstore.store import LocalStore
 
 from adapters.durable import move, sync
@@ -102,10 +104,15 @@ class LocalArtifacts:
         shutil.rmtree(self._root / "versions" / digest, ignore_errors=True)
 
     def sweep(self, *, older_than: float) -> None:
-        for left in (self._root / "staging").iterdir():
-            if time.time() - left.stat().st_mtime > older_than:
-                shutil.rmtree(left, ignore_errors=True)
-                left.unlink(missing_ok=True)
+        # A file that comes from another file system is copied beside its final name.
+        asides = (self._root / "files").glob(".*")
+        for left in [*(self._root / "staging").iterdir(), *asides]:
+            with suppress(
+                FileNotFoundError
+            ):  # where its writer lives, or another worker sweeps too
+                if time.time() - left.stat().st_mtime > older_than:
+                    shutil.rmtree(left, ignore_errors=True)
+                    left.unlink(missing_ok=True)
 
     def _link_or_put(self, source: Path, target: Path) -> None:
         try:
@@ -116,7 +123,11 @@ class LocalArtifacts:
             sync(target)  # costs nothing where the writer has done so
 
     def _put(self, source: Path, target: Path) -> None:
-        obstore.put(self._store, str(target.relative_to(self._root)), source)
+        try:
+            obstore.put(self._store, str(target.relative_to(self._root)), source)
+        except obstore.exceptions.BaseError as error:  # whose text says what the system said
+            full = "No space left" in str(error)
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
         sync(target)
 
     def _existing(self, folder: str, digest: str) -> Path:

@@ -1,12 +1,16 @@
 """Files that are either wholly there or not at all, also after a power cut: written aside, fsynced, renamed."""
 
 import errno
+import glob
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_ASIDE = re.compile("[0-9a-f]{32}")
 
 
 def keep_private() -> None:
@@ -33,6 +37,13 @@ def new_directory(target: Path) -> Iterator[Path]:
         sync(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def clear_aside(target: Path) -> None:
+    """Remove what was written aside for `target` by processes that were killed. Only for who is alone at writing it."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        if _ASIDE.fullmatch(left.name.rpartition(".")[2]):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -36,6 +36,7 @@ GraftError                      500  internal_error
 ├── Overloaded                  429  rate_limit_exceeded     (retry_after)
 │   └── QueueFull               429  queue_full              (retry_after)
 ├── Unavailable                 503  engine_unavailable      (retry_after)
+│   └── StorageFull             507  storage_full            (retry_after; retry: no)
 ├── LeaseLost                   500  lease_lost              a worker's write came too late; never on the wire
 ├── ArtifactCorrupt             500  artifact_corrupt        (retry: no)
 └── EngineFault                 502  engine_error            the engine answered with something we did not expect
@@ -334,6 +335,14 @@ class Unavailable(GraftError):
 
     status = 503
     code = "engine_unavailable"
+
+
+class StorageFull(Unavailable):
+    """The disk of the database or of the files is full: the request has changed nothing."""
+
+    status = 507
+    code = "storage_full"
+    retry = False
 
 
 class LeaseLost(GraftError):

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from service.filing import Filing
 from service.finetune import Intake
 from service.generate import Generator
 from service.importing import BaseModels, Importer
+from service.incoming import incoming_folder
 from service.inspection import Inspector
 from service.keys.access import open_paths
 from service.keys.gate import Gate
@@ -155,7 +155,9 @@ def create_app(
             shadows = Shadows(most=settings.max_shadows, metrics=metrics)
             stack.push_async_callback(shadows.close)
             parts = Parts(ledger, Engines(hosts), metrics, guard, courier, reader, shadows)
-            views = Views(partial(_compose, configuration, parts, _share(configuration, parts)))
+            incoming = stack.enter_context(incoming_folder(configuration.ledger.home / "incoming"))
+            common = _share(configuration, parts, incoming)
+            views = Views(partial(_compose, configuration, parts, common))
             await stack.enter_async_context(followed(views.whole, settings))
             yield {"service": views, "keys": KeyRing(ledger.keys)}
 
@@ -251,15 +253,11 @@ def _seats(configuration: Configuration) -> int:
     return min(wanted, _capacity(configuration.engine))
 
 
-def _share(configuration: Configuration, parts: Parts) -> Common:
+def _share(configuration: Configuration, parts: Parts, incoming: Path) -> Common:
     ledger, settings = parts.ledger, configuration.service
     base_models = configuration.ledger.base_model_ids
     seats = _seats(configuration)
     sampling = {model.id: model.sampling.given for model in configuration.ledger.base_models}
-    incoming = configuration.ledger.home / "incoming"
-    # Uploads that a killed service was reading; their clients have been told nothing, so nothing is lost.
-    shutil.rmtree(incoming, ignore_errors=True)
-    incoming.mkdir(parents=True, exist_ok=True)  # a mount point outlives its content
 
     def card_of(model_id: str) -> BaseModelCard | None:
         return read_base_card(configuration.ledger.base_model_dir(model_id))

@@ -3,6 +3,7 @@
 FastAPI's own `{"detail": …}` would lose its message in the OpenAI SDK, which reads `error` only.
 """
 
+import errno
 import json
 import logging
 import math
@@ -14,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from adapters.errors import GraftError
+from adapters.errors import GraftError, StorageFull
 from service.schemas.endpoints import Dialect
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ _CODES = {
     415: "unsupported_media_type",
 }
 _SERVER_ERROR = 500
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_RETRY_AFTER_S = 60
 _UNAUTHENTICATED = 401
 #: What a message repeats of a request may be as long as the request; who sent it knows it.
 _LONGEST_MESSAGE, _LONGEST_PARAM = 4000, 200
@@ -111,6 +114,7 @@ def _encodable(text: str, most: int) -> str:
 def install_error_handlers(app: FastAPI) -> None:
     """Translate whatever a route raises."""
     app.add_exception_handler(GraftError, _ours)
+    app.add_exception_handler(OSError, _the_systems)
     app.add_exception_handler(HTTPException, _starlettes)
     app.add_exception_handler(RequestValidationError, _fastapis)
 
@@ -120,6 +124,18 @@ def _ours(_request: Request, error: Exception) -> JSONResponse:
     if error.status == _SERVER_ERROR:
         log.error("internal error", exc_info=error)
     return error_response(error)
+
+
+def _the_systems(_request: Request, error: Exception) -> JSONResponse:
+    """A full disk is nobody's mistake, and ends. Whatever else the system refuses is unforeseen."""
+    if not isinstance(error, OSError) or error.errno not in _FULL:
+        raise error
+    log.error("the disk is full: %s", error)
+    told = StorageFull(
+        "The disk is full, and nothing was stored. Delete files or adapters, or ask who runs this service.",
+        retry_after=_RETRY_AFTER_S,
+    )
+    return error_response(told)
 
 
 def _starlettes(request: Request, error: Exception) -> JSONResponse:

@@ -19,6 +19,7 @@ from pathlib import Path
 from adapters.errors import GraftError, LeaseLost, Unavailable
 from adapters.ledger import Ledger
 from adapters.records import Job, JobError
+from trainer.burial import Burial
 from trainer.child import AnyReport, ProcessDied, TrainingProcess
 from trainer.hands import Hands, Held
 from trainer.leftovers import Leftovers
@@ -45,7 +46,6 @@ _RECORD_S = 0.5
 _LOOK_S = 1.0
 _PURGE_S = 60.0
 _WATCH_S = 5.0
-_MAX_PAUSE_S = 30.0
 
 
 class Worker:
@@ -78,8 +78,7 @@ class Worker:
         self._inbox: deque[AnyReport] = deque()
         self._ready = False
         self._running = False
-        self._start_at = 0.0
-        self._pause_s = 0.0
+        self._burial = Burial(ledger, self._hands, settings, worker_id)
         self._due = {
             self._record: _RECORD_S,
             self._look: _LOOK_S,
@@ -91,16 +90,18 @@ class Worker:
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Work until told to stop; then write checkpoints and give the jobs back."""
-        taken = self._ledger.jobs.take_back(self._worker_id)
-        if taken:
-            log.info("took back %d jobs of an earlier process", taken)
+        while not stopping() and not self._burial.take_back():
+            time.sleep(self._settings.poll_seconds)
         while not stopping():
             self.turn()
         self._triage.close()
         self._process.stop(grace=15)
         reason = "The trainer is stopping; the job continues when it is back"
-        self._hands.give_back(list(self._hands), reason=reason, lost=False)
-        self._ledger.queue.leave(self._worker_id)
+        try:
+            self._hands.give_back(list(self._hands), reason=reason, lost=False)
+            self._ledger.queue.leave(self._worker_id)
+        except Unavailable as error:
+            log.warning("the leases run out by themselves: %s", error)
 
     def turn(self) -> None:
         """Listen, act, look after what is in hand, claim. One round of the loop."""
@@ -117,7 +118,7 @@ class Worker:
             time.sleep(self._settings.poll_seconds)
 
     def _start(self) -> bool:
-        if time.monotonic() < self._start_at:
+        if not self._burial.is_over():
             time.sleep(self._settings.poll_seconds)
             return False
         self._process.start()
@@ -166,7 +167,8 @@ class Worker:
 
     def _handle(self, report: AnyReport) -> None:
         if isinstance(report, Ready):
-            self._ready, self._pause_s = True, 0.0
+            self._ready = True
+            self._burial.forget()
             self._attend()
             log.info("the training process of %s is ready", self._worker_id)
             return
@@ -323,23 +325,11 @@ class Worker:
             self._drop(held)
 
     def _bury(self, death: ProcessDied) -> None:
-        log.error(
-            "the training process of %s died with %d jobs: %s",
-            self._worker_id,
-            len(self._hands),
-            death,
-        )
         self._metrics.deaths.inc()
         self._ready = self._running = False
         self._inbox.clear()
         self._triage.close()
-        self._start_at = time.monotonic() + self._pause_s
-        self._pause_s = min(_MAX_PAUSE_S, self._pause_s * 2 or 0.5)
-        reason = f"The training process died ({death}); continuing from the last checkpoint"
-        for losses in {held.job.losses for held in self._hands}:
-            alike = [held for held in self._hands if held.job.losses == losses]
-            delay = self._settings.retry_after(losses - 1) if losses else 0.0
-            self._hands.give_back(alike, reason=reason, lost=True, delay=delay)
+        self._burial.hold(death)
 
 
 def _timeout(seconds: float) -> JobError:

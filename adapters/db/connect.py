@@ -21,13 +21,14 @@ from sqlalchemy.exc import (
 
 from adapters.db import postgres
 from adapters.db.urls import SQLITE, read_url
-from adapters.errors import InvalidValue, Unavailable
+from adapters.errors import InvalidValue, StorageFull, Unavailable
 
 log = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 30
 #: Whoever has been answered with 503 comes back after so many seconds.
 _RETRY_AFTER_S = 2
+_FULL_RETRY_AFTER_S = 60
 #: An outage is many errors; the log has one of them in so many seconds.
 _COMPLAIN_S = 5.0
 _BUSY_PAUSE_S = 0.01
@@ -115,7 +116,8 @@ class Database:
         except NoConnectionLeft as error:
             raise self._unavailable(str(error)) from error
         except (OperationalError, InternalError) as error:
-            raise self._unavailable(_first_line(error)) from error
+            full = _is_full(error.orig)
+            raise self._unavailable(_first_line(error), full=full) from error
         except DBAPIError as error:
             if postgres.is_forbidden(error.orig):
                 raise InvalidValue(
@@ -125,16 +127,26 @@ class Database:
                 raise self._unavailable(_first_line(error)) from error
             raise
 
-    def _unavailable(self, reason: str) -> Unavailable:
+    def _unavailable(self, reason: str, *, full: bool = False) -> Unavailable:
         # The reason is for the log: it names hosts and users, which are nothing to those who ask.
         now = time.monotonic()
         if now - self._complained >= _COMPLAIN_S:
             self._complained = now
             log.warning("the database does not answer: %s", reason)
+        if full:
+            return StorageFull(
+                "The disk of the ledger's database is full, and nothing was stored.",
+                retry_after=_FULL_RETRY_AFTER_S,
+            )
         return Unavailable(
             "The ledger's database does not answer. Try again in a moment.",
             retry_after=_RETRY_AFTER_S,
         )
+
+
+def _is_full(error: BaseException | None) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_FULL or postgres.is_full(error)
 
 
 def _first_line(error: DBAPIError) -> str:

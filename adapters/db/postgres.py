@@ -13,6 +13,7 @@ _LOCK_TIMEOUT_S = 30
 #: A process that is stopped in the middle of a transaction would keep its locks for ever.
 _IDLE_TIMEOUT_S = 30
 _INSUFFICIENT_PRIVILEGE = "42501"
+_DISK_FULL = "53100"
 _WAYS = {
     "connect_timeout": 5,
     # A host that is gone says nothing: who listens notices after 25 s, who waits for an answer after 15.
@@ -68,6 +69,11 @@ def only_reading(engine: Engine) -> Engine:
 def is_forbidden(error: BaseException | None) -> bool:
     """Whether the server says that the user lacks a privilege."""
     return getattr(error, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether the server says that its disk is full."""
+    return getattr(error, "sqlstate", None) == _DISK_FULL
 
 
 def require_unicode(tx: Connection) -> None:

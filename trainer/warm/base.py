@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from adapters.durable import new_directory, write_text
+from adapters.durable import clear_aside, new_directory, write_text
 from adapters.errors import InvalidValue, ModelNotFound
 from adapters.layers import LAYERS_FILE, LinearLayers, dump_layers
 from adapters.manifest import BASE_CARD_FILE, BaseModelCard, dump_base_card, read_base_card
@@ -48,6 +48,7 @@ def prepare(settings: LedgerSettings, model_id: str) -> BaseModelCard:
         card = read_base_card(directory)
         if card is None:
             log.info("preparing base model %s from %s", model_id, source)
+            clear_aside(directory)  # a whole model, where a process was killed here
             with new_directory(directory) as aside:
                 _fill(source)(aside)
                 card = describe(aside, model_id)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,20 @@ def test_a_version_is_copied_where_there_are_no_hard_links(
     kept = artifacts.version(artifacts.put_version(source)) / "adapter_model.safetensors"
     assert kept.read_bytes() == weights_of(b"weights")
     assert not kept.samefile(source / "adapter_model.safetensors")
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    artifacts = LocalArtifacts(tmp_path / "store")
+    (tmp_path / "kept").write_text("kept")
+    artifacts.take_file(tmp_path / "kept", "file-1")
+    staging, files = tmp_path / "store" / "staging", tmp_path / "store" / "files"
+    left = [adapter_directory(staging / "half"), staging / "one", files / ".file-2.0123"]
+    for path in left[1:]:
+        path.write_text("half of it")
+    (files / ".file-3.4567").write_text("being written")
+    for path in [*left, files / "file-1"]:
+        os.utime(path, (0, 0))
+    artifacts.sweep(older_than=60)
+    assert not any(path.exists() for path in left)
+    assert sorted(path.name for path in files.iterdir()) == [".file-3.4567", "file-1"]
+    assert artifacts.file("file-1").read_text() == "kept"

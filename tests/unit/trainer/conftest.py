@@ -7,7 +7,7 @@ from adapters.ledger import Ledger, open_ledger
 from adapters.settings import LedgerSettings
 from tests.support.fake_process import FakeProcess
 from tests.unit.trainer.workshop import make_worker
-from trainer import worker as worker_module
+from trainer import burial, worker as worker_module
 from trainer.worker import Worker
 
 
@@ -26,8 +26,9 @@ def process() -> FakeProcess:
 @pytest.fixture
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that does every duty in every turn."""
-    for duty in ("_RECORD_S", "_LOOK_S", "_MAX_PAUSE_S"):
+    for duty in ("_RECORD_S", "_LOOK_S"):
         monkeypatch.setattr(worker_module, duty, 0.0)
+    monkeypatch.setattr(burial, "_MAX_PAUSE_S", 0.0)
 
 
 @pytest.fixture

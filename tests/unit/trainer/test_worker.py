@@ -179,6 +179,44 @@ def test_a_ledger_that_does_not_answer_fails_no_job(
     assert finish(worker, ledger, job_id).status is JobStatus.SUCCEEDED
 
 
+def test_jobs_of_a_dead_process_are_given_back_when_the_ledger_answers_again(
+    worker: Worker,
+    ledger: Ledger,
+    process: FakeProcess,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job_id = submit(ledger, tmp_path)
+    work_until(worker, lambda: bool(process.training))
+    with monkeypatch.context() as patched:
+
+        def away(*_: object, **__: object) -> None:
+            raise Unavailable("away", retry_after=1)
+
+        patched.setattr(type(ledger.jobs), "requeue", away)
+        process.kill()
+        for _ in range(3):
+            worker.turn()
+        assert process.starts == 1, "it was started while its jobs were still in hand"
+    job = finish(worker, ledger, job_id)
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
+
+
+def test_a_worker_begins_and_ends_while_the_ledger_does_not_answer(
+    worker: Worker, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def away(_: object, worker_id: str) -> int:
+        asked.append(worker_id)
+        raise Unavailable("away", retry_after=1)
+
+    monkeypatch.setattr(type(ledger.jobs), "take_back", away)
+    monkeypatch.setattr(type(ledger.queue), "leave", away)
+    worker.run(lambda: len(asked) == 2)
+    assert asked == ["w", "w", "w"]
+
+
 def test_a_job_that_cannot_go_on_fails_with_the_process_s_words(
     worker: Worker, ledger: Ledger, process: FakeProcess, tmp_path: Path
 ) -> None:
