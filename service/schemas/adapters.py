@@ -26,6 +26,8 @@ class WireVersion(BaseModel):
     resident: bool
     #: Whether it was trained elsewhere.
     imported: bool
+    #: Why it does not answer; None where it does.
+    quarantined: str | None
 
 
 class WireAdapterEntry(BaseModel):
@@ -117,4 +119,5 @@ def _version(version: Version, resident: frozenset[str]) -> WireVersion:
         base_valid_loss=result.base_valid_loss if result else None,
         resident=version.name in resident,
         imported=manifest.imported is not None,
+        quarantined=version.quarantined,
     )
