@@ -14,7 +14,7 @@ from adapters.keys import NewKey, Scope
 from adapters.ledger import open_ledger
 from adapters.manifest import load_manifest
 from tests.integration.service.conftest import BASE, Running, ledger_settings, serving
-from tests.support.bad_adapters import MAX_BYTES, all_archives
+from tests.support.bad_adapters import MAX_BYTES, WORDS, all_archives
 from tests.support.fake_engine import FakeEngine
 from tests.support.house import prepare_base
 from tests.support.peft_adapters import LAYERS, Adapter, good_adapter, packed
@@ -81,7 +81,8 @@ async def test_no_bad_adapter_is_ever_listed_or_shown_to_the_engine(house: Runni
         error = refused.json()["error"]
         if refused.status_code == 400:
             assert error["code"] == "invalid_adapter"
-            assert flaw in {one["code"] for one in error["details"]}
+            told = {one["code"]: one["message"] for one in error["details"]}
+            assert WORDS[flaw] in told[flaw]
     assert (await house.http.get("/adapters")).json()["data"] == []
     models = (await house.http.get("/v1/models")).json()["data"]
     assert [card["id"] for card in models] == [BASE]
@@ -191,7 +192,11 @@ async def test_what_was_brought_belongs_to_the_tenant_of_the_key(tmp_path: Path)
         assert card["name"] == "foreign"
 
 
-NAMES = (BASE, "text", "live", "../../etc", "bot@2", "ft:a:b:c:12345678", "", "Bot", "a\n")
+NAMES = (
+    *(BASE, "text", "image_url", "input", "base", "live", "default", "", "Bot", "a\n", "\0"),
+    *("../../etc", "..", ".", "/etc", "a/b", "org/adapter", "a\\b", "bot@2", "@", "bot@live"),
+    *("ft:a:b:c:12345678", "ft:", "-bot", "a b", "bót", "a" * 64, "bot\u202e", "%2e%2e"),
+)
 
 
 async def test_no_name_hijacks_a_base_model_or_another_adapter(house: Running) -> None:
