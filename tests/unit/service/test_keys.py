@@ -354,6 +354,7 @@ def things(house: House) -> dict[str, str]:
 #: Bodies that get past what is looked at before the id, by the end of the path.
 BODIES: dict[str, dict[str, Any]] = {
     "/promote": {"json": {"version": 1}},
+    "/recheck": {"json": {"version": 1}},
     "/share": {"json": {"shared": True}},
     "/parts": {"files": {"data": ("data", b"rows")}},
     "/complete": {"json": {"part_ids": ["part_1"]}},
@@ -489,6 +490,7 @@ def test_a_shared_adapter_can_be_asked_and_continued_by_others(house: House) -> 
         ("DELETE", "/v1/models/public-bot", {}),
         ("DELETE", "/v1/models/public-bot@1", {}),
         ("POST", "/adapters/public-bot/promote", {"json": {"version": 1}}),
+        ("POST", "/adapters/public-bot/recheck", {"json": {"version": 1}}),
         ("POST", "/adapters/public-bot/share", {"json": {"shared": False}}),
         ("GET", "/adapters/public-bot/download", {}),
     ]:
