@@ -158,7 +158,7 @@ def _check_options(raw: dict[str, Any], findings: Findings) -> None:
 
 def _off(name: str, value: Any) -> bool:
     if name == "bias":  # the engine takes this word for it, and no other
-        return value == "none"
+        return bool(value == "none")
     return not value
 
 

@@ -7,8 +7,10 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from adapters.manifest import dump_manifest
 from adapters.peft.flaws import Flaw
 from tests.support.peft_adapters import (
     LAYERS,
@@ -24,6 +26,7 @@ from tests.support.peft_adapters import (
     taring,
     with_header,
 )
+from tests.support.samples import manifest, new_job
 
 #: What the corpus is checked with.
 MAX_RANK = 64
@@ -161,6 +164,12 @@ def beside(**files: bytes) -> Adapter:
     adapter = good_adapter()
     adapter.files = {name.replace("__", "."): data for name, data in files.items()}
     return adapter
+
+
+def downloaded(**base: str) -> bytes:
+    """The manifest of a version that another graft has trained, on a base model that is somehow different."""
+    made = manifest(new_job())
+    return dump_manifest(replace(made, base=replace(made.base, **base))).encode()
 
 
 def without(*names: str, **files: bytes) -> Adapter:
@@ -366,6 +375,18 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
     "another base model": (
         Flaw.WRONG_BASE_MODEL,
         lambda: good_adapter(base_model="meta-llama/Llama-3.1-8B"),
+    ),
+    "a download whose base model had other weights": (
+        Flaw.WRONG_BASE_MODEL,
+        lambda: beside(graft__json=downloaded(digest="9" * 64)),
+    ),
+    "a download of which nothing can be read": (
+        Flaw.CONFIG_UNREADABLE,
+        lambda: beside(graft__json=b"{}"),
+    ),
+    "a download with an endless manifest": (
+        Flaw.TOO_LARGE,
+        lambda: beside(graft__json=downloaded() + b" " * (1 << 20)),
     ),
     "a base model that is a number": (
         Flaw.OPTION_INVALID,

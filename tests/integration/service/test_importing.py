@@ -14,7 +14,7 @@ from adapters.keys import NewKey, Scope
 from adapters.ledger import open_ledger
 from adapters.manifest import load_manifest
 from tests.integration.service.conftest import BASE, Running, ledger_settings, serving
-from tests.support.bad_adapters import MAX_BYTES, WORDS, all_archives
+from tests.support.bad_adapters import MAX_BYTES, WORDS, all_archives, downloaded
 from tests.support.fake_engine import FakeEngine
 from tests.support.house import prepare_base
 from tests.support.peft_adapters import LAYERS, Adapter, good_adapter, packed
@@ -231,6 +231,11 @@ async def test_another_name_for_the_base_model_must_be_vouched_for(house: Runnin
     assert accepted.status_code == 201
     elsewhere = await bring(house, good_adapter(base_model="org/Tiny_Base"), "elsewhere")
     assert elsewhere.status_code == 201
+    adapter = good_adapter()
+    adapter.files["graft.json"] = downloaded(digest="9" * 64)
+    assert (await bring(house, adapter, "download")).status_code == 400
+    vouched = await bring(house, adapter, "download", trained_on=BASE)
+    assert vouched.status_code == 201
 
 
 async def test_an_adapter_that_does_nothing_is_taken_with_a_warning(house: Running) -> None:

@@ -9,10 +9,12 @@ import pytest
 from adapters.errors import InvalidAdapter
 from adapters.peft.check import BaseNames, check_adapter
 from adapters.peft.flaws import Flaw
+from adapters.peft.origin import take_origin
 from adapters.peft.tar import Limits
 from adapters.peft.unpack import take_folder, unpack
 from tests.support.bad_adapters import ARCHIVES, FOLDERS, MAX_BYTES, MAX_RANK, WORDS, all_archives
 from tests.support.peft_adapters import LAYERS, good_adapter
+from tests.support.samples import card
 
 NAMES = BaseNames(("tiny-base", "/nowhere"))
 LIMITS = Limits(MAX_BYTES)
@@ -24,6 +26,7 @@ def look(fetch: Callable[..., None], source: Path, target: Path) -> dict[Flaw, s
     try:
         fetch(source, target, LIMITS)
         check_adapter(target, layers=LAYERS, max_rank=MAX_RANK, names=NAMES)
+        take_origin(target, card(), vouched=None)
     except InvalidAdapter as error:
         return {Flaw(str(one["code"])): str(one["message"]) for one in error.details or []}
     return {}

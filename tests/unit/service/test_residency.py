@@ -18,7 +18,7 @@ from service.residency import Residency
 from tests.support.clock import Clock
 from tests.support.fake_engine import FakeEngine
 from tests.support.probes import probed
-from tests.support.samples import adapter_directory, version
+from tests.support.samples import BASE, adapter_directory, version
 
 
 @dataclass
@@ -32,9 +32,9 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    engine = FakeEngine(tmp_path / "engine.sock", "base")
+    engine = FakeEngine(tmp_path / "engine.sock", BASE)
     await engine.start()
-    client = VllmEngine(engine.socket, "base")
+    client = VllmEngine(engine.socket, BASE)
     directory = adapter_directory(tmp_path / "adapter")
     clock, metrics = Clock(), Metrics()
     ledger = open_ledger(LedgerSettings(home=tmp_path))
