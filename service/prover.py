@@ -6,10 +6,11 @@ release, its number format or its base model is.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from adapters.errors import ModelQuarantined
+from adapters.errors import EngineFault, ModelQuarantined, Unavailable
 from adapters.ledger import Verdicts
 from adapters.manifest import Probe, read_base_card
 from adapters.proof import Measured, Outcome, Verdict, compare, quarantine_message, tolerance
@@ -20,6 +21,8 @@ from service.metrics import Metrics
 log = logging.getLogger(__name__)
 
 _ABSENT, _UNANSWERED = "absent", "unanswered"
+#: An engine that fails so often in a row when it is asked is left alone for a while: it may be the question that kills it.
+_MOST_IN_VAIN, _LEFT_ALONE_S = 3, 600.0
 
 
 class Prover:
@@ -33,12 +36,15 @@ class Prover:
         number_format: str,
         base_model_dir: Callable[[str], Path],
         metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._verdicts = verdicts
         self._number_format = number_format
         self._base_model_dir = base_model_dir
         self._metrics = metrics
+        self._clock = clock
+        self._in_vain, self._again_at = 0, 0.0
 
     async def recall(self, weights: Weights) -> bool:
         """Whether this engine has been compared before.
@@ -67,9 +73,9 @@ class Prover:
         if not weights.manifest.probes:
             self._count(weights, _ABSENT)
             return
-        measured = await self._measure(weights)
+        measured = await self._try_to_measure(weights)
         if measured is None:
-            log.warning("the engine does not take the probes of %s; it is served", weights.name)
+            log.warning("%s is served without a comparison: the engine tells nothing", weights.name)
             self._count(weights, _UNANSWERED)
             return
         verdict = compare(weights.manifest.probes, measured, within=self._tolerance(weights))
@@ -79,6 +85,18 @@ class Prover:
         level = logging.ERROR if verdict.outcome is Outcome.QUARANTINED else logging.INFO
         log.log(level, "%s is %s: %s", weights.name, verdict.outcome, verdict.reason)
         _raise_if_quarantined(weights, verdict)
+
+    async def _try_to_measure(self, weights: Weights) -> list[Measured] | None:
+        if self._in_vain >= _MOST_IN_VAIN and self._clock() < self._again_at:
+            return None
+        try:
+            measured = await self._measure(weights)
+        except (EngineFault, Unavailable):
+            self._in_vain += 1
+            self._again_at = self._clock() + _LEFT_ALONE_S
+            raise
+        self._in_vain = 0
+        return measured
 
     async def _measure(self, weights: Weights) -> list[Measured] | None:
         probes = weights.manifest.probes

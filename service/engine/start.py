@@ -40,6 +40,9 @@ def plan_launch(
         *("--max-lora-rank", str(settings.max_lora_rank)),
         *("--max-loras", str(settings.max_loras)),
         *("--max-cpu-loras", str(settings.max_cpu_loras)),
+        # No adapter of ours has an output head. vLLM would wrap it all the same: a large product for each token, and on
+        # a CPU the engine's end when it is asked for the log-probabilities of a prompt in a batch of several requests.
+        *("--lora-target-modules", *card.linear_modules),
         # The base model's generation_config.json would silently set sampling defaults, for adapters too.
         *("--generation-config", "vllm"),
         # Prompts and replies are the users' own; vLLM logs them at INFO otherwise.

@@ -44,6 +44,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         number_format="float32",
         base_model_dir=lambda _: tmp_path,
         metrics=metrics,
+        clock=clock,
     )
     residency = Residency(
         client,
@@ -274,6 +275,21 @@ async def test_a_comparison_that_fails_condemns_nobody_and_lets_nobody_in(house:
     house.engine.probes_fail = None
     await house.residency.ensure(a)
     assert outcomes(house) == {"verified": 1}
+
+
+async def test_an_engine_that_fails_whenever_it_is_asked_is_left_alone_and_asked_again_later(
+    house: House,
+) -> None:
+    house.engine.probes_fail = 500
+    for name in "abc":
+        with pytest.raises(EngineFault):
+            await house.residency.ensure(proven(house, name))
+    await house.residency.ensure(proven(house, "d"))
+    assert outcomes(house) == {"unanswered": 1}
+    house.engine.probes_fail = None
+    house.clock.tick(601)
+    await house.residency.ensure(proven(house, "e"))
+    assert outcomes(house) == {"unanswered": 1, "verified": 1}
 
 
 async def test_what_is_doubted_is_looked_up_again_before_its_next_use(house: House) -> None:
