@@ -21,7 +21,7 @@ from service.metrics import Metrics
 log = logging.getLogger(__name__)
 
 _ABSENT, _UNANSWERED = "absent", "unanswered"
-#: An engine that fails so often in a row when it is asked is left alone for a while: it may be the question that kills it.
+#: An engine that fails so often in a row is not asked for a while: it may be the question that kills it.
 _MOST_IN_VAIN, _LEFT_ALONE_S = 3, 600.0
 
 
