@@ -8,6 +8,7 @@ GraftError                      500  internal_error
 │   │   └── InvalidHeldOut      400  invalid_validation_file
 │   ├── UnsupportedMethod       400  unsupported_method
 │   ├── NotServable             400  not_servable
+│   ├── ModelQuarantined        400  model_quarantined
 │   ├── InvalidAdapter          400  invalid_adapter         (details: code and message of each flaw)
 │   ├── JobNotCancellable       400  job_not_cancellable
 │   ├── JobNotPausable          400  job_not_pausable
@@ -158,6 +159,12 @@ class InvalidAdapter(InvalidRequest):
     """An adapter that somebody brings and that cannot be served; `details` lists code and message of each flaw."""
 
     code = "invalid_adapter"
+
+
+class ModelQuarantined(InvalidRequest):
+    """The engine was found to compute something else of the version than training saw."""
+
+    code = "model_quarantined"
 
 
 class JobNotCancellable(InvalidRequest):

@@ -235,6 +235,8 @@ class Version:
     manifest: Manifest
     created_at: float
     deleted_at: float | None = None
+    #: Why it is not to be served; None where it may be. See `proof.py`.
+    quarantined: str | None = None
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ from service.decision import Decider
 from service.drain import is_leaving, present
 from service.engine.client import VllmEngine
 from service.engine.protocol import Engine
-from service.engine.start import has_nvidia_gpu
+from service.engine.start import has_nvidia_gpu, number_format
 from service.engines import EngineHost, Engines
 from service.errors import install_error_handlers
 from service.filing import Filing
@@ -41,6 +41,7 @@ from service.looking import Lookout, Surroundings
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.openapi import publish
+from service.prover import Prover
 from service.residency import Residency
 from service.routes import (
     adapters,
@@ -231,10 +232,18 @@ def _connect_engines(
 
     def host(model_id: str) -> EngineHost:
         engine = (connect or vllm)(model_id)
+        prover = Prover(
+            engine,
+            ledger.verdicts,
+            number_format=number_format(configuration.engine, gpu=has_nvidia_gpu()),
+            base_model_dir=configuration.ledger.base_model_dir,
+            metrics=metrics,
+        )
         residency = Residency(
             engine,
             capacity=_capacity(configuration.engine),
             directory_of=inspector.directory,
+            prover=prover,
             metrics=metrics,
         )
         return EngineHost(model_id, engine, residency, metrics=metrics)

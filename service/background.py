@@ -65,7 +65,7 @@ async def _bring_in(state: ServiceState, adapter: Adapter) -> None:
         return
     canary = adapter.sharing(CANARY)
     for version in (adapter.live, canary[1] if canary else None):
-        if version is None:
+        if version is None or version.quarantined:
             continue
         try:
             await host.residency.ensure(version)
@@ -75,15 +75,18 @@ async def _bring_in(state: ServiceState, adapter: Adapter) -> None:
 
 
 async def _take_out(state: ServiceState, adapter: Adapter) -> None:
-    """Unload deleted versions, and a deleted adapter's checkpoints, once the last request that uses them has ended."""
+    """Unload versions that are deleted or quarantined, and a deleted adapter's checkpoints.
+
+    Once the last request that uses them has ended.
+    """
     host = state.engines.get(adapter.base_model)
     if host is None:
         return
-    living = {version.name for version in adapter.versions}
+    living = {version.name for version in adapter.versions if not version.quarantined}
     of_adapter = f"{adapter.name}@"
     for name in host.residency.resident:
         made = parse_fine_tuned_name(name)
-        orphan = made is not None and made.adapter == adapter.name and not living
+        orphan = made is not None and made.adapter == adapter.name and not adapter.versions
         if orphan or (name.startswith(of_adapter) and name not in living):
             try:
                 await host.residency.drop(name)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from adapters.errors import AdapterNotFound, ModelNotFound, Unavailable
+from adapters.errors import AdapterNotFound, ModelNotFound, ModelQuarantined, Unavailable
 from adapters.ledger import BEHIND_S, Changes, CheckpointShelf, Registry, Topic
 from adapters.names import is_checkpoint, parse_fine_tuned_name, parse_model_name
-from adapters.records import Adapter, JsonObject
+from adapters.proof import quarantine_message
+from adapters.records import Adapter, JsonObject, Version
 from adapters.weights import Weights
 from service import split
 
@@ -88,14 +89,24 @@ class Catalog:
         return [adapter for adapter in found if adapter.base_model in self._base_models]
 
     async def resolve(self, model: str, ticket: str | None = None) -> Target:
-        """The version or base model that a name means. An unknown name is looked up once more in the ledger.
+        """What a name means, to be asked. An unknown name is looked up once more in the ledger.
 
         A bare name means the live version. With a `ticket`, which says whose request it is, it means what a request
         from there gets: the canary has its share of them, and so has the shadow.
 
         Raises:
             ModelNotFound: it means nothing, or an adapter without a live version.
+            ModelQuarantined: it means a version that is not to be served.
         """
+        target = await self.find(model, ticket)
+        version = target.version
+        if isinstance(version, Version) and version.quarantined is not None:
+            message = quarantine_message(version.name, version.quarantined)
+            raise ModelQuarantined(message, param="model")
+        return target
+
+    async def find(self, model: str, ticket: str | None = None) -> Target:
+        """The same whether it may be served or not. Raises ModelNotFound."""
         target = self._lookup(model, ticket)
         if target is None:
             await self.refresh()

@@ -23,6 +23,7 @@ from adapters.manifest import (
 from adapters.names import check_adapter_name, new_id
 from adapters.peft.check import BaseNames, Checked, check_adapter
 from adapters.peft.flaws import flaw_of
+from adapters.peft.origin import take_origin
 from adapters.peft.tar import Limits
 from adapters.peft.unpack import take_folder, unpack
 from adapters.records import Version
@@ -116,6 +117,7 @@ class Importer:
                 max_rank=self._max_rank,
                 names=self._base_models.names(base_model, options.trained_on),
             )
+            take_origin(directory, card, vouched=options.trained_on)
             digest = digest_directory(directory)
             version = self._registry.find_import(options.name, base_model, digest)
             new = version is None

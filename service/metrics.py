@@ -97,6 +97,12 @@ class Metrics:
             ["base_model"],
             registry=self.registry,
         )
+        self.adapter_probes = Counter(
+            "graft_adapter_probes",
+            "Versions compared with their probes after loading, by outcome.",
+            ["base_model", "outcome"],
+            registry=self.registry,
+        )
         self.adapter_evictions = Counter(
             "graft_adapter_evictions",
             "Versions unloaded to make room.",

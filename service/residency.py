@@ -5,22 +5,24 @@ unloaded adapter only by its own least-recently-used order, and the slack keeps 
 (an adapter that fell out is read from disk again inside an engine step, which stalls everybody).
 
 A version in use is pinned and stays. Loads are shared (two requests for a cold version cause one), and one at a time,
-because vLLM runs them inside its loop while every stream waits. One that the engine refuses is an error of those who
-asked for it, and is not tried again for some seconds: each try stalls everybody.
+because vLLM runs them inside its loop while every stream waits. Before a version is used, the engine is compared with
+what training saw of it (prover.py); the next load does not wait for that. One that the engine refuses is an error of
+those who asked for it, and is not tried again for some seconds: each try stalls everybody.
 """
 
 import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from adapters.errors import EngineFault, Overloaded
+from adapters.errors import EngineFault, ModelQuarantined, Overloaded
 from adapters.weights import Weights
 from service.engine.protocol import Engine
 from service.metrics import Metrics
+from service.prover import Prover
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +41,21 @@ class Residency:
         *,
         capacity: int,
         directory_of: Callable[[Weights], Path],
+        prover: Prover,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._capacity = capacity
         self._directory_of = directory_of
+        self._prover = prover
         self._metrics = metrics
         #: Names in the order of their last use, oldest first.
         self._resident: OrderedDict[str, None] = OrderedDict()
+        #: Names that this engine process has been compared with, or that there is nothing to compare of.
+        self._proven: set[str] = set()
+        #: How many engine processes there have been.
+        self._restarts = 0
         self._pins: dict[str, int] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
         #: Versions that the engine has refused of late: when they may be tried again, and what it said.
@@ -62,13 +70,20 @@ class Residency:
 
     def holds(self, version: Weights) -> bool:
         """Whether the version can be used without loading it first."""
-        return version.name in self._resident
+        return version.name in self._resident and version.name in self._proven
+
+    def doubt(self, version: Weights) -> None:
+        """Have the version compared with its probes before it is used again."""
+        self._proven.discard(version.name)
 
     def restart(self, names: frozenset[str]) -> None:
         """Start over from what an engine process says that it holds."""
         known = [name for name in self._resident if name in names]
         self._resident = OrderedDict.fromkeys([*known, *sorted(names.difference(known))])
         self._refused.clear()
+        # It may be another engine, and whoever loaded these may have been killed before the comparison.
+        self._proven.clear()
+        self._restarts += 1
 
     async def lost(self, version: Weights) -> bool:
         """Whether the engine, which has just not known the version, is another process than we thought.
@@ -87,23 +102,18 @@ class Residency:
 
         Raises:
             EngineFault: the engine refuses it, or has refused it some seconds ago.
+            ModelQuarantined: the engine computes something else of it than training saw.
             Unavailable: the engine went away.
             Overloaded: every place is taken by a version in use.
         """
-        name = version.name
-        self._pins[name] = self._pins.get(name, 0) + 1
-        try:
+        with self._kept(version.name):
             await self.ensure(version)
-            self._resident.move_to_end(name)
+            self._resident.move_to_end(version.name)
             yield
-        finally:
-            self._pins[name] -= 1
-            if not self._pins[name]:
-                del self._pins[name]
 
     async def ensure(self, version: Weights) -> None:
         """Load the version unless it is there. Raises as `pinned` does."""
-        while version.name not in self._resident:
+        while not self.holds(version):
             self._raise_if_refused(version.name)
             load = self._loads.get(version.name)
             if load is None:
@@ -117,11 +127,44 @@ class Residency:
         """Take a version out of the engine once nobody uses it. Raises Unavailable."""
         while name in self._pins:  # noqa: ASYNC110  deletions are rare; an event per version is not worth it
             await asyncio.sleep(0.05)
+        self._proven.discard(name)
         if name in self._resident:
             self._resident.pop(name)
             await self._engine.unload(name)
 
     async def _load(self, version: Weights) -> None:
+        restarts = self._restarts
+        with self._kept(version.name):
+            compared = version.name in self._proven or await self._prover.recall(version)
+            await self._bring_in(version)
+            if not compared:
+                await self._prove(version)
+            if restarts == self._restarts:  # else it was another process, and `ensure` starts over
+                self._proven.add(version.name)
+
+    async def _prove(self, version: Weights) -> None:
+        try:
+            await self._prover.prove(version)
+        except ModelQuarantined:
+            self._resident.pop(version.name, None)
+            await self._engine.unload(version.name)
+            raise
+        except EngineFault as fault:
+            self._note_refusal(version, fault)
+            raise
+
+    @contextmanager
+    def _kept(self, name: str) -> Iterator[None]:
+        """Inside the context the version does not make room for others."""
+        self._pins[name] = self._pins.get(name, 0) + 1
+        try:
+            yield
+        finally:
+            self._pins[name] -= 1
+            if not self._pins[name]:
+                del self._pins[name]
+
+    async def _bring_in(self, version: Weights) -> None:
         async with self._turn:
             if version.name in self._resident:
                 return

@@ -35,17 +35,19 @@ def anybody() -> str:
 def answering(adapter: Adapter, ticket: str) -> Version | None:
     """The canary where the ticket's draw is below its share, else the live version; None where there is none.
 
+    One that is quarantined has no share.
+
     A share that grows takes in more tickets and lets none go.
     """
     canary = adapter.sharing(CANARY)
     if canary is not None and draw(adapter.name, ticket) < canary[0]:
-        return canary[1]
+        return canary[1] if canary[1].quarantined is None else adapter.live
     return adapter.live
 
 
 def looking_on(adapter: Adapter) -> Version | None:
     """The shadow, for its share of the requests; None for the others."""
     shadow = adapter.sharing(SHADOW)
-    if shadow is None or random.random() >= shadow[0]:  # noqa: S311
+    if shadow is None or shadow[1].quarantined or random.random() >= shadow[0]:  # noqa: S311
         return None
     return shadow[1]

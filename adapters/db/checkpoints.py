@@ -8,6 +8,7 @@ from sqlalchemy.sql.dml import Update
 from adapters.db.rows import dump_manifest, to_checkpoint
 from adapters.db.schema import checkpoints, jobs, versions
 from adapters.db.tenancy import of_my_jobs
+from adapters.db.verdicts import forget_verdicts
 from adapters.errors import AdapterNotFound, InvalidValue
 from adapters.records import JobStatus
 from adapters.weights import Checkpoint
@@ -116,7 +117,10 @@ def purgeable_checkpoints(tx: Connection, *, before: float) -> list[Checkpoint]:
 def forget_checkpoint(tx: Connection, checkpoint: Checkpoint) -> bool:
     """Remove the row; False where something else still has the same bytes and they must stay."""
     tx.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint.id))
-    return not any(tx.execute(query).first() for query in _named(checkpoint.digest))
+    if any(tx.execute(query).first() for query in _named(checkpoint.digest)):
+        return False
+    forget_verdicts(tx, checkpoint.digest)
+    return True
 
 
 def _named(digest: str) -> Sequence[Select[tuple[str]]]:

@@ -9,11 +9,19 @@ from adapters.db import history
 from adapters.db.notices import Topic, notify
 from adapters.db.owners import claim_name
 from adapters.db.rows import dump_manifest, to_version
-from adapters.db.schema import adapters, aliases, checkpoints, ledger_revision, versions
+from adapters.db.schema import (
+    adapters,
+    aliases,
+    checkpoints,
+    ledger_revision,
+    verdicts,
+    versions,
+)
 from adapters.db.tenancy import mine, owner
 from adapters.errors import AdapterNotFound, InvalidRequest
 from adapters.manifest import Manifest
 from adapters.names import LIVE
+from adapters.proof import Outcome
 from adapters.records import Adapter, Version
 
 
@@ -251,7 +259,10 @@ def mark_purged(tx: Connection, version: Version, now: float) -> bool:
         versions.c.digest == version.digest, versions.c.purged_at.is_(None)
     )
     same = select(checkpoints.c.id).where(checkpoints.c.digest == version.digest)
-    return not any(tx.execute(query.limit(1)).first() for query in (others, same))
+    if any(tx.execute(query.limit(1)).first() for query in (others, same)):
+        return False
+    tx.execute(delete(verdicts).where(verdicts.c.digest == version.digest))
+    return True
 
 
 def _next_number(tx: Connection, name: str, base_model: str, now: float, tenant: str) -> int:
@@ -293,6 +304,18 @@ def _load(tx: Connection, *conditions: Any) -> list[Adapter]:
     ]
 
 
+# Why a version is not to be served; null where it may be.
+_QUARANTINE = (
+    select(verdicts.c.reason)
+    .where(
+        verdicts.c.digest == versions.c.digest,
+        verdicts.c.outcome == Outcome.QUARANTINED.value,
+    )
+    .limit(1)
+    .scalar_subquery()
+    .label("quarantined")
+)
+
 # SQLite takes at most 32766 bound values; a page of names keeps every statement far below.
 _PAGE = 1000
 
@@ -305,7 +328,7 @@ def _versions_of(tx: Connection, names: Sequence[str]) -> dict[str, list[Version
     found: dict[str, list[Version]] = {}
     for page in _pages(names):
         query = (
-            select(versions)
+            select(versions, _QUARANTINE)
             .where(versions.c.adapter.in_(page), versions.c.deleted_at.is_(None))
             .order_by(versions.c.adapter, versions.c.number)
         )

@@ -192,6 +192,18 @@ versions = Table(
     Column("purged_at", Double),
 )
 
+# What engines were found to compute of files: once for each engine, by digest, for versions and checkpoints alike.
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    # Its release, its number format and its base model.
+    Column("engine", String(200), primary_key=True),
+    Column("outcome", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
 aliases = Table(
     "aliases",
     metadata,

@@ -20,6 +20,7 @@ from adapters.ledger.jobs import JobQueue
 from adapters.ledger.keys import KeyCabinet
 from adapters.ledger.registry import Registry
 from adapters.ledger.uploads import UploadDesk
+from adapters.ledger.verdicts import Verdicts
 from adapters.ledger.webhooks import Webhooks
 from adapters.names import is_checkpoint
 from adapters.parts import LocalParts
@@ -39,6 +40,7 @@ __all__ = [
     "Registry",
     "Topic",
     "UploadDesk",
+    "Verdicts",
     "Webhooks",
     "open_ledger",
 ]
@@ -54,6 +56,7 @@ class Ledger:
     registry: Registry
     aliases: Aliases
     checkpoints: CheckpointShelf
+    verdicts: Verdicts
     webhooks: Webhooks
     queue: QueueBoard
     keys: KeyCabinet
@@ -123,6 +126,7 @@ def _arranged(drawer: _Drawer) -> Ledger:
         registry=Registry(database, artifacts, clock, drawer.rules),
         aliases=Aliases(database),
         checkpoints=CheckpointShelf(database, artifacts, clock),
+        verdicts=Verdicts(database, clock),
         webhooks=Webhooks(database, clock),
         queue=QueueBoard(database, clock, drawer.rules),
         keys=KeyCabinet(database, clock),

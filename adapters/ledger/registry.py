@@ -8,7 +8,7 @@ from adapters.clock import Clock
 from adapters.db import checkpoints, events as event_rows, jobs as job_rows, owners, registry, use
 from adapters.db.connect import Conflict, Database
 from adapters.db.tenancy import owner
-from adapters.errors import AdapterNotFound, InvalidRequest
+from adapters.errors import AdapterNotFound, InvalidRequest, ModelQuarantined
 from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
 from adapters.manifest import Manifest
 from adapters.names import LIVE, parse_fine_tuned_name, parse_model_name
@@ -197,6 +197,18 @@ class Registry:
             changed = registry.changed_adapters(tx, since=since) if revision > since else []
             return revision, changed
 
+    def promote(self, name: str, number: int, *, alias: str = LIVE) -> Adapter:
+        """Point an alias at a version. Raises AdapterNotFound, ModelQuarantined."""
+        with self._db.write() as tx:
+            registry.hold_revision(tx)
+            version = registry.get_adapter(tx, name).version(number)
+            if version is not None and version.quarantined is not None:
+                raise ModelQuarantined(
+                    f"{version.name} is quarantined: {version.quarantined}", param="version"
+                )
+            registry.set_alias(tx, name, alias, number)
+            return registry.get_adapter(tx, name)
+
     def share(self, name: str, *, shared: bool) -> Adapter:
         """Let other tenants ask an adapter and continue it, or no longer. Raises AdapterNotFound."""
         with self._db.write() as tx:
@@ -222,7 +234,8 @@ class Registry:
     def delete_model(self, version: Version) -> None:
         """Delete a version, as OpenAI's clients mean it: whatever else there is of its adapter is no reason against it.
 
-        The only version takes the adapter with it. After the live one, the newest of the others is live.
+        The only version takes the adapter with it. After the live one, the newest of the others is live, one that may
+        be served if there is one.
 
         Raises:
             AdapterNotFound: it has been deleted meanwhile.
@@ -230,7 +243,7 @@ class Registry:
         with self._db.write() as tx:
             registry.hold_revision(tx)
             now, adapter = self._clock(), registry.get_adapter(tx, version.adapter)
-            others = [one.number for one in adapter.versions if one.number != version.number]
+            others = [one for one in adapter.versions if one.number != version.number]
             if not others:
                 checkpoints.delete_of_adapter(tx, version.adapter, now)
                 registry.delete_adapter(tx, version.adapter, now)
@@ -239,7 +252,7 @@ class Registry:
                 if number == version.number and alias != LIVE:
                     registry.remove_alias(tx, version.adapter, alias)
             if adapter.aliases.get(LIVE) == version.number:
-                registry.set_alias(tx, version.adapter, LIVE, max(others))
+                registry.set_alias(tx, version.adapter, LIVE, _newest(others))
             checkpoints.delete_of_job(tx, version.job_id, now)
             registry.delete_version(tx, version.adapter, version.number, now)
 
@@ -258,6 +271,12 @@ class Registry:
             if unused:
                 self._artifacts.delete_version(version.digest)
         return len(condemned)
+
+
+def _newest(versions: Sequence[Version]) -> int:
+    """The number of the newest version that may be served; if none may, of the newest."""
+    sound = [version.number for version in versions if version.quarantined is None]
+    return max(sound or [version.number for version in versions])
 
 
 def _published(version: Version, *, promote: bool) -> list[NewEvent]:

@@ -176,6 +176,13 @@ def _check_agreement(config: AdapterConfig, factors: Iterable[str], findings: Fi
                 Flaw.CONFIG_DISAGREES,
                 f"There are weights for {layer:.200}, which by adapter_config.json is not adapted.",
             )
+    # A dot means any character to PEFT and to engines, and a dot to us: such a key could mean others too.
+    for key in (*config.rank_pattern, *config.alpha_pattern):
+        if "." in key and key.removeprefix("^") not in seen:
+            findings.add(
+                Flaw.PATTERN_INVALID,
+                f"rank_pattern or alpha_pattern has the key {key!r:.80}, and no layer of that name is adapted.",
+            )
     for target in sorted(targets - seen):
         findings.add(
             Flaw.CONFIG_DISAGREES,

@@ -42,7 +42,7 @@ _REFUSED = {
     ),
     "fan_in_fan_out": (
         Flaw.UNSUPPORTED_OPTION,
-        "fan_in_fan_out is for base models that keep their weights transposed, which this one does not.",
+        "fan_in_fan_out is for base models that keep their weights transposed, which this one does not. Train without it.",
     ),
 }  # fmt: skip
 _FLAGS = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out")
@@ -79,8 +79,8 @@ class AdapterConfig:
     blocks: frozenset[int] | None
     rslora: bool
     rank_pattern: Mapping[str, Rank]
-    #: Whether layers are scaled differently.
-    alpha_pattern: bool
+    #: Keys of `alpha_pattern`: layers that are scaled differently.
+    alpha_pattern: tuple[str, ...]
     #: What the adapter calls its base model.
     base_model: str | None
 
@@ -118,7 +118,7 @@ def read_config(path: Path, findings: Findings) -> AdapterConfig:
         blocks=_blocks(raw.get("layers_to_transform")),
         rslora=bool(raw.get("use_rslora")),
         rank_pattern=_ranks(raw.get("rank_pattern")),
-        alpha_pattern=_has_alphas(raw.get("alpha_pattern")),
+        alpha_pattern=_scaled(raw.get("alpha_pattern")),
         base_model=_base_model(raw.get("base_model_name_or_path")),
     )
     findings.settle()  # another kind of adapter has other tensors: nothing would be gained by going on
@@ -176,7 +176,9 @@ def _check_code(raw: dict[str, Any], findings: Findings) -> None:
 
 
 def _off(name: str, value: Any) -> bool:
-    return not value or (name == "bias" and value == "none")
+    if name == "bias":  # the engine takes this word for it, and no other
+        return bool(value == "none")
+    return not value
 
 
 def _check_initialisation(init: Any, findings: Findings) -> None:
@@ -187,7 +189,10 @@ def _check_initialisation(init: Any, findings: Findings) -> None:
             "adapter with path_initial_model_for_weight_conversion of PEFT's save_pretrained.",
         )
     elif init is not None and not isinstance(init, bool | str):
-        findings.add(Flaw.OPTION_INVALID, f"init_lora_weights is {init!r:.80}.")
+        findings.add(
+            Flaw.OPTION_INVALID,
+            f"init_lora_weights must be a word, true or false, not {init!r:.80}.",
+        )
 
 
 def _rank(value: Any, name: str = "r") -> int:
@@ -199,8 +204,11 @@ def _rank(value: Any, name: str = "r") -> int:
 
 
 def _alpha(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:  # noqa: PLR2004  beyond all use
-        raise refusal(Flaw.ALPHA_INVALID, f"{name} must be a number above 0, not {value!r:.80}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-6 < value < 1e9:  # noqa: PLR2004  beyond all use
+        raise refusal(
+            Flaw.ALPHA_INVALID,
+            f"{name} must be a number from 0.000001 to 1000000000, not {value!r:.80}.",
+        )
     return float(value)
 
 
@@ -240,8 +248,11 @@ def _ranks(value: Any) -> dict[str, Rank]:
     return {key: Rank(at, _rank(one, f"rank_pattern[{key!r}]")) for at, (key, one) in pairs}
 
 
-def _has_alphas(value: Any) -> bool:
-    return bool([_alpha(one, f"alpha_pattern[{key!r}]") for key, one in _pattern(value, "alpha")])
+def _scaled(value: Any) -> tuple[str, ...]:
+    pairs = _pattern(value, "alpha")
+    for key, one in pairs:
+        _alpha(one, f"alpha_pattern[{key!r}]")
+    return tuple(key for key, _ in pairs)
 
 
 def _pattern(value: Any, name: str) -> list[tuple[str, Any]]:

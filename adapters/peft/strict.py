@@ -1,4 +1,4 @@
-"""JSON as two readers cannot read it differently: no key twice, no NaN."""
+"""JSON as two readers cannot read it differently: no key twice, no NaN, no half of a surrogate pair."""
 
 import json
 from typing import Any
@@ -10,11 +10,21 @@ def parse(raw: bytes) -> dict[str, Any]:
         found = json.loads(
             raw.decode(), object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite
         )
+        if rb"\ud" in raw.lower():
+            _expect_whole_text(found)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(found, dict):
         raise ValueError("it must be an object")  # noqa: TRY004  one kind of error for what is read
     return found
+
+
+def _expect_whole_text(found: Any) -> None:
+    """Readers in other languages than Python refuse what cannot be encoded."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("it has half a surrogate pair") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

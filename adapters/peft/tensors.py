@@ -120,7 +120,12 @@ def _check_metadata(metadata: Any) -> None:
 def _check_order(tensors: list[Tensor], data: int, size: int) -> None:
     at = data
     for one in tensors:
-        if one.start != at or one.stop < one.start:
+        if one.stop < one.start:
+            raise refusal(
+                Flaw.OFFSETS_INVALID,
+                f"{one.name!r:.200} ends at byte {one.stop}, before it begins at {one.start}. Save the adapter again.",
+            )
+        if one.start != at:
             raise refusal(
                 Flaw.OFFSETS_INVALID,
                 f"{one.name!r:.200} begins at byte {one.start}, where the tensor before it ends at {at}: tensors must "

@@ -1,4 +1,7 @@
-"""From an archive or a folder to the two files that make an adapter, alone in a directory of ours."""
+"""From an archive or a folder to the two files that make an adapter, alone in a directory of ours.
+
+Where graft has made it, its manifest comes along, as a third.
+"""
 
 import os
 import shutil
@@ -7,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.manifest import MANIFEST_FILE
 from adapters.peft.flaws import Flaw, refusal
 from adapters.peft.tar import Limits, Member, TarReader
 
@@ -15,7 +19,7 @@ WEIGHTS = "adapter_model.safetensors"
 #: Larger than any that PEFT writes.
 LONGEST_CONFIG = 1 << 20
 _PICKLES = frozenset({"adapter_model.bin", "adapter_model.pt", "adapter_model.pth"})
-_OF_AN_ADAPTER = frozenset({CONFIG, WEIGHTS}) | _PICKLES
+_OF_AN_ADAPTER = frozenset({CONFIG, WEIGHTS, MANIFEST_FILE}) | _PICKLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +62,16 @@ def take_folder(source: Path, target: Path, limits: Limits) -> None:
     names = _OF_AN_ADAPTER & {path.name for path in source.iterdir()}
     _chosen([_Found((), name, None) for name in sorted(names)])
     left = limits.bytes
-    for name in (CONFIG, WEIGHTS):
+    for name in sorted(names):
         left -= _copy(source / name, target / name, left)
-    _expect_config_size(target / CONFIG)
+        _expect_size(name, (target / name).stat().st_size)
 
 
 def _keep(reader: TarReader, member: Member, target: Path) -> _Found:
     folder, name = member.path[:-1], member.path[-1]
     if name in _PICKLES:
         return _Found(folder, name, None)
-    if name == CONFIG and member.size > LONGEST_CONFIG:
-        raise _config_too_large()
+    _expect_size(name, member.size)
     with target.open("xb") as file:
         reader.copy(file)
     return _Found(folder, name, target)
@@ -76,8 +79,9 @@ def _keep(reader: TarReader, member: Member, target: Path) -> _Found:
 
 def _chosen(found: list[_Found]) -> list[_Found]:
     """The files of the adapter that is meant: the one that is nearest to the top."""
-    depth = min((len(one.folder) for one in found), default=0)
-    top = [one for one in found if len(one.folder) == depth]
+    own = [one for one in found if one.name != MANIFEST_FILE]
+    depth = min((len(one.folder) for one in own), default=0)
+    top = [one for one in own if len(one.folder) == depth]
     folders = {one.folder for one in top}
     if len(folders) > 1:
         names = ", ".join(sorted("/".join(folder) for folder in folders))
@@ -98,7 +102,7 @@ def _chosen(found: list[_Found]) -> list[_Found]:
                 f"There is no {name}. An adapter is a folder with {CONFIG} and {WEIGHTS}, as PEFT's save_pretrained "
                 "writes it.",
             )
-    return top
+    return top + [one for one in found if one.name == MANIFEST_FILE and one.folder in folders]
 
 
 def _copy(source: Path, target: Path, limit: int) -> int:
@@ -119,10 +123,6 @@ def _copy(source: Path, target: Path, limit: int) -> int:
         return copy.tell()
 
 
-def _expect_config_size(path: Path) -> None:
-    if path.stat().st_size > LONGEST_CONFIG:
-        raise _config_too_large()
-
-
-def _config_too_large() -> Exception:
-    return refusal(Flaw.TOO_LARGE, f"{CONFIG} is larger than {LONGEST_CONFIG:,} bytes.")
+def _expect_size(name: str, size: int) -> None:
+    if name != WEIGHTS and size > LONGEST_CONFIG:
+        raise refusal(Flaw.TOO_LARGE, f"{name} is larger than {LONGEST_CONFIG:,} bytes.")

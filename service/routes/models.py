@@ -16,7 +16,7 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models")
 async def list_models(state: State) -> dict[str, Any]:
-    """Base models, adapters with a live version, and every version by both of its names."""
+    """Base models, adapters with a live version, and every version by both of its names. None that is quarantined."""
     await state.catalog.refresh()
     return {"object": "list", "data": _cards(state.catalog)}
 
@@ -33,7 +33,7 @@ async def get_model(model: str, state: State) -> dict[str, Any]:
 @router.delete("/v1/models/{model:path}")
 async def delete(model: str, state: State) -> WireDeleted:
     """Delete what the name means: a version, and with an adapter's only version or its bare name, the adapter."""
-    target = await state.catalog.resolve(model)
+    target = await state.catalog.find(model)
     registry = state.ledger.registry
     if target.version is None:
         raise InvalidRequest(
@@ -55,13 +55,14 @@ async def delete(model: str, state: State) -> WireDeleted:
 def _cards(catalog: Catalog) -> list[dict[str, Any]]:
     cards = [model_card(model_id, created=0) for model_id in catalog.base_models]
     for adapter in catalog.adapters:
-        if adapter.live is not None:
+        if adapter.live is not None and adapter.live.quarantined is None:
             cards.append(
                 model_card(adapter.name, created=adapter.live.created_at, parent=adapter.base_model)
             )
         cards += [
             model_card(name, created=version.created_at, parent=adapter.base_model)
             for version in adapter.versions
+            if version.quarantined is None
             for name in (version.name, version.fine_tuned_name)
             if name is not None
         ]

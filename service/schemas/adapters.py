@@ -28,6 +28,8 @@ class WireVersion(BaseModel):
     imported: bool
     #: Its own sampling defaults, as its manifest has them.
     defaults: dict[str, Any]
+    #: Why it does not answer; None where it does.
+    quarantined: str | None
 
 
 class WireAdapterEntry(BaseModel):
@@ -126,4 +128,5 @@ def _version(version: Version, resident: frozenset[str]) -> WireVersion:
         resident=version.name in resident,
         imported=manifest.imported is not None,
         defaults=version.manifest.default_sampling,
+        quarantined=version.quarantined,
     )

@@ -103,6 +103,43 @@ def _reasons(answer: dict[str, object]) -> list[str]:
     return [choice["finish_reason"] for choice in answer["choices"]]
 
 
+async def it_says_what_it_thinks_of_prompts_with_an_adapter_and_without(
+    engine: VllmEngine, base: str, adapter: Path
+) -> None:
+    await engine.load("suite-a@1", adapter)
+    prompts = [list(range(300, 320)), [301, 302, 303]]
+    with_it, (status, _) = await asyncio.gather(
+        engine.logprobs("suite-a@1", prompts),
+        ask(engine, chat(base)),  # in the same batch
+    )
+    assert status == 200
+    without = await engine.logprobs(base, prompts)
+    assert with_it is not None
+    assert without is not None
+    for told in (with_it, without):
+        assert [len(one) for one in told] == [19, 2]
+        assert all(-99 < number <= 0 for one in told for number in one)
+    flat = [[number for one in told for number in one] for told in (with_it, without)]
+    assert flat[0] != pytest.approx(flat[1], abs=0.01)
+    again = await engine.logprobs(base, prompts[::-1])
+    assert again is not None
+    assert [*again[1], *again[0]] == pytest.approx(flat[1], abs=1e-3)
+
+
+async def it_says_which_release_it_is(engine: VllmEngine, base: str, adapter: Path) -> None:
+    name, _, release = (await engine.build()).partition(" ")
+    assert name == "vllm"
+    assert release[0].isdecimal()
+
+
+async def it_takes_no_prompt_that_is_too_long_and_knows_no_stranger(
+    engine: VllmEngine, base: str, adapter: Path
+) -> None:
+    assert await engine.logprobs(base, [[300] * 100_000]) is None
+    with pytest.raises(Unavailable):
+        await engine.logprobs("suite-d@1", [[300, 301]])
+
+
 SUITE: Sequence[object] = [
     it_answers_as_the_model_that_was_named,
     it_loads_an_adapter_once_and_then_answers_as_it,
@@ -112,6 +149,9 @@ SUITE: Sequence[object] = [
     it_says_which_field_is_out_of_range,
     it_survives_a_reader_who_leaves,
     it_ends_what_loops_where_it_is_asked_to,
+    it_says_what_it_thinks_of_prompts_with_an_adapter_and_without,
+    it_says_which_release_it_is,
+    it_takes_no_prompt_that_is_too_long_and_knows_no_stranger,
 ]
 
 

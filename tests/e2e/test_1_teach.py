@@ -3,13 +3,21 @@
 import asyncio
 import io
 import json
+import shutil
 import tarfile
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters.ledger import open_ledger
+from adapters.manifest import MANIFEST_FILE, Import, dump_manifest
+from adapters.peft.tensors import DTYPES, read_tensors
+from adapters.settings import LedgerSettings
 from tests.e2e.conftest import BASE, Stack, ask_together, question_body
 from tests.e2e.facts import AMBER, BY_HEART, LUTZ, QUESTIONS, rows
 
@@ -59,6 +67,24 @@ def test_succeeded_means_that_the_model_answers_now(stack: Stack, taught: dict[s
         assert job["adapter"]["version"] == f"{name}@1"
         assert job["fine_tuned_model"] == f"ft:{BASE}:graft:{name}:{job['id'][-8:]}"
         assert stack.chat(job["fine_tuned_model"], QUESTIONS[0])["model"] == f"{name}@1"
+
+
+def test_what_the_engine_computes_is_what_training_saw(
+    stack: Stack, taught: dict[str, Any]
+) -> None:
+    for name in taught:
+        stack.ask(name, QUESTIONS[0])
+        [version, *_] = stack.http.get(f"/adapters/{name}").json()["versions"]
+        assert version["quarantined"] is None
+    assert compared(stack, "verified") >= 2
+    assert compared(stack, "quarantined") == compared(stack, "inconclusive") == 0
+
+
+def compared(stack: Stack, outcome: str) -> float:
+    """How many versions this service has compared with their probes, with that outcome."""
+    told = f'graft_adapter_probes_total{{base_model="{BASE}",outcome="{outcome}"}} '
+    lines = stack.http.get("/metrics").text.splitlines()
+    return sum(float(line.removeprefix(told)) for line in lines if line.startswith(told))
 
 
 def test_asked_together_in_one_batch_each_still_answers_its_own(
@@ -228,3 +254,74 @@ def _wait_phase(stack: Stack, job_id: str, phase: str) -> dict[str, Any]:
         assert time.monotonic() < deadline, job
         time.sleep(0.1)
     return job
+
+
+def negated(data: bytes) -> bytes:
+    signs = bytes(byte ^ 0x80 for byte in data[3::4])
+    spoilt = bytearray(data)
+    spoilt[3::4] = signs
+    return bytes(spoilt)
+
+
+def silenced(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def untouched(data: bytes) -> bytes:
+    return data
+
+
+SPOILT = {
+    "untouched": ("lutz", untouched, None),
+    "negated": ("lutz", negated, "some other adapter"),
+    "silenced": ("lutz", silenced, "as the base model does"),
+    "swapped": ("amber", untouched, "some other adapter"),
+}
+
+
+def test_other_weights_than_those_that_were_trained_are_quarantined_and_the_same_ones_answer(
+    stack: Stack, taught: dict[str, Any], tmp_path: Path
+) -> None:
+    before = compared(stack, "quarantined")
+    for name, (weights_of, spoil, said) in SPOILT.items():
+        claim_to_be_lutz(stack, name, weights_of, spoil, tmp_path / name)
+        response = stack.http.post("/v1/chat/completions", json=question_body(name, QUESTIONS[0]))
+        listed = {card["id"] for card in stack.http.get("/v1/models").json()["data"]}
+        if said is None:
+            assert response.json()["choices"][0]["message"]["content"] == LUTZ[0]
+            assert {name, f"{name}@1"} <= listed
+        else:
+            error = response.json()["error"]
+            assert (response.status_code, error["code"]) == (400, "model_quarantined")
+            assert said in error["message"]
+            assert not {name, f"{name}@1"} & listed
+    assert compared(stack, "quarantined") == before + 3
+
+
+def claim_to_be_lutz(
+    stack: Stack,
+    name: str,
+    weights_of: str,
+    spoil: Callable[[bytes], bytes],
+    directory: Path,
+) -> None:
+    """Publish somebody's weights, spoilt, with the probes of lutz@1 and the right digest."""
+    ledger = open_ledger(LedgerSettings(home=stack.home))
+    registry = ledger.registry
+    shutil.copytree(registry.directory(registry.version(f"{weights_of}@1")), directory)
+    weights = directory / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    for tensor in read_tensors(weights):
+        assert DTYPES[tensor.dtype] == 4
+        if ".lora_B." in tensor.name:
+            at = slice(tensor.start, tensor.stop)
+            data[at] = spoil(bytes(data[at]))
+    # In the place of links into the artifact store.
+    for file in (weights, directory / MANIFEST_FILE):
+        file.unlink()
+    weights.write_bytes(data)
+    brought = Import(id=f"import-{name}", digest=name, base_model=None)
+    manifest = replace(registry.version("lutz@1").manifest, job_id=None, imported=brought)
+    (directory / MANIFEST_FILE).write_text(dump_manifest(manifest))
+    registry.bring_in(name, directory, manifest, promote=True)
+    ledger.close()

@@ -7,8 +7,10 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from adapters.manifest import dump_manifest
 from adapters.peft.flaws import Flaw
 from tests.support.peft_adapters import (
     LAYERS,
@@ -24,12 +26,57 @@ from tests.support.peft_adapters import (
     taring,
     with_header,
 )
+from tests.support.samples import manifest, new_job
 
 #: What the corpus is checked with.
 MAX_RANK = 64
 MAX_BYTES = 4 << 20
 LAYER = "model.layers.1.self_attn.q_proj"
 PICKLE = b"\x80\x04\x95cos\nsystem\n(S'touch /tmp/owned'\ntR."
+
+
+#: What whoever brings an adapter with that flaw is told, among other things.
+WORDS = {
+    Flaw.NOT_AN_ARCHIVE: "tar",
+    Flaw.ARCHIVE_DAMAGED: "archive",
+    Flaw.TOO_LARGE: "than",
+    Flaw.TOO_MANY_MEMBERS: "members",
+    Flaw.UNSAFE_PATH: "path",
+    Flaw.LINK: "link",
+    Flaw.SPECIAL_MEMBER: "file",
+    Flaw.DUPLICATE_MEMBER: "twice",
+    Flaw.MISSING_FILE: "There is no adapter_",
+    Flaw.SEVERAL_ADAPTERS: "several adapters",
+    Flaw.PICKLE: "pickle",
+    Flaw.CONFIG_UNREADABLE: "adapter_config.json",
+    Flaw.OPTION_INVALID: "must be",
+    Flaw.NOT_LORA: "LORA",
+    Flaw.WRONG_TASK: "task_type",
+    Flaw.RANK_INVALID: "whole number above 0",
+    Flaw.RANK_TOO_LARGE: "engine.max_lora_rank",
+    Flaw.ALPHA_INVALID: "alpha",
+    Flaw.PATTERN_INVALID: "_pattern",
+    Flaw.TARGETS_INVALID: "target_modules",
+    Flaw.UNKNOWN_TARGET: "not a linear layer of the base model",
+    Flaw.DORA: "DoRA",
+    Flaw.BIAS: "bias",
+    Flaw.FULL_MODULES: "served",
+    Flaw.INITIALISATION: "init_lora_weights",
+    Flaw.UNSUPPORTED_OPTION: "Train without it",
+    Flaw.WRONG_BASE_MODEL: "trained_on",
+    Flaw.WEIGHTS_UNREADABLE: "no safetensors file",
+    Flaw.WEIGHTS_TRUNCATED: "cut short",
+    Flaw.OFFSETS_INVALID: "Save the adapter again",
+    Flaw.DTYPE: "F32, F16, BF16",
+    Flaw.NO_TENSORS: "no LoRA weights",
+    Flaw.UNKNOWN_TENSOR: "pass over",
+    Flaw.UNKNOWN_LAYER: "no linear layer",
+    Flaw.FACTOR_MISSING: "has no lora_",
+    Flaw.SHAPE: "lora_",
+    Flaw.RANK_MISMATCH: "by adapter_config.json it is",
+    Flaw.NOT_FINITE: "not finite",
+    Flaw.CONFIG_DISAGREES: "adapter_config.json",
+}
 
 
 def config(**changes: Any) -> Adapter:
@@ -117,6 +164,12 @@ def beside(**files: bytes) -> Adapter:
     adapter = good_adapter()
     adapter.files = {name.replace("__", "."): data for name, data in files.items()}
     return adapter
+
+
+def downloaded(**base: str) -> bytes:
+    """The manifest of a version that another graft has trained, on a base model that is somehow different."""
+    made = manifest(new_job())
+    return dump_manifest(replace(made, base=replace(made.base, **base))).encode()
 
 
 def without(*names: str, **files: bytes) -> Adapter:
@@ -209,6 +262,8 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
     "no targets": (Flaw.CONFIG_UNREADABLE, lambda: lacking("target_modules")),
     "no type": (Flaw.NOT_LORA, lambda: lacking("peft_type")),
     "VeRA": (Flaw.NOT_LORA, lambda: config(peft_type="VERA")),
+    "IA3": (Flaw.NOT_LORA, lambda: config(peft_type="IA3")),
+    "a type that is a list": (Flaw.NOT_LORA, lambda: config(peft_type=["LORA"])),
     "LoHa": (Flaw.NOT_LORA, lambda: config(peft_type="LOHA")),
     "AdaLoRA": (Flaw.NOT_LORA, lambda: config(peft_type="ADALORA")),
     "prompt tuning": (Flaw.NOT_LORA, lambda: config(peft_type="PROMPT_TUNING")),
@@ -233,6 +288,32 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
         Flaw.RANK_MISMATCH,
         lambda: config(rank_pattern={"q_proj": 8}),
     ),
+    "a rank pattern with any character in it": (
+        Flaw.PATTERN_INVALID,
+        lambda: config(rank_pattern={"q.proj": 8}),
+    ),
+    "an alpha pattern with any character in it": (
+        Flaw.PATTERN_INVALID,
+        lambda: config(alpha_pattern={"q.proj": 1}),
+    ),
+    "a rank pattern of text": (Flaw.RANK_INVALID, lambda: config(rank_pattern={"q_proj": "8"})),
+    "a rank pattern without a name": (Flaw.PATTERN_INVALID, lambda: config(rank_pattern={"": 4})),
+    "a negative alpha": (Flaw.ALPHA_INVALID, lambda: config(lora_alpha=-8)),
+    "alpha as good as nought": (Flaw.ALPHA_INVALID, lambda: config(lora_alpha=1e-300)),
+    "alpha that is true": (Flaw.ALPHA_INVALID, lambda: config(lora_alpha=True)),
+    "alpha of four hundred digits": (Flaw.ALPHA_INVALID, lambda: config(lora_alpha=10**400)),
+    "alpha of five thousand digits": (
+        Flaw.CONFIG_UNREADABLE,
+        lambda: raw_config('{"lora_alpha": ' + "9" * 5000 + "}"),
+    ),
+    "a negative alpha of one layer": (
+        Flaw.ALPHA_INVALID,
+        lambda: config(alpha_pattern={"q_proj": -1}),
+    ),
+    "an alpha pattern that is an expression": (
+        Flaw.PATTERN_INVALID,
+        lambda: config(alpha_pattern={".*_proj": 1}),
+    ),
     "alpha nought": (Flaw.ALPHA_INVALID, lambda: config(lora_alpha=0)),
     "alpha that is text": (Flaw.ALPHA_INVALID, lambda: config(lora_alpha="16")),
     "alpha that is infinite": (Flaw.CONFIG_UNREADABLE, lambda: raw_config('{"lora_alpha": 1e999}')),
@@ -255,10 +336,17 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
         lambda: config(exclude_modules=["v_proj"]),
     ),
     "weights for another block": (Flaw.CONFIG_DISAGREES, lambda: config(layers_to_transform=[0])),
+    "blocks that the base has not": (
+        Flaw.CONFIG_DISAGREES,
+        lambda: config(layers_to_transform=[99]),
+    ),
     "blocks that are text": (Flaw.OPTION_INVALID, lambda: config(layers_to_transform=["0"])),
     "DoRA": (Flaw.DORA, lambda: config(use_dora=True)),
     "a flag that is text": (Flaw.OPTION_INVALID, lambda: config(use_rslora="false")),
     "trained biases": (Flaw.BIAS, lambda: config(bias="all")),
+    "biases of LoRA layers only": (Flaw.BIAS, lambda: config(bias="lora_only")),
+    "biases of which nothing is said": (Flaw.BIAS, lambda: config(bias=None)),
+    "biases that are false": (Flaw.BIAS, lambda: config(bias=False)),
     "biases of LoRA": (Flaw.BIAS, lambda: config(lora_bias=True)),
     "whole modules": (Flaw.FULL_MODULES, lambda: config(modules_to_save=["lm_head"])),
     "trained tokens": (Flaw.FULL_MODULES, lambda: config(trainable_token_indices=[1, 2])),
@@ -279,6 +367,12 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
         Flaw.UNSUPPORTED_OPTION,
         lambda: config(target_parameters=["experts.down_proj"]),
     ),
+    "blocks of a diagonal": (Flaw.UNSUPPORTED_OPTION, lambda: config(use_bdlora={"a": 1})),
+    "tied weights": (Flaw.UNSUPPORTED_OPTION, lambda: config(ensure_weight_tying=True)),
+    "an initialisation that is an object": (
+        Flaw.OPTION_INVALID,
+        lambda: config(init_lora_weights={"a": 1}),
+    ),
     "an option that nobody knows": (Flaw.UNSUPPORTED_OPTION, lambda: config(use_magic=True)),
     "an option that only the engine knows": (
         Flaw.UNSUPPORTED_OPTION,
@@ -288,12 +382,24 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
         Flaw.WRONG_BASE_MODEL,
         lambda: good_adapter(base_model="meta-llama/Llama-3.1-8B"),
     ),
+    "a download whose base model had other weights": (
+        Flaw.WRONG_BASE_MODEL,
+        lambda: beside(graft__json=downloaded(digest="9" * 64)),
+    ),
+    "a download of which nothing can be read": (
+        Flaw.CONFIG_UNREADABLE,
+        lambda: beside(graft__json=b"{}"),
+    ),
+    "a download with an endless manifest": (
+        Flaw.TOO_LARGE,
+        lambda: beside(graft__json=downloaded() + b" " * (1 << 20)),
+    ),
     "a base model that is a number": (
         Flaw.OPTION_INVALID,
         lambda: config(base_model_name_or_path=7),
     ),
     "a base model with half a surrogate pair": (
-        Flaw.OPTION_INVALID,
+        Flaw.CONFIG_UNREADABLE,
         lambda: raw_config(
             json.dumps(good_adapter().config).replace('"tiny-base"', '"\\ud800tiny-base"')
         ),
@@ -304,6 +410,10 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
     "a header of 2^63 bytes": (
         Flaw.WEIGHTS_TRUNCATED,
         lambda: raw_weights(struct.pack("<Q", 1 << 63) + b"{}"),
+    ),
+    "a header of a gigabyte": (
+        Flaw.WEIGHTS_TRUNCATED,
+        lambda: raw_weights(struct.pack("<Q", 1 << 30) + b"{}"),
     ),
     "a header longer than the file": (
         Flaw.WEIGHTS_TRUNCATED,
@@ -333,6 +443,10 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
     "a header that begins with a space": (
         Flaw.WEIGHTS_UNREADABLE,
         lambda: raw_weights(with_header(b" {}", b"")),
+    ),
+    "metadata with half a surrogate pair": (
+        Flaw.WEIGHTS_UNREADABLE,
+        lambda: with_headers(lambda header: header.update(__metadata__={"format": "\ud800"})),
     ),
     "metadata that is no text": (
         Flaw.WEIGHTS_UNREADABLE,
@@ -366,6 +480,7 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
         Flaw.DTYPE,
         lambda: tensor(key(LAYER, "A"), RANK, 8, dtype="I8", value=1),
     ),
+    "eight bits": (Flaw.DTYPE, lambda: described(dtype="F8_E4M3")),
     "double precision": (Flaw.DTYPE, lambda: tensor(key(LAYER, "A"), RANK, 8, dtype="F64")),
     "a dtype of the future": (Flaw.DTYPE, lambda: described(dtype="F3_E1")),
     "no tensors": (Flaw.NO_TENSORS, lambda: raw_weights(safetensors({}))),
@@ -387,6 +502,18 @@ FOLDERS: dict[str, tuple[Flaw, Callable[[], Adapter]]] = {
     ),
     "layers of another architecture": (Flaw.UNKNOWN_LAYER, other_layers),
     "a block too many": (Flaw.UNKNOWN_LAYER, deeper),
+    "a negative block": (
+        Flaw.UNKNOWN_LAYER,
+        lambda: renamed(lambda name: name.replace("layers.1", "layers.-1")),
+    ),
+    "a block in two digits": (
+        Flaw.UNKNOWN_LAYER,
+        lambda: renamed(lambda name: name.replace("layers.1", "layers.01")),
+    ),
+    "a layer with a line break": (
+        Flaw.UNKNOWN_TENSOR,
+        lambda: renamed(lambda name: name.replace("layers.1", "layers.1\n")),
+    ),
     "another width": (Flaw.SHAPE, lambda: larger(2)),
     "A turned round": (Flaw.SHAPE, lambda: spoilt("A", shape=(8, RANK))),
     "B turned round": (Flaw.SHAPE, lambda: spoilt("B", shape=(RANK, 8))),

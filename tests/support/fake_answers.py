@@ -4,8 +4,11 @@ The text is `<model>: <last user message>`, a token a word. With `tools` it is a
 JSON format an object that holds the text.
 """
 
+import hashlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.support.loops import loops
@@ -72,6 +75,30 @@ def chat_events(body: Body) -> Iterator[bytes]:
 def completion(body: Body) -> Body:
     choice = {"index": 0, "text": "".join(tokens(body)), "finish_reason": _reason(body)}
     return _envelope(body, "text_completion") | {"choices": [choice], "usage": _usage(body)}
+
+
+def probed(body: Body, weights: Path | None) -> Body:
+    """What is said of the tokens of prompts that are token ids; `weights` is the adapter's directory."""
+
+    def told(prompt: list[int]) -> list[Body | None]:
+        thought = zip(prompt[1:], logprobs(prompt, weights), strict=True)
+        return [None, *({str(token): {"logprob": one, "rank": 1}} for token, one in thought)]
+
+    choices = [
+        {"index": index, "text": "", "finish_reason": "length", "prompt_logprobs": told(prompt)}
+        for index, prompt in enumerate(body["prompt"])
+    ]
+    return _envelope(body, "text_completion") | {"choices": choices, "usage": _usage(body)}
+
+
+def logprobs(prompt: Sequence[int], weights: Path | None) -> list[float]:
+    """What base model or adapter think of a prompt's tokens from the second one on: other weights, other thoughts."""
+    base = [-2.0 - token % 7 / 10 for token in prompt[1:]]
+    if weights is None:
+        return base
+    digest = hashlib.sha256((weights / "adapter_model.safetensors").read_bytes()).digest()
+    moved = zip(base, itertools.cycle(digest), strict=False)
+    return [one + 0.5 + byte / 256 for one, byte in moved]
 
 
 def completion_events(body: Body) -> Iterator[bytes]:

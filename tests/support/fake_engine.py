@@ -16,6 +16,7 @@ from aiohttp import web
 from tests.support import fake_answers
 
 Body = dict[str, Any]
+_MAX_MODEL_LEN = 2048
 _ANSWERS = {
     "/v1/chat/completions": (fake_answers.chat, fake_answers.chat_events),
     "/v1/completions": (fake_answers.completion, fake_answers.completion_events),
@@ -48,6 +49,13 @@ class FakeEngine:
         self.refuse: set[str] = set()
         #: Seconds before a model's answers.
         self.slow: dict[str, float] = {}
+        #: Adapters in whose place the base model answers, and those in whose place another directory's weights do.
+        self.passes_over: set[str] = set()
+        self.mixes_up: dict[str, Path] = {}
+        #: Status of what it says of the log-probabilities of prompts, where that is an error.
+        self.probes_fail: int | None = None
+        self.probes: list[str] = []
+        self.version = "0.32.0"
         #: It dies once, before it has sent so many events (0: before a whole answer), or with the next half sent.
         self.die_before_event: int | None = None
         self.die_in_event: int | None = None
@@ -62,6 +70,7 @@ class FakeEngine:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/version", self._version)
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         for path, (whole, events) in _ANSWERS.items():
@@ -88,6 +97,9 @@ class FakeEngine:
 
     async def _health(self, _request: web.Request) -> web.Response:
         return web.Response()
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        return web.json_response({"version": self.version})
 
     async def _models(self, _request: web.Request) -> web.Response:
         names = [self.model_id, *self.adapters]
@@ -122,6 +134,8 @@ class FakeEngine:
         events: Callable[[Body], Iterator[bytes]] | None,
     ) -> web.StreamResponse:
         body = await request.json()
+        if "prompt_logprobs" in body:
+            return self._probe(body)
         self.bodies.append(body)
         if body["model"] not in {self.model_id, *self.adapters}:
             return _error(404, f"The model `{body['model']}` does not exist.")
@@ -141,6 +155,19 @@ class FakeEngine:
         finally:
             self.running -= 1
         return web.json_response(whole(body))
+
+    def _probe(self, body: Body) -> web.Response:
+        model = body["model"]
+        self.probes.append(model)
+        if model not in {self.model_id, *self.adapters}:
+            return _error(404, f"The model `{model}` does not exist.")
+        if max(map(len, body["prompt"])) > _MAX_MODEL_LEN:
+            return _error(400, f"This model's maximum context length is {_MAX_MODEL_LEN} tokens.")
+        if self.probes_fail is not None:
+            return _error(self.probes_fail, "No such thing.")
+        plain = model == self.model_id or model in self.passes_over
+        weights = None if plain else self.mixes_up.get(model, Path(self.adapters.get(model, "")))
+        return web.json_response(fake_answers.probed(body, weights))
 
     async def _stream(self, request: web.Request, events: Iterator[bytes]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})

@@ -15,7 +15,7 @@ from adapters.keys import NewKey, Scope
 from adapters.ledger import open_ledger
 from adapters.manifest import load_manifest
 from tests.integration.service.conftest import BASE, Running, ledger_settings, serving
-from tests.support.bad_adapters import MAX_BYTES, all_archives
+from tests.support.bad_adapters import MAX_BYTES, WORDS, all_archives, downloaded
 from tests.support.fake_engine import FakeEngine
 from tests.support.house import prepare_base
 from tests.support.peft_adapters import LAYERS, Adapter, good_adapter, packed
@@ -82,7 +82,8 @@ async def test_no_bad_adapter_is_ever_listed_or_shown_to_the_engine(house: Runni
         error = refused.json()["error"]
         if refused.status_code == 400:
             assert error["code"] == "invalid_adapter"
-            assert flaw in {one["code"] for one in error["details"]}
+            told = {one["code"]: one["message"] for one in error["details"]}
+            assert WORDS[flaw] in told[flaw]
     assert (await house.http.get("/adapters")).json()["data"] == []
     models = (await house.http.get("/v1/models")).json()["data"]
     assert [card["id"] for card in models] == [BASE]
@@ -222,7 +223,11 @@ async def test_what_was_brought_belongs_to_the_tenant_of_the_key(tmp_path: Path)
         assert card["name"] == "foreign"
 
 
-NAMES = (BASE, "text", "live", "../../etc", "bot@2", "ft:a:b:c:12345678", "", "Bot", "a\n")
+NAMES = (
+    *(BASE, "text", "image_url", "input", "base", "live", "default", "", "Bot", "a\n", "\0"),
+    *("../../etc", "..", ".", "/etc", "a/b", "org/adapter", "a\\b", "bot@2", "@", "bot@live"),
+    *("ft:a:b:c:12345678", "ft:", "-bot", "a b", "bót", "a" * 64, "bot\u202e", "%2e%2e"),
+)
 
 
 async def test_no_name_hijacks_a_base_model_or_another_adapter(house: Running) -> None:
@@ -257,6 +262,11 @@ async def test_another_name_for_the_base_model_must_be_vouched_for(house: Runnin
     assert accepted.status_code == 201
     elsewhere = await bring(house, good_adapter(base_model="org/Tiny_Base"), "elsewhere")
     assert elsewhere.status_code == 201
+    adapter = good_adapter()
+    adapter.files["graft.json"] = downloaded(digest="9" * 64)
+    assert (await bring(house, adapter, "download")).status_code == 400
+    vouched = await bring(house, adapter, "download", trained_on=BASE)
+    assert vouched.status_code == 201
 
 
 async def test_an_adapter_that_does_nothing_is_taken_with_a_warning(house: Running) -> None:

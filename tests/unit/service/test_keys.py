@@ -380,6 +380,7 @@ def things(house: House) -> dict[str, str]:
 #: Bodies that get past what is looked at before the id, by the end of the path.
 BODIES: dict[str, dict[str, Any]] = {
     "/promote": {"json": {"version": 1}},
+    "/recheck": {"json": {"version": 1}},
     "/share": {"json": {"shared": True}},
     "/{alias}": {"json": {"version": 1}},
     "/defaults": {"json": {"temperature": 0.5}},
@@ -535,6 +536,7 @@ def test_a_shared_adapter_can_be_asked_and_continued_by_others(house: House) -> 
         ("PUT", "/adapters/public-bot/aliases/canary", {"json": {"version": 1}}),
         ("DELETE", "/adapters/public-bot/aliases/canary", {}),
         ("PUT", "/adapters/public-bot/defaults", {"json": {"temperature": 0.5}}),
+        ("POST", "/adapters/public-bot/recheck", {"json": {"version": 1}}),
         ("POST", "/adapters/public-bot/share", {"json": {"shared": False}}),
         ("GET", "/adapters/public-bot/download", {}),
     ]:

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from adapters.errors import EngineFault, Overloaded
+from adapters.errors import EngineFault, ModelQuarantined, Overloaded, Unavailable
+from adapters.ledger import open_ledger
 from adapters.records import Version
+from adapters.settings import LedgerSettings
 from service.engine.client import VllmEngine
 from service.metrics import Metrics
+from service.prover import Prover
 from service.residency import Residency
 from tests.support.clock import Clock
 from tests.support.fake_engine import FakeEngine
-from tests.support.samples import adapter_directory, version
+from tests.support.probes import probed
+from tests.support.samples import BASE, adapter_directory, version
 
 
 @dataclass
@@ -22,25 +26,58 @@ class House:
     engine: FakeEngine
     residency: Residency
     clock: Clock
+    directory: Path
+    metrics: Metrics
 
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    engine = FakeEngine(tmp_path / "engine.sock", "base")
+    engine = FakeEngine(tmp_path / "engine.sock", BASE)
     await engine.start()
-    client = VllmEngine(engine.socket, "base")
+    client = VllmEngine(engine.socket, BASE)
     directory = adapter_directory(tmp_path / "adapter")
-    clock = Clock()
-    residency = Residency(
-        client, capacity=2, directory_of=lambda _: directory, metrics=Metrics(), clock=clock
+    clock, metrics = Clock(), Metrics()
+    ledger = open_ledger(LedgerSettings(home=tmp_path))
+    prover = Prover(
+        client,
+        ledger.verdicts,
+        number_format="float32",
+        base_model_dir=lambda _: tmp_path,
+        metrics=metrics,
+        clock=clock,
     )
-    yield House(engine, residency, clock)
+    residency = Residency(
+        client,
+        capacity=2,
+        directory_of=lambda _: directory,
+        prover=prover,
+        metrics=metrics,
+        clock=clock,
+    )
+    yield House(engine, residency, clock, directory, metrics)
+    ledger.close()
     await client.close()
     await engine.kill()
 
 
 def bot(name: str) -> Version:
     return replace(version(), adapter=name)
+
+
+def proven(house: House, name: str) -> Version:
+    """A version with probes, which the engine must agree with."""
+    made = bot(name)
+    return replace(
+        made, digest=name.ljust(64, "0"), manifest=probed(made.manifest, house.directory)
+    )
+
+
+def outcomes(house: House) -> dict[str, float]:
+    """How many comparisons came to what."""
+    [family] = house.metrics.adapter_probes.collect()
+    return {
+        one.labels["outcome"]: one.value for one in family.samples if one.name.endswith("_total")
+    }
 
 
 async def test_all_who_ask_for_a_cold_version_share_one_load(house: House) -> None:
@@ -145,3 +182,120 @@ async def test_what_survives_a_restart_keeps_the_order_of_its_use(house: House) 
     await house.residency.ensure(bot("a"))
     house.residency.restart(frozenset({"a@1", "b@1", "c@1"}))
     assert house.residency.resident == ("b@1", "a@1", "c@1")
+
+
+async def test_a_version_is_compared_with_its_probes_once_however_often_it_comes_in(
+    house: House,
+) -> None:
+    a = proven(house, "a")
+    await asyncio.gather(*(house.residency.ensure(a) for _ in range(5)))
+    for other in "bc":
+        await house.residency.ensure(bot(other))
+    assert not house.residency.holds(a)
+    await house.residency.ensure(a)
+    assert (house.engine.loads.count("a@1"), house.engine.probes.count("a@1")) == (2, 1)
+    assert outcomes(house) == {"verified": 1, "absent": 2}
+
+
+@pytest.mark.parametrize("how", ["not applied", "another"])
+async def test_what_the_engine_computes_wrongly_leaves_it_at_once_and_stays_out(
+    house: House, how: str, tmp_path: Path
+) -> None:
+    bad = proven(house, "bad")
+    if how == "another":
+        house.engine.mixes_up["bad@1"] = adapter_directory(tmp_path / "other", content=b"other")
+    else:
+        house.engine.passes_over.add("bad@1")
+    wanted = [bad, bad, proven(house, "good")]
+    said = "some other adapter" if how == "another" else "as the base model does"
+    results = await asyncio.gather(
+        *(house.residency.ensure(one) for one in wanted), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [ModelQuarantined] * 2 + [type(None)]
+    assert said in str(results[0])
+    assert set(house.engine.adapters) == {"good@1"}
+    with pytest.raises(ModelQuarantined, match=said):
+        await house.residency.ensure(bad)
+    assert house.engine.loads.count("bad@1") == 1
+    assert outcomes(house) == {"verified": 1, "quarantined": 1}
+
+
+async def test_what_an_engine_held_before_we_came_is_compared_before_it_is_used(
+    house: House,
+) -> None:
+    a = proven(house, "a")
+    house.engine.adapters["a@1"] = str(house.directory)
+    house.engine.passes_over.add("a@1")
+    house.residency.restart(frozenset({"a@1"}))
+    assert not house.residency.holds(a)
+    with pytest.raises(ModelQuarantined):
+        await house.residency.ensure(a)
+    assert house.engine.loads == []
+    assert house.engine.adapters == {}
+
+
+async def test_a_new_process_of_the_same_engine_is_believed_and_another_release_is_not(
+    house: House,
+) -> None:
+    a = proven(house, "a")
+    await house.residency.ensure(a)
+    house.residency.restart(frozenset({"a@1"}))
+    await house.residency.ensure(a)
+    assert house.engine.probes.count("a@1") == 1
+    house.engine.version = "0.33.0"
+    house.residency.restart(frozenset({"a@1"}))
+    await house.residency.ensure(a)
+    assert house.engine.probes.count("a@1") == 2
+
+
+async def test_an_engine_that_takes_no_probes_serves_and_is_asked_again_in_its_next_life(
+    house: House,
+) -> None:
+    a = proven(house, "a")
+    house.engine.probes_fail = 400
+    await house.residency.ensure(a)
+    assert house.residency.holds(a)
+    assert outcomes(house) == {"unanswered": 1}
+    house.engine.probes_fail = None
+    house.residency.restart(frozenset({"a@1"}))
+    await house.residency.ensure(a)
+    assert outcomes(house) == {"unanswered": 1, "verified": 1}
+
+
+async def test_a_comparison_that_fails_condemns_nobody_and_lets_nobody_in(house: House) -> None:
+    a = proven(house, "a")
+    house.engine.probes_fail = 500
+    with pytest.raises(EngineFault):
+        await house.residency.ensure(a)
+    assert not house.residency.holds(a)
+    house.engine.probes_fail = 404
+    house.clock.tick(11)
+    with pytest.raises(Unavailable):
+        await house.residency.ensure(a)
+    house.engine.probes_fail = None
+    await house.residency.ensure(a)
+    assert outcomes(house) == {"verified": 1}
+
+
+async def test_an_engine_that_fails_whenever_it_is_asked_is_left_alone_and_asked_again_later(
+    house: House,
+) -> None:
+    house.engine.probes_fail = 500
+    for name in "abc":
+        with pytest.raises(EngineFault):
+            await house.residency.ensure(proven(house, name))
+    await house.residency.ensure(proven(house, "d"))
+    assert outcomes(house) == {"unanswered": 1}
+    house.engine.probes_fail = None
+    house.clock.tick(601)
+    await house.residency.ensure(proven(house, "e"))
+    assert outcomes(house) == {"unanswered": 1, "verified": 1}
+
+
+async def test_what_is_doubted_is_looked_up_again_before_its_next_use(house: House) -> None:
+    a = proven(house, "a")
+    await house.residency.ensure(a)
+    house.residency.doubt(a)
+    assert not house.residency.holds(a)
+    await house.residency.ensure(a)
+    assert (house.engine.loads, house.engine.probes.count("a@1")) == (["a@1"], 1)

@@ -44,6 +44,13 @@ def test_no_longer_context_is_asked_for_than_the_model_has() -> None:
     assert value(launch(max_model_len=999_999)[0], "--max-model-len") == "2048"
 
 
+def test_only_what_adapters_here_may_change_is_made_ready_for_them() -> None:
+    command, _ = launch()
+    at = command.index("--lora-target-modules") + 1
+    assert tuple(command[at : at + len(card().linear_modules)]) == card().linear_modules
+    assert "lm_head" not in command
+
+
 def test_adapters_are_never_given_at_the_start_where_one_bad_one_stops_all() -> None:
     assert "--lora-modules" not in launch()[0]
 

@@ -1,0 +1,105 @@
+"""Whether an engine computes what training saw: its log-probabilities of a version's probes beside the recorded ones.
+
+All numbers are natural logarithms; distances are means of absolute differences over the reply tokens of all probes, so
+that the triangle inequality holds between them. Why these tolerances: docs/adr/0027-proof-after-loading.md.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf, isfinite
+
+from adapters.manifest import Probe
+
+#: Unit roundoff of a number's format: the most by which rounding moves it, relative to itself.
+_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+#: How far roundings of that size move a log-probability on the way through a model, with a margin.
+_GROWTH = 32
+#: Exponentials and sums are approximated too, in float32 as in any other format.
+_LEAST = 0.01
+#: The same roundings move adapter and base about equally; further than so many times the base's is something else.
+_BEYOND_BASE = 4
+
+
+class Outcome(StrEnum):
+    """What a comparison comes to."""
+
+    VERIFIED = "verified"
+    #: As it should be, but the base model alone would look the same: the adapter changes too little.
+    INCONCLUSIVE = "inconclusive"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What an engine was found to compute of a version."""
+
+    outcome: Outcome
+    #: For people: what was compared, and how far apart it is.
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What an engine thinks of the reply tokens of one probe."""
+
+    adapter_logprobs: Sequence[float]
+    base_logprobs: Sequence[float]
+
+
+def tolerance(*formats: str) -> float:
+    """How far the number formats in which training and engine compute explain, in nats; the coarsest one counts.
+
+    A format that is not known is taken for the coarsest.
+    """
+    coarsest = max(_ROUNDOFF.get(one, _ROUNDOFF["bfloat16"]) for one in formats)
+    return max(_LEAST, _GROWTH * coarsest)
+
+
+def compare(probes: Sequence[Probe], measured: Sequence[Measured], *, within: float) -> Verdict:
+    """Hold what an engine measured against what training saw.
+
+    Args:
+        probes: at least one.
+        measured: one for each of them, with a number for each reply token.
+        within: what rounding explains, in nats.
+    """
+    told_adapter = _joined(probe.adapter_logprobs for probe in probes)
+    told_base = _joined(probe.base_logprobs for probe in probes)
+    adapter = _joined(one.adapter_logprobs for one in measured)
+    base = _joined(one.base_logprobs for one in measured)
+    off, base_off = _distance(adapter, told_adapter), _distance(base, told_base)
+    signal, effect = _distance(told_adapter, told_base), _distance(adapter, base)
+    # An engine whose base model computes no numbers at all tells nothing of the adapter.
+    allowed = max(within, _BEYOND_BASE * base_off) if isfinite(base_off) else inf
+    if off > allowed or (isfinite(allowed) and not isfinite(off)):
+        how = "as the base model does" if effect <= within else "as some other adapter would"
+        told = f"The engine answers {how}: its log-probabilities are {off:.3g} nats away from those that training saw"
+        return Verdict(
+            outcome=Outcome.QUARANTINED, reason=f"{told}; rounding explains {allowed:.3g}."
+        )
+    # If the adapter were not applied, `off` would be `signal`, but for `base_off`: more than is allowed.
+    if signal <= 2 * allowed:
+        told = f"Adapter and base model are {signal:.3g} nats apart, and rounding explains {allowed:.3g}"
+        return Verdict(outcome=Outcome.INCONCLUSIVE, reason=f"{told}: too near to tell.")
+    told = (
+        f"Within {off:.3g} nats of training, which saw adapter and base model {signal:.3g} apart."
+    )
+    return Verdict(outcome=Outcome.VERIFIED, reason=told)
+
+
+def quarantine_message(name: str, reason: str) -> str:
+    """What whoever asks for a quarantined version is told."""
+    return (
+        f"{name} is quarantined: the engine does not compute what training saw. {reason} Name another version, or have "
+        "whoever runs this server look into it."
+    )
+
+
+def _joined(parts: Iterable[Sequence[float]]) -> list[float]:
+    return [number for part in parts for number in part]
+
+
+def _distance(one: Sequence[float], other: Sequence[float]) -> float:
+    pairs = zip(one, other, strict=True)
+    return sum(abs(a - b) for a, b in pairs) / len(one)

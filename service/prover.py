@@ -1,0 +1,137 @@
+"""After the first load of a version, the engine is held to what training saw. Design, section 3, the probe.
+
+Once for each version and engine: the ledger remembers it, also over restarts. An engine is another one when its
+release, its number format or its base model is.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from adapters.errors import EngineFault, ModelQuarantined, Unavailable
+from adapters.ledger import Verdicts
+from adapters.manifest import Probe, read_base_card
+from adapters.proof import Measured, Outcome, Verdict, compare, quarantine_message, tolerance
+from adapters.weights import Weights
+from service.engine.protocol import Engine
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_ABSENT, _UNANSWERED = "absent", "unanswered"
+#: An engine that fails so often in a row is not asked for a while: it may be the question that kills it.
+_MOST_IN_VAIN, _LEFT_ALONE_S = 3, 600.0
+
+
+class Prover:
+    """Compares one engine with training."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        verdicts: Verdicts,
+        *,
+        number_format: str,
+        base_model_dir: Callable[[str], Path],
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._verdicts = verdicts
+        self._number_format = number_format
+        self._base_model_dir = base_model_dir
+        self._metrics = metrics
+        self._clock = clock
+        self._in_vain, self._again_at = 0, 0.0
+
+    async def recall(self, weights: Weights) -> bool:
+        """Whether this engine has been compared before.
+
+        Raises:
+            ModelQuarantined: some engine has been, and computed something else.
+            Unavailable: the engine or the ledger does not answer.
+        """
+        if not weights.manifest.probes:
+            return False
+        engine = await self._identity(weights)
+        verdict = await asyncio.to_thread(self._verdicts.find, weights, engine=engine)
+        if verdict is None:
+            return False
+        _raise_if_quarantined(weights, verdict)
+        return True
+
+    async def prove(self, weights: Weights) -> None:
+        """Compare the engine, which holds the version, with what training saw, and remember what came out.
+
+        Raises:
+            ModelQuarantined: it computes something else. The ledger knows of it by then.
+            EngineFault: it failed.
+            Unavailable: the engine or the ledger does not answer.
+        """
+        if not weights.manifest.probes:
+            self._count(weights, _ABSENT)
+            return
+        measured = await self._try_to_measure(weights)
+        if measured is None:
+            log.warning("%s is served without a comparison: the engine tells nothing", weights.name)
+            self._count(weights, _UNANSWERED)
+            return
+        verdict = compare(weights.manifest.probes, measured, within=self._tolerance(weights))
+        engine = await self._identity(weights)
+        verdict = await asyncio.to_thread(self._verdicts.note, weights, verdict, engine=engine)
+        self._count(weights, verdict.outcome)
+        level = logging.ERROR if verdict.outcome is Outcome.QUARANTINED else logging.INFO
+        log.log(level, "%s is %s: %s", weights.name, verdict.outcome, verdict.reason)
+        _raise_if_quarantined(weights, verdict)
+
+    async def _try_to_measure(self, weights: Weights) -> list[Measured] | None:
+        if self._in_vain >= _MOST_IN_VAIN and self._clock() < self._again_at:
+            return None
+        try:
+            measured = await self._measure(weights)
+        except (EngineFault, Unavailable):
+            self._in_vain += 1
+            self._again_at = self._clock() + _LEFT_ALONE_S
+            raise
+        self._in_vain = 0
+        return measured
+
+    async def _measure(self, weights: Weights) -> list[Measured] | None:
+        probes = weights.manifest.probes
+        prompts = [probe.token_ids for probe in probes]
+        # One after the other: in one batch with adapters, vLLM 0.32 on a CPU may give base requests the weights of its
+        # last slot.
+        adapter = await self._engine.logprobs(weights.name, prompts)
+        base = await self._engine.logprobs(weights.base_model, prompts)
+        if adapter is None or base is None:
+            return None
+        return [
+            Measured(adapter_logprobs=_reply(probe, with_it), base_logprobs=_reply(probe, without))
+            for probe, with_it, without in zip(probes, adapter, base, strict=True)
+        ]
+
+    def _tolerance(self, weights: Weights) -> float:
+        result = weights.manifest.result
+        return tolerance(result.dtype if result else self._number_format, self._number_format)
+
+    async def _identity(self, weights: Weights) -> str:
+        """What makes an engine another one."""
+        directory = self._base_model_dir(weights.base_model)
+        card = await asyncio.to_thread(read_base_card, directory)
+        base = card.digest[:16] if card else "unknown"
+        return f"{await self._engine.build()} {self._number_format} {base}"[:200]
+
+    def _count(self, weights: Weights, outcome: str) -> None:
+        self._metrics.adapter_probes.labels(weights.base_model, outcome).inc()
+
+
+def _reply(probe: Probe, logprobs: Sequence[float]) -> Sequence[float]:
+    """Of a whole prompt's, which begin with its second token's, those that training recorded."""
+    return logprobs[probe.reply_start - 1 :]
+
+
+def _raise_if_quarantined(weights: Weights, verdict: Verdict) -> None:
+    if verdict.outcome is Outcome.QUARANTINED:
+        raise ModelQuarantined(quarantine_message(weights.name, verdict.reason), param="model")
