@@ -16,7 +16,7 @@ from adapters.files import MAX_PART_BYTES
 from adapters.layers import read_layers
 from adapters.ledger import Ledger, open_ledger
 from adapters.manifest import BaseModelCard, read_base_card
-from adapters.settings import LedgerSettings, QueueSettings
+from adapters.settings import LedgerSettings, QueueSettings, Quota, QuotaSettings
 from service.admission import Admission
 from service.background import followed
 from service.catalog import Catalog
@@ -39,6 +39,7 @@ from service.looking import Lookout, Surroundings
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.openapi import publish
+from service.rates import Rates
 from service.residency import Residency
 from service.routes import (
     adapters,
@@ -55,7 +56,9 @@ from service.routes import (
     pausing,
     queue,
     results,
+    shares,
     uploads,
+    usage,
     webhooks,
 )
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
@@ -76,6 +79,7 @@ class Configuration:
     engine: EngineSettings
     webhooks: WebhookSettings
     queue: QueueSettings = field(default_factory=QueueSettings)
+    quotas: QuotaSettings = field(default_factory=QuotaSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,10 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
             ledger = await asyncio.to_thread(
-                open_ledger, configuration.ledger, queue=configuration.queue
+                open_ledger,
+                configuration.ledger,
+                queue=configuration.queue,
+                quotas=configuration.quotas,
             )
             stack.callback(ledger.close)
             hosts = _connect_engines(configuration, ledger, metrics, connect, stack)
@@ -174,12 +181,14 @@ def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
         queue,
         checkpoints,
         adapters,
+        shares,
         importing,
         results,
         files,
         uploads,
         webhooks,
         keys,
+        usage,
         health,
     ):
         app.include_router(module.router)
@@ -276,6 +285,8 @@ def _compose(
         ledger = ledger.of(tenant)
         catalog = catalog.of(tenant, ledger.checkpoints)
     settings, base_models = configuration.service, configuration.ledger.base_model_ids
+    # Nobody asks a model in the view of everybody.
+    rates = Rates(Quota() if tenant is None else configuration.quotas.of(tenant))
     intake = Intake(
         ledger,
         common.decider(ledger),
@@ -294,7 +305,9 @@ def _compose(
             engines=parts.engines,
             admissions=common.admissions,
             metrics=parts.metrics,
+            rates=rates,
         ),
+        rates=rates,
         intake=intake,
         lookout=Lookout(intake, ledger, parts.tokens, around),
         limits=Limits(

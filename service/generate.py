@@ -3,7 +3,8 @@
 1. The body is parsed once; its names are checked, and how much it asks for.
 2. `model` becomes a version, from memory.
 3. What the request leaves open is filled from the version's defaults.
-4. Admission: a place in front of the engine in fair order, or a 429.
+4. Within what its tenant may ask for in a minute, or a 429. Admission: a place in front of the engine in fair order,
+   or a 429.
 5. Residency: the version is loaded if it is not, while others use the place, and pinned.
 6. The body goes to the engine; bytes come back as they are. Where the engine dies before the first of them has been
    passed on, the request is sent once more; after it, the stream ends with an error.
@@ -15,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from adapters.errors import EngineFault, GraftError, InvalidRequest, ModelNotFound, Unavailable
@@ -24,6 +26,7 @@ from service.engine.protocol import EngineReply
 from service.engines import EngineHost, Engines
 from service.errors import engine_error_body, error_event
 from service.metrics import Metrics
+from service.rates import Foreseen, Rates, foresee
 from service.relay import Meter, whole_events
 from service.schemas.caps import check_caps
 from service.schemas.endpoints import Endpoint
@@ -33,6 +36,7 @@ from service.settings import ServiceSettings
 _NOT_FOUND = 404
 _BAD_REQUEST = 400
 _SERVER_ERROR = 500
+_NOTHING = Foreseen(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Prepared:
     target: Target
     body: bytes
     stream: bool
+    #: What it is likely to cost.
+    foreseen: Foreseen
 
 
 @dataclass(slots=True)
@@ -72,8 +78,10 @@ class Generator:
         engines: Engines,
         admissions: Mapping[str, Admission],
         metrics: Metrics,
+        rates: Rates,
     ) -> None:
         self._settings = settings
+        self._rates = rates
         self._catalog = catalog
         self._engines = engines
         self._admissions = admissions
@@ -94,12 +102,15 @@ class Generator:
         filled |= {k: v for k, v in body.items() if v is not None}
         filled["model"] = target.engine_name
         stream = bool(body.get("stream"))
-        return Prepared(endpoint, tenant, target, json.dumps(filled).encode(), stream)
+        foreseen = foresee(filled, len(raw)) if endpoint.computes else _NOTHING
+        return Prepared(endpoint, tenant, target, json.dumps(filled).encode(), stream, foreseen)
 
     async def answer(self, request: Prepared) -> Answer:
         """Steps 4 to 7. Raises Overloaded, Unavailable, EngineFault before the first byte; none after."""
         watched = _Watched(request.target, self._metrics)
         try:
+            self._rates.admit(request.foreseen)
+            watched.settle = partial(self._rates.settle, request.foreseen)
             try:
                 return await self._attempt(request, watched)
             except _Died as died:
@@ -211,6 +222,8 @@ class _Watched:
         self._tally = metrics.by_adapter.of(adapter)
         self._started = time.monotonic()
         self._has_ended = False
+        #: Told the outcome, and the tokens of the prompt and of the answer.
+        self.settle: Callable[[str, int, int], None] | None = None
 
     def began(self) -> None:
         took = time.monotonic() - self._started
@@ -221,6 +234,8 @@ class _Watched:
         if self._has_ended:
             return
         self._has_ended = True
+        if self.settle is not None:
+            self.settle(outcome, prompt_tokens, completion_tokens)
         self._metrics.completions.labels(*self._labels, outcome).inc()
         self._tally.duration.observe(time.monotonic() - self._started)
         self._tally.requests[outcome] = self._tally.requests.get(outcome, 0) + 1

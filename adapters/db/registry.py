@@ -9,10 +9,23 @@ from adapters.db.notices import Topic, notify
 from adapters.db.owners import claim_name
 from adapters.db.rows import dump_manifest, to_version
 from adapters.db.schema import adapters, aliases, checkpoints, ledger_revision, versions
-from adapters.db.tenancy import mine, owner
-from adapters.errors import AdapterNotFound, InvalidRequest
+from adapters.db.shares import forget_shares, shared_with_me, shares_of
+from adapters.db.tenancy import mine, owner, tenant_of
+from adapters.errors import AdapterNotFound, AdapterReadOnly, InvalidRequest
 from adapters.manifest import Manifest
 from adapters.records import Adapter, Version
+from adapters.sharing import Use
+
+_SHARED_TO_BE = {
+    Use.CONTINUE: "asked",
+    Use.DOWNLOAD: "used here",
+    Use.CHANGE: "used",
+}
+_NOT_SHARED_FOR = {
+    Use.CONTINUE: "It may not be continued",
+    Use.DOWNLOAD: "Its files may not be fetched",
+    Use.CHANGE: "Only its owner changes it",
+}
 
 
 def raise_revision(tx: Connection) -> int:
@@ -45,22 +58,30 @@ def current_revision(tx: Connection) -> int:
     return revision
 
 
-def get_adapter(tx: Connection, name: str, *, also_shared: bool = False) -> Adapter:
-    """Look an adapter up; `also_shared` finds those of others that may be asked and continued too.
+def get_adapter(tx: Connection, name: str, use: Use = Use.CHANGE) -> Adapter:
+    """Look an adapter up, to do that with it.
 
     Raises:
-        AdapterNotFound: there is none of that name, or it has been deleted.
+        AdapterNotFound: there is none of that name, or it has been deleted, or it is another tenant's and not shared.
+        AdapterReadOnly: it is shared, and not for that.
     """
-    seen = or_(mine(tx, adapters), adapters.c.shared) if also_shared else mine(tx, adapters)
-    found = _load(tx, adapters.c.name == name, adapters.c.deleted_at.is_(None), seen)
-    if not found:
+    found = _load(tx, adapters.c.name == name, adapters.c.deleted_at.is_(None))
+    asking = tenant_of(tx)
+    if not found or not found[0].allows(asking, Use.ASK):
         raise AdapterNotFound(f"No adapter is called '{name}'.", param="name")
+    if not found[0].allows(asking, use):
+        raise AdapterReadOnly(
+            f"The adapter '{name}' is {found[0].tenant}'s, who shares it to be {_SHARED_TO_BE[use]}. "
+            f"{_NOT_SHARED_FOR[use]}.",
+            param="name",
+        )
     return found[0]
 
 
 def list_adapters(tx: Connection) -> list[Adapter]:
-    """All that have not been deleted, by name."""
-    return _load(tx, adapters.c.deleted_at.is_(None), mine(tx, adapters))
+    """All that have not been deleted, by name: one's own, and what others share."""
+    seen = or_(mine(tx, adapters), shared_with_me(tx))
+    return _load(tx, adapters.c.deleted_at.is_(None), seen)
 
 
 def changed_adapters(tx: Connection, *, since: int) -> list[Adapter]:
@@ -74,17 +95,6 @@ def base_model_of(tx: Connection, name: str) -> str | None:
         adapters.c.name == name, adapters.c.deleted_at.is_(None)
     )
     return tx.execute(query).scalar()
-
-
-def share_adapter(tx: Connection, name: str, *, shared: bool) -> Adapter:
-    """Let other tenants ask an adapter and continue it, or no longer.
-
-    Raises:
-        AdapterNotFound: there is none of that name.
-    """
-    get_adapter(tx, name)
-    _touch(tx, name, shared=shared)
-    return get_adapter(tx, name)
 
 
 def add_version(
@@ -167,7 +177,7 @@ def set_alias(tx: Connection, name: str, alias: str, number: int) -> None:
     ).first()
     if moved is None:
         tx.execute(insert(aliases).values(adapter=name, alias=alias, number=number))
-    _touch(tx, name)
+    touch_adapter(tx, name)
 
 
 def delete_adapter(tx: Connection, name: str, now: float) -> Adapter:
@@ -183,7 +193,8 @@ def delete_adapter(tx: Connection, name: str, now: float) -> Adapter:
         .where(versions.c.adapter == name, versions.c.deleted_at.is_(None))
         .values(deleted_at=now)
     )
-    _touch(tx, name, deleted_at=now, shared=False)
+    forget_shares(tx, name)
+    touch_adapter(tx, name, deleted_at=now)
     return adapter
 
 
@@ -210,7 +221,7 @@ def delete_version(tx: Connection, name: str, number: int, now: float) -> Versio
         .where(versions.c.adapter == name, versions.c.number == number)
         .values(deleted_at=now)
     )
-    _touch(tx, name)
+    touch_adapter(tx, name)
     return version
 
 
@@ -252,7 +263,8 @@ def _next_number(tx: Connection, name: str, base_model: str, now: float, tenant:
     return number
 
 
-def _touch(tx: Connection, name: str, **values: Any) -> None:
+def touch_adapter(tx: Connection, name: str, **values: Any) -> None:
+    """Let everybody who follows the ledger know that one's own adapter is another than it was."""
     revision = raise_revision(tx)
     changed = update(adapters).where(adapters.c.name == name, mine(tx, adapters))
     tx.execute(changed.values(revision=revision, **values))
@@ -263,6 +275,7 @@ def _load(tx: Connection, *conditions: Any) -> list[Adapter]:
     names = [row.name for row in rows]
     living = _versions_of(tx, names)
     pointers = _aliases_of(tx, names)
+    shares = shares_of(tx, names)
     return [
         Adapter(
             name=row.name,
@@ -271,7 +284,7 @@ def _load(tx: Connection, *conditions: Any) -> list[Adapter]:
             versions=tuple(living.get(row.name, ())) if row.deleted_at is None else (),
             aliases=pointers.get(row.name, {}),
             tenant=row.tenant,
-            shared=row.shared,
+            shares=tuple(shares.get(row.name, ())),
         )
         for row in rows
     ]

@@ -25,12 +25,14 @@ class Endpoint:
     dialect: Dialect = "completions"
     #: What its streams end with; None where the transport alone tells.
     last_words: bytes | None = None
+    #: Whether it has the model compute; else it only counts.
+    computes: bool = True
 
 
 CHAT = Endpoint("/v1/chat/completions", CHAT_FIELDS, last_words=b"[DONE]")
 COMPLETIONS = Endpoint("/v1/completions", COMPLETION_FIELDS, last_words=b"[DONE]")
 RESPONSES = Endpoint("/v1/responses", RESPONSE_FIELDS, "responses")
 MESSAGES = Endpoint("/v1/messages", MESSAGE_FIELDS, "messages")
-COUNT_TOKENS = Endpoint("/v1/messages/count_tokens", COUNT_FIELDS, "messages")
-TOKENIZE = Endpoint("/tokenize", TOKENIZE_FIELDS)
-DETOKENIZE = Endpoint("/detokenize", DETOKENIZE_FIELDS)
+COUNT_TOKENS = Endpoint("/v1/messages/count_tokens", COUNT_FIELDS, "messages", computes=False)
+TOKENIZE = Endpoint("/tokenize", TOKENIZE_FIELDS, computes=False)
+DETOKENIZE = Endpoint("/detokenize", DETOKENIZE_FIELDS, computes=False)
