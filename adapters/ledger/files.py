@@ -88,16 +88,13 @@ class FileShelf:
                 reply = render(twin or file)
                 if key is not None:
                     replies.store_reply(tx, key, reply, file.created_at)
-        except Conflict:
-            # The other request with this key has committed first: answer as it was answered.
+        except (Conflict, OverQuota):
+            # The other request with this key has committed first, and taken the room: answer as it was answered.
             self._artifacts.delete_file(file.id)
             stored = self.find_reply(key) if key is not None else None
             if stored is None:
                 raise
             return stored
-        except OverQuota:
-            self._artifacts.delete_file(file.id)
-            raise
         if twin is not None:
             self._artifacts.delete_file(file.id)
         return reply

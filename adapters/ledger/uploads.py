@@ -76,8 +76,8 @@ class UploadDesk:
                 if key is not None:
                     replies.store_reply(tx, key, reply, now)
                 return reply
-        except Conflict:
-            # The other request with this key has committed first: answer as it was answered.
+        except (Conflict, OverQuota):
+            # The other request with this key has committed first, and taken the room: answer as it was answered.
             stored = self._find_reply(key) if key is not None else None
             if stored is None:
                 raise

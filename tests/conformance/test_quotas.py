@@ -150,6 +150,9 @@ def test_a_request_that_comes_again_needs_no_room(ours: Ledger, tmp_path: Path) 
     key = IdempotencyKey(key="files:k", request_digest="d" * 64)
     first = bring(ours, tmp_path / "a", 80, key=key)
     assert bring(ours, tmp_path / "a", 80, retried=True) == first
+    assert bring(ours, tmp_path / "a", 80, key=key) == first, (
+        "as beside the first, in another process"
+    )
     assert ours.files.find_reply(key) == Reply(status=200, body=first, replayed=True)
     assert ours.storage.measure().total == 80
 
