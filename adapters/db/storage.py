@@ -5,7 +5,7 @@ wrong. Versions and checkpoints are counted by digest, as the artifact store kee
 longer, although its files are purged some minutes later.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, Select, case, delete, func, select
@@ -94,7 +94,7 @@ def forget_size(tx: Connection, digest: str) -> None:
     tx.execute(delete(sizes).where(sizes.c.digest == digest))
 
 
-def unmeasured(tx: Connection) -> Iterable[str]:
+def unmeasured(tx: Connection) -> Collection[str]:
     """Digests of living versions and checkpoints that came before anybody wrote down how much they hold."""
     known = select(sizes.c.digest)
     of_versions = select(versions.c.digest).where(
