@@ -10,7 +10,7 @@ once, and settled by what the engine says; a bucket may be overdrawn by what nob
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from adapters.errors import Overloaded
 from adapters.settings import Quota
@@ -23,8 +23,7 @@ _OUTPUT: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _FOR_NOTHING: Final = frozenset({"overloaded", "engine_error", "client_error"})
 
 
-@dataclass(frozen=True, slots=True)
-class Foreseen:
+class Foreseen(NamedTuple):
     """What a request will cost in tokens, by the look of it: of its prompt, and at most generated if it says."""
 
     prompt: int
@@ -33,10 +32,14 @@ class Foreseen:
 
 def foresee(body: Mapping[str, Any], size: int) -> Foreseen:
     """What a request with a body of that many bytes will cost. An answer of any length counts once it is there."""
-    choices, said = body.get("n"), [body.get(name) for name in _OUTPUT]
-    output = max((one for one in said if isinstance(one, int)), default=0)
-    times = choices if isinstance(choices, int) and choices > 1 else 1
-    return Foreseen(size // _BYTES_PER_TOKEN, max(0, output) * times)
+    output, choices = 0, body.get("n")
+    for name in _OUTPUT:
+        said = body.get(name)
+        if isinstance(said, int) and said > output:
+            output = said
+    if isinstance(choices, int) and choices > 1:
+        output *= choices
+    return Foreseen(size // _BYTES_PER_TOKEN, output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,11 @@ class Rate:
 class Bucket:
     """Holds what may be asked for in a minute, and fills in a minute."""
 
-    __slots__ = ("_at", "_level", "_pace", "limit")
+    __slots__ = ("_at", "_level", "_names", "_pace", "limit")
 
-    def __init__(self, limit: int, now: float) -> None:
+    def __init__(self, what: str, limit: int, now: float) -> None:
         self.limit = limit
+        self._names = tuple(f"x-ratelimit-{one}-{what}" for one in ("limit", "remaining", "reset"))
         self._pace = limit / _MINUTE_S
         self._level, self._at = float(limit), now
 
@@ -72,6 +76,14 @@ class Bucket:
         level = self._filled(now)
         return Rate(self.limit, max(0, int(level)), (self.limit - level) / self._pace)
 
+    def tell(self, headers: dict[str, str], now: float) -> None:
+        """The same as OpenAI says it to its clients. Every answer's cost, so without a `rate` in between."""
+        level = self._filled(now)
+        limit, remaining, reset = self._names
+        headers[limit] = str(self.limit)
+        headers[remaining] = str(int(level)) if level > 0 else "0"
+        headers[reset] = f"{(self.limit - level) / self._pace:.3f}s"
+
     def _filled(self, now: float) -> float:
         self._level = min(float(self.limit), self._level + (now - self._at) * self._pace)
         self._at = now
@@ -85,7 +97,7 @@ class Rates:
         now = clock()
         self._clock = clock
         bounds = {"requests": quota.requests_per_minute, "tokens": quota.tokens_per_minute}
-        self._buckets = {what: Bucket(most, now) for what, most in bounds.items() if most}
+        self._buckets = {what: Bucket(what, most, now) for what, most in bounds.items() if most}
         self._requests, self._tokens = self._buckets.get("requests"), self._buckets.get("tokens")
 
     def admit(self, foreseen: Foreseen) -> None:
@@ -97,9 +109,10 @@ class Rates:
         if not self._buckets:
             return
         now, tokens = self._clock(), foreseen.prompt + foreseen.output
-        self._refuse_if_empty("requests", 1, now)
-        if tokens:
-            self._refuse_if_empty("tokens", tokens, now)
+        if self._requests is not None and (wait := self._requests.wait(1, now)):
+            raise _refusal(self._requests, "requests", 1, wait)
+        if self._tokens is not None and tokens and (wait := self._tokens.wait(tokens, now)):
+            raise _refusal(self._tokens, "tokens", tokens, wait)
         if self._requests is not None:
             self._requests.take(1)
         if self._tokens is not None:
@@ -124,19 +137,16 @@ class Rates:
     def headers(self) -> dict[str, str]:
         """The same as OpenAI says it to its clients."""
         told: dict[str, str] = {}
-        for what, rate in self.look().items():
-            told[f"x-ratelimit-limit-{what}"] = str(rate.limit)
-            told[f"x-ratelimit-remaining-{what}"] = str(rate.remaining)
-            told[f"x-ratelimit-reset-{what}"] = f"{rate.reset:.3f}s"
+        if self._buckets:
+            now = self._clock()
+            for bucket in self._buckets.values():
+                bucket.tell(told, now)
         return told
 
-    def _refuse_if_empty(self, what: str, amount: int, now: float) -> None:
-        bucket = self._buckets.get(what)
-        wait = bucket.wait(amount, now) if bucket is not None else 0.0
-        if bucket is None or not wait:
-            return
-        raise Overloaded(
-            f"Rate limit reached: you may ask for {bucket.limit:,} {what} per minute, and this needs {amount:,}. "
-            f"Try again in {wait:.1f} s.",
-            retry_after=wait,
-        )
+
+def _refusal(bucket: Bucket, what: str, amount: int, wait: float) -> Overloaded:
+    return Overloaded(
+        f"Rate limit reached: you may ask for {bucket.limit:,} {what} per minute, and this needs {amount:,}. "
+        f"Try again in {wait:.1f} s.",
+        retry_after=wait,
+    )

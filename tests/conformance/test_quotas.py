@@ -247,7 +247,10 @@ def test_an_adapter_from_elsewhere_for_which_there_is_no_room_leaves_nothing(
     assert ours.registry.list() == []
     version, new = roomy.registry.bring_in("bot", source, made, promote=True)
     assert (new, roomy.storage.measure()) == (True, Stored(versions=size_of(source)))
-    assert roomy.registry.bring_in("bot", source, made, promote=True) == (version, False)
+    again = brought()
+    (source / MANIFEST_FILE).write_text(dump_manifest(again))
+    assert roomy.registry.bring_in("bot", source, again, promote=True) == (version, False)
+    assert kept(tmp_path, "versions") == [version.digest]
 
 
 def test_sizes_that_nobody_wrote_down_are_measured_and_those_of_purged_files_forgotten(

@@ -166,7 +166,7 @@ def test_it_is_continued_only_where_sharing_says_so(house: House) -> None:
     told = house.http.post("/finetune", json=body, headers=house.sharee)
     assert told.status_code == 202, told.text
     job = house.ledger.of("ours").jobs.get(told.json()["id"])
-    assert (job.adapter, job.spec.continue_from) == ("mine", "bot@1")
+    assert (job.adapter, job.spec.parent) == ("mine", "bot@1")
     into_theirs = house.http.post("/finetune", json=body | {"name": "bot"}, headers=house.sharee)
     assert into_theirs.json()["error"]["code"] == "adapter_name_conflict"
 
