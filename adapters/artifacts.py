@@ -160,5 +160,10 @@ def digest_directory(path: Path) -> str:
     return total.hexdigest()
 
 
+def size_of(path: Path) -> int:
+    """The bytes of the files directly inside a directory."""
+    return sum(file.stat().st_size for file in _files_of(path))
+
+
 def _files_of(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_file())

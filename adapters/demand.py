@@ -45,5 +45,6 @@ class Room:
 
     limit: int
     left: int
+    queued: int
     #: Seconds until a place more is expected: 0 where none is taken, None where nobody can tell.
     next_in: float | None

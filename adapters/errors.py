@@ -19,6 +19,7 @@ GraftError                      500  internal_error
 │   └── EndpointUnreachable     400  webhook_unreachable
 ├── Unauthenticated             401  invalid_api_key
 ├── Forbidden                   403  missing_scope
+│   └── AdapterReadOnly         403  adapter_read_only
 ├── NotFound                    404  not_found
 │   ├── ModelNotFound           404  model_not_found
 │   ├── AdapterNotFound         404  adapter_not_found
@@ -35,7 +36,8 @@ GraftError                      500  internal_error
 ├── Misdirected                 421  unknown_host
 ├── IdempotencyKeyReused        422  idempotency_key_reused
 ├── Overloaded                  429  rate_limit_exceeded     (retry_after)
-│   └── QueueFull               429  queue_full              (retry_after)
+│   ├── QueueFull               429  queue_full              (retry_after)
+│   └── OverQuota               429  insufficient_quota      (retry: no)
 ├── Unavailable                 503  engine_unavailable      (retry_after)
 │   └── StorageFull             507  storage_full            (retry_after; retry: no)
 ├── LeaseLost                   500  lease_lost              a worker's write came too late; never on the wire
@@ -225,6 +227,12 @@ class Forbidden(GraftError):
     code = "missing_scope"
 
 
+class AdapterReadOnly(Forbidden):
+    """The adapter is another tenant's, who shares it, but not for this."""
+
+    code = "adapter_read_only"
+
+
 class NotFound(GraftError):
     """Nothing of that name."""
 
@@ -335,6 +343,14 @@ class QueueFull(Overloaded):
     """As many jobs wait as may wait."""
 
     code = "queue_full"
+
+
+class OverQuota(Overloaded):
+    """The tenant has taken all that it may take. Waiting does not help, or not soon."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    retry = False
 
 
 class Unavailable(GraftError):

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from adapters.manifest import Manifest
 from adapters.names import FineTunedName
+from adapters.sharing import Share, Use
 from adapters.spec import TrainingSpec
 from adapters.webhooks import JobWebhook, NewEndpoint
 
@@ -265,12 +266,19 @@ class Adapter:
     sampling: JsonObject = field(default_factory=dict)
     #: Whose it is.
     tenant: str = DEFAULT_TENANT
-    #: Whether other tenants may ask it and continue it too.
-    shared: bool = False
+    #: What others may do with it, each of whom once.
+    shares: tuple[Share, ...] = ()
 
-    def seen_by(self, tenant: str | None) -> bool:
-        """Whether it answers to that tenant's requests; None is everybody."""
-        return self.shared or tenant in {None, self.tenant}
+    @property
+    def shared(self) -> bool:
+        """Whether it is shared with anybody."""
+        return bool(self.shares)
+
+    def allows(self, tenant: str | None, use: Use) -> bool:
+        """Whether that tenant may do that with it; None is everybody's own hand, the trainer's for one."""
+        if tenant is None or tenant == self.tenant:
+            return True
+        return any(share.is_for(tenant) and share.allows(use) for share in self.shares)
 
     @property
     def live(self) -> Version | None:

@@ -28,7 +28,7 @@ from adapters.errors import InvalidValue, UnknownField
 from adapters.sampling import Sampling
 
 DEMO_MODEL = "smollm2-135m-instruct"
-SECTIONS = ["ledger", "queue", "service", "webhooks", "engine", "trainer"]
+SECTIONS = ["ledger", "queue", "quotas", "service", "webhooks", "engine", "trainer"]
 
 
 class Section(BaseSettings):
@@ -192,3 +192,42 @@ class QueueSettings(Section):
     def weight_of(self, tenant: str) -> float:
         """The tenant's share of the devices, beside those of the others."""
         return self.weights.get(tenant, 1.0)
+
+
+class Quota(BaseModel):
+    """How much one tenant may take. What is left open is as for everybody; 0: none at all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: Bytes of files, pending uploads, versions and checkpoints together.
+    stored_bytes: int | None = Field(None, ge=0)
+    #: Instead of `queue.max_queued` and `queue.highest_priority`.
+    max_queued: int | None = Field(None, ge=0)
+    highest_priority: Literal["low", "normal", "high"] | None = None
+    #: Of inference, in each service process.
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+
+
+class QuotaSettings(Section):
+    """The `quotas` section: how much tenants may take. Nothing is bounded where nothing is said."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_QUOTAS_", extra="forbid", frozen=True)
+    section: ClassVar[str] = "quotas"
+
+    #: Every tenant's.
+    default: Quota = Quota()
+    #: What is otherwise for some, by name.
+    tenants: dict[str, Quota] = {}
+
+    def of(self, tenant: str) -> Quota:
+        """What that tenant may take."""
+        own = self.tenants.get(tenant, Quota())
+        return self.default.model_copy(update=own.model_dump(exclude_none=True))
+
+    def rules_of(self, tenant: str, rules: QueueSettings) -> QueueSettings:
+        """The rules of the queue as they are for that tenant's jobs that are to come."""
+        quota = self.of(tenant).model_dump(
+            include={"max_queued", "highest_priority"}, exclude_none=True
+        )
+        return rules.model_copy(update=quota)

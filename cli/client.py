@@ -12,7 +12,19 @@ from pydantic import ValidationError
 
 from cli.settings import read_settings
 from cli.sse import ServerEvent, read_events
-from cli.wire import Adapter, AdapterList, Estimate, Job, JobPage, Preview, Problem, Wire
+from cli.wire import (
+    Adapter,
+    AdapterList,
+    Estimate,
+    Job,
+    JobPage,
+    Preview,
+    Problem,
+    Share,
+    ShareList,
+    Usage,
+    Wire,
+)
 
 Answer = TypeVar("Answer", bound=Wire)
 
@@ -136,6 +148,26 @@ class GraftClient:
         with translated(self.url):
             answer = self.sdk.post(f"/adapters/{name}/{what}", cast_to=object, body=dict(fields))
         return self._read(Adapter, answer)
+
+    def shares(self, name: str) -> ShareList:
+        """With whom an adapter is shared."""
+        return self._get(ShareList, f"/adapters/{name}/shares")
+
+    def share(self, name: str, tenant: str, *, may_continue: bool, may_download: bool) -> Share:
+        """Let a tenant, or everybody (`*`), use an adapter."""
+        body = {"tenant": tenant, "may_continue": may_continue, "may_download": may_download}
+        with translated(self.url):
+            answer = self.sdk.post(f"/adapters/{name}/shares", cast_to=object, body=body)
+        return self._read(Share, answer)
+
+    def unshare(self, name: str, tenant: str) -> None:
+        """Share it with that tenant, or with everybody (`*`), no longer."""
+        with translated(self.url):
+            self.sdk.delete(f"/adapters/{name}/shares/{tenant}", cast_to=object)
+
+    def usage(self) -> Usage:
+        """What the key's tenant uses, and what it may use."""
+        return self._get(Usage, "/usage")
 
     def delete_adapter(self, name: str) -> None:
         """Delete an adapter with all its versions."""

@@ -8,6 +8,7 @@ from cli.commands.doctor import doctor
 from cli.commands.finetune import finetune
 from cli.commands.looking import preview
 from cli.commands.up import up
+from cli.commands.usage import usage
 
 app = typer.Typer(
     help="POST a dataset, get back a model name that answers.",
@@ -21,5 +22,6 @@ app.command()(preview)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
+app.command()(usage)
 app.command()(chat)
 app.command()(doctor)

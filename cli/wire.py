@@ -130,8 +130,61 @@ class Adapter(Wire):
     name: str
     base_model: str | None = None
     live: str | None = None
+    shared: bool = False
+    owner: str | None = None
     versions: tuple[Version, ...] = ()
     aliases: dict[str, Any] = Field(default_factory=dict)
+
+
+class Share(Wire):
+    """What a tenant, or everybody (`*`), may do with an adapter besides asking it."""
+
+    tenant: str
+    may_continue: bool = False
+    may_download: bool = False
+
+
+class ShareList(Wire):
+    """With whom an adapter is shared."""
+
+    data: tuple[Share, ...] = ()
+
+
+class Stored(Wire):
+    """Bytes that are kept, and how many may be."""
+
+    bytes: int = 0
+    limit: int | None = None
+    files: int = 0
+    uploads: int = 0
+    versions: int = 0
+    checkpoints: int = 0
+
+
+class QueuedJobs(Wire):
+    """Jobs that wait, and how many may."""
+
+    queued: int = 0
+    limit: int | None = None
+    highest_priority: str | None = None
+
+
+class Rate(Wire):
+    """What may be asked for in a minute."""
+
+    limit_per_minute: int
+    remaining: int = 0
+    reset_seconds: float = 0.0
+
+
+class Usage(Wire):
+    """What a tenant uses, and what it may use."""
+
+    tenant: str
+    stored: Stored = Stored()
+    jobs: QueuedJobs = QueuedJobs()
+    requests: Rate | None = None
+    tokens: Rate | None = None
 
 
 class ApiKey(Wire):

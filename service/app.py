@@ -15,7 +15,7 @@ from adapters.files import MAX_PART_BYTES
 from adapters.layers import read_layers
 from adapters.ledger import Ledger, open_ledger
 from adapters.manifest import BaseModelCard, read_base_card
-from adapters.settings import LedgerSettings, QueueSettings
+from adapters.settings import LedgerSettings, QueueSettings, Quota, QuotaSettings
 from service.admission import Admission
 from service.background import followed
 from service.catalog import Catalog
@@ -42,6 +42,7 @@ from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.openapi import publish
 from service.prover import Prover
+from service.rates import Rates
 from service.residency import Residency
 from service.routes import (
     adapters,
@@ -59,7 +60,9 @@ from service.routes import (
     pausing,
     queue,
     results,
+    shares,
     uploads,
+    usage,
     webhooks,
 )
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
@@ -81,6 +84,7 @@ class Configuration:
     engine: EngineSettings
     webhooks: WebhookSettings
     queue: QueueSettings = field(default_factory=QueueSettings)
+    quotas: QuotaSettings = field(default_factory=QuotaSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,10 @@ def create_app(
         async with AsyncExitStack() as stack:
             stack.enter_context(present(configuration.ledger.run_dir))
             ledger = await asyncio.to_thread(
-                open_ledger, configuration.ledger, queue=configuration.queue
+                open_ledger,
+                configuration.ledger,
+                queue=configuration.queue,
+                quotas=configuration.quotas,
             )
             stack.callback(ledger.close)
             hosts = _connect_engines(configuration, ledger, metrics, connect, stack)
@@ -186,12 +193,14 @@ def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
         checkpoints,
         adapters,
         aliases,
+        shares,
         importing,
         results,
         files,
         uploads,
         webhooks,
         keys,
+        usage,
         health,
     ):
         app.include_router(module.router)
@@ -298,6 +307,8 @@ def _compose(
         ledger = ledger.of(tenant)
         catalog = catalog.of(tenant, ledger.checkpoints)
     settings, base_models = configuration.service, configuration.ledger.base_model_ids
+    # Nobody asks a model in the view of everybody.
+    rates = Rates(Quota() if tenant is None else configuration.quotas.of(tenant))
     intake = Intake(
         ledger,
         common.decider(ledger),
@@ -317,7 +328,9 @@ def _compose(
             admissions=common.admissions,
             shadows=parts.shadows,
             metrics=parts.metrics,
+            rates=rates,
         ),
+        rates=rates,
         intake=intake,
         lookout=Lookout(intake, ledger, parts.tokens, around),
         limits=Limits(

@@ -12,6 +12,7 @@ from adapters.ledger import BEHIND_S, Changes, CheckpointShelf, Registry, Topic
 from adapters.names import is_checkpoint, parse_fine_tuned_name, parse_model_name
 from adapters.proof import quarantine_message
 from adapters.records import Adapter, JsonObject, Version
+from adapters.sharing import Use
 from adapters.weights import Weights
 from service import split
 
@@ -85,7 +86,7 @@ class Catalog:
     def adapters(self) -> list[Adapter]:
         """The adapters of configured base models, by name."""
         known = self._copy.adapters
-        found = [known[name] for name in sorted(known) if known[name].seen_by(self._tenant)]
+        found = [known[name] for name in sorted(known) if known[name].allows(self._tenant, Use.ASK)]
         return [adapter for adapter in found if adapter.base_model in self._base_models]
 
     async def resolve(self, model: str, ticket: str | None = None) -> Target:
@@ -208,7 +209,7 @@ class Catalog:
 
     def _seen(self, name: str) -> Adapter | None:
         adapter = self._copy.adapters.get(name)
-        return adapter if adapter is not None and adapter.seen_by(self._tenant) else None
+        return adapter if adapter is not None and adapter.allows(self._tenant, Use.ASK) else None
 
     def _explain(self, model: str) -> str:
         if is_checkpoint(model):

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adapters.datasets import DatasetReport
-from adapters.errors import AdapterNotFound, InvalidValue, NotServable
+from adapters.errors import AdapterNotFound, AdapterReadOnly, InvalidValue, NotServable
 from adapters.ledger import Ledger
 from adapters.manifest import BaseModelCard
 from adapters.names import is_checkpoint
+from adapters.sharing import Use
 from adapters.spec import LoraSpec, TrainingSpec
 from adapters.weights import Weights
 from service.schemas.caps import check_caps
@@ -48,6 +49,7 @@ class Decider:
             InvalidValue: an option out of range.
             NotServable: the engine could not serve such an adapter.
             AdapterNotFound: `continue_from` names nothing.
+            AdapterReadOnly: it names what somebody shares, but not to be continued.
         """
         parent = self._parent(options.continue_from)
         base_model = self._base_model(options.base_model, parent)
@@ -70,9 +72,9 @@ class Decider:
         try:
             if is_checkpoint(name):
                 return self._ledger.checkpoints.find(name)
-            return self._ledger.registry.resolve(name)
-        except AdapterNotFound as error:
-            raise AdapterNotFound(error.message, param="continue_from") from error
+            return self._ledger.registry.resolve(name, Use.CONTINUE)
+        except (AdapterNotFound, AdapterReadOnly) as error:
+            raise type(error)(error.message, param="continue_from") from error
 
     def _base_model(self, asked: str | None, parent: Weights | None) -> str:
         if parent is not None:

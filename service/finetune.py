@@ -116,6 +116,7 @@ class Intake:
             IdempotencyInProgress: the first request with the key is still being answered.
             IdempotencyKeyReused: the key came with another request before.
             QueueFull: as many jobs wait as may wait.
+            OverQuota: as many of the tenant's wait as may, or it keeps as many bytes as it may.
         """
         with self._answering.alone(_key_of(request)):
             return self._accept(request)
@@ -159,7 +160,9 @@ class Intake:
         if flaw is None:
             decision = self.decide(options, data)
             # Looked at again when it is queued; here before its files are kept.
-            self._ledger.queue.require_room(self._ledger.tenant, self._most_waiting)
+            self._ledger.queue.require_room(self._most_waiting)
+            # For what the job will make, however small. What it makes is kept in any case.
+            self._ledger.storage.require_room(more=1)
             return self._new_job(request, data, decision)
         decision = self.decide(options, Data(as_if_good(options, data.training), None))
         return failed(self._new_job(request, data, decision), options, flaw)

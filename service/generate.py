@@ -4,7 +4,8 @@
 2. `model` becomes a version, from memory; a canary gets its share of the users.
 3. What the request leaves open is filled from the defaults of adapter, version and base model; then it is looked at how
    much is asked for.
-4. Admission: a place in front of the engine in fair order, or a 429.
+4. Within what its tenant may ask for in a minute, or a 429. Admission: a place in front of the engine in fair order,
+   or a 429.
 5. Residency: the version is loaded if it is not, while others use the place, and pinned.
 6. The body goes to the engine; bytes come back as they are. Where the engine dies before the first of them has been
    passed on, the request is sent once more; after it, the stream ends with an error. A shadow gets the same request,
@@ -16,6 +17,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from adapters.errors import (
@@ -33,6 +35,7 @@ from service.engines import EngineHost, Engines
 from service.errors import engine_error_body, error_event
 from service.loops import mark, mark_events
 from service.metrics import Metrics
+from service.rates import Foreseen, Rates, foresee
 from service.reckoning import Reckoning, outcome_of_error, outcome_of_status
 from service.relay import Meter, whole_events
 from service.schemas.caps import check_caps
@@ -43,6 +46,8 @@ from service.settings import ServiceSettings
 from service.shadow import Shadows
 from service.split import anybody, ticket_of
 
+#: Of what only counts or turns tokens.
+_NOTHING = Foreseen(0, 0)
 _NOT_FOUND = 404
 _BAD_REQUEST = 400
 _SERVER_ERROR = 500
@@ -57,6 +62,8 @@ class Prepared:
     target: Target
     body: bytes
     stream: bool
+    #: What it is likely to cost.
+    foreseen: Foreseen = _NOTHING
     #: Whether an answer that loops is stopped and marked.
     guarded: bool = False
     #: The same request for a version whose answer nobody sees.
@@ -83,7 +90,7 @@ class Answer:
 class Generator:
     """Answers requests to models."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what each step needs
         self,
         *,
         settings: ServiceSettings,
@@ -92,8 +99,10 @@ class Generator:
         admissions: Mapping[str, Admission],
         shadows: Shadows,
         metrics: Metrics,
+        rates: Rates,
     ) -> None:
         self._settings = settings
+        self._rates = rates
         self._catalog = catalog
         self._engines = engines
         self._admissions = admissions
@@ -140,12 +149,14 @@ class Generator:
         if endpoint.salted and tenant != DEFAULT_TENANT:
             # What the engine keeps of one tenant's prompts does not speed up another's, who could tell by it.
             sent["cache_salt"] = tenant
+        sent_bytes = _encoded(sent)
         return Prepared(
             endpoint,
             tenant,
             target,
-            _encoded(sent),
+            sent_bytes,
             stream=bool(body.get("stream")),
+            foreseen=foresee(sent, len(sent_bytes)) if endpoint.generates else _NOTHING,
             guarded=filled.guarded,
             kind="adapter" if target.version else "base",
         )
@@ -154,6 +165,8 @@ class Generator:
         """Steps 4 to 7. Raises Overloaded, Unavailable, EngineFault before the first byte; none after."""
         reckoning = self._reckoning(request)
         try:
+            self._rates.admit(request.foreseen)
+            reckoning.settle = partial(self._rates.settle, request.foreseen)
             try:
                 return await self._attempt(request, reckoning)
             except _Died as died:

@@ -31,10 +31,10 @@ class Limits:
         self._card_of = card_of
         self._most_waiting = most_waiting
 
-    def look(self, tenant: str) -> dict[str, WireLimits]:
-        """By base model, for a tenant."""
+    def look(self) -> dict[str, WireLimits]:
+        """By base model, for the ledger's tenant."""
         loads = self.loads()
-        return {model_id: self._of(loads[model_id], tenant) for model_id in self._base_models}
+        return {model_id: self._of(loads[model_id]) for model_id in self._base_models}
 
     def loads(self) -> dict[str, QueueLoad]:
         """How busy each base model is, also those that are not."""
@@ -44,10 +44,10 @@ class Limits:
             for one in self._base_models
         }
 
-    def told(self, job_id: str) -> dict[str, str]:
+    def told(self) -> dict[str, str]:
         """The headers that come with a new job: how many more of its tenant may wait."""
         try:
-            room = self._ledger.queue.room(self._ledger.jobs.get(job_id).tenant)
+            room = self._ledger.queue.room()
         except Unavailable:  # the job is durable, and its answer must not fail for a figure
             return {}
         headers = {
@@ -58,7 +58,7 @@ class Limits:
             headers["x-ratelimit-reset-jobs"] = f"{math.ceil(room.next_in)}s"
         return headers
 
-    def _of(self, load: QueueLoad, tenant: str) -> WireLimits:
+    def _of(self, load: QueueLoad) -> WireLimits:
         card = self._card_of(load.base_model)
         served = self._engine.max_model_len
         return WireLimits(
@@ -72,6 +72,6 @@ class Limits:
             target_modules=list(card.linear_modules) if card else None,
             min_examples=1,
             estimated_wait_seconds=self._ledger.queue.wait(
-                load.base_model, tenant=tenant, priority=Priority.NORMAL
+                load.base_model, priority=Priority.NORMAL
             ),
         )

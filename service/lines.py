@@ -46,9 +46,7 @@ class Lines:
                 running=sum(job.status is JobStatus.RUNNING for job in others),
                 waiting=sum(job.status is JobStatus.QUEUED for job in others),
             ),
-            estimated_wait_seconds=self._board.wait(
-                base_model, tenant=tenant, priority=Priority.NORMAL
-            ),
+            estimated_wait_seconds=self._board.wait(base_model, priority=Priority.NORMAL),
         )
 
 

@@ -207,7 +207,6 @@ class Lookout:
             available=None if self._around.gpu else available_memory(),
             queue_wait=self._ledger.queue.wait(
                 decision.base_model,
-                tenant=self._ledger.tenant,
                 priority=Priority(request.options.priority),
             ),
         )

@@ -1,6 +1,7 @@
 """What the metrics are told of one request to a model: when its answer began, how it ended, what it came to."""
 
 import time
+from collections.abc import Callable
 
 from adapters.errors import GraftError, ModelNotFound
 from service.metrics import Metrics
@@ -21,6 +22,8 @@ class Reckoning:
         self._tally = Tally() if kind == "shadow" else metrics.by_adapter.of(adapter)
         self._started = time.monotonic()
         self._has_ended = False
+        #: Told the outcome, and the tokens of the prompt and of the answer.
+        self.settle: Callable[[str, int, int], None] | None = None
 
     def began(self) -> None:
         """The engine's first byte is here."""
@@ -37,6 +40,8 @@ class Reckoning:
         if self._has_ended:
             return
         self._has_ended = True
+        if self.settle is not None:
+            self.settle(outcome, prompt_tokens, completion_tokens)
         self._metrics.completions.labels(*self._labels, outcome).inc()
         self._tally.duration.observe(time.monotonic() - self._started)
         self._tally.requests[outcome] = self._tally.requests.get(outcome, 0) + 1

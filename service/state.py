@@ -18,6 +18,7 @@ from service.keys.ring import Caller
 from service.limits import Limits
 from service.looking import Lookout
 from service.metrics import Metrics
+from service.rates import Rates
 from service.webhooks.courier import Courier
 from service.webhooks.endpoints import Endpoints
 
@@ -30,6 +31,7 @@ class ServiceState:
     catalog: Catalog
     engines: Engines
     generator: Generator
+    rates: Rates
     intake: Intake
     filing: Filing
     importer: Importer
@@ -87,4 +89,5 @@ def is_known(request: Request) -> bool:
 
 
 State = Annotated[ServiceState, Depends(_state)]
+Tenant = Annotated[str, Depends(tenant_of)]
 Whole = Annotated[ServiceState, Depends(whole)]

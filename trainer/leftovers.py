@@ -29,6 +29,7 @@ class Leftovers:
         """All of them: also of jobs that ended while no process had them, cancelled in the queue or lost too often."""
         purged = self._ledger.registry.purge(older_than=self._purge_after)
         purged += self._ledger.checkpoints.purge(older_than=self._purge_after)
+        self._ledger.storage.weigh()
         if purged:
             log.info("removed the files of %d deleted versions and checkpoints", purged)
         expired = self._ledger.files.purge(older_than=self._purge_after)

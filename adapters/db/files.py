@@ -46,7 +46,7 @@ def get_file(tx: Connection, file_id: str, now: float, *, param: str = "file_id"
 def find_file(tx: Connection, file_id: str, now: float) -> File | None:
     """The file of that id, if there is one."""
     row = tx.execute(
-        select(files).where(files.c.id == file_id, _kept(now), mine(tx, files))
+        select(files).where(files.c.id == file_id, kept_at(now), mine(tx, files))
     ).first()
     return to_file(row) if row is not None else None
 
@@ -60,7 +60,7 @@ def find_twin(tx: Connection, file: File, *, since: float) -> File | None:
             files.c.digest == file.digest,
             files.c.filename == file.filename,
             files.c.purpose == file.purpose,
-            _kept(file.created_at),
+            kept_at(file.created_at),
             mine(tx, files),
         )
         .order_by(files.c.created_at.desc(), files.c.id.desc())
@@ -84,7 +84,7 @@ def list_files(
         FileNotFound: `after` is no file.
     """
     keys = (files.c.created_at, files.c.id)
-    query = select(files).where(_kept(now), mine(tx, files)).limit(limit)
+    query = select(files).where(kept_at(now), mine(tx, files)).limit(limit)
     query = query.order_by(*(key if ascending else key.desc() for key in keys))
     if purpose is not None:
         query = query.where(files.c.purpose == purpose)
@@ -128,7 +128,8 @@ def _beyond(last: File, *, ascending: bool) -> ColumnElement[bool]:
     return or_(further, and_(created_at == last.created_at, next_id))
 
 
-def _kept(now: float) -> ColumnElement[bool]:
+def kept_at(now: float) -> ColumnElement[bool]:
+    """That a file has not expired by then, or that a living job needs it."""
     return or_(files.c.expires_at.is_(None), files.c.expires_at > now, _needed())
 
 

@@ -17,12 +17,25 @@ from adapters.db.schema import (
     verdicts,
     versions,
 )
-from adapters.db.tenancy import mine, owner
-from adapters.errors import AdapterNotFound, InvalidRequest
+from adapters.db.shares import forget_shares, shared_with_me, shares_of
+from adapters.db.tenancy import mine, owner, tenant_of
+from adapters.errors import AdapterNotFound, AdapterReadOnly, InvalidRequest
 from adapters.manifest import Manifest
 from adapters.names import LIVE
 from adapters.proof import Outcome
 from adapters.records import Adapter, Version
+from adapters.sharing import Use
+
+_SHARED_TO_BE = {
+    Use.CONTINUE: "asked",
+    Use.DOWNLOAD: "used here",
+    Use.CHANGE: "used",
+}
+_NOT_SHARED_FOR = {
+    Use.CONTINUE: "It may not be continued",
+    Use.DOWNLOAD: "Its files may not be fetched",
+    Use.CHANGE: "Only its owner changes it",
+}
 
 
 def raise_revision(tx: Connection) -> int:
@@ -55,22 +68,30 @@ def current_revision(tx: Connection) -> int:
     return revision
 
 
-def get_adapter(tx: Connection, name: str, *, also_shared: bool = False) -> Adapter:
-    """Look an adapter up; `also_shared` finds those of others that may be asked and continued too.
+def get_adapter(tx: Connection, name: str, use: Use = Use.CHANGE) -> Adapter:
+    """Look an adapter up, to do that with it.
 
     Raises:
-        AdapterNotFound: there is none of that name, or it has been deleted.
+        AdapterNotFound: there is none of that name, or it has been deleted, or it is another tenant's and not shared.
+        AdapterReadOnly: it is shared, and not for that.
     """
-    seen = or_(mine(tx, adapters), adapters.c.shared) if also_shared else mine(tx, adapters)
-    found = _load(tx, adapters.c.name == name, adapters.c.deleted_at.is_(None), seen)
-    if not found:
+    found = _load(tx, adapters.c.name == name, adapters.c.deleted_at.is_(None))
+    asking = tenant_of(tx)
+    if not found or not found[0].allows(asking, Use.ASK):
         raise AdapterNotFound(f"No adapter is called '{name}'.", param="name")
+    if not found[0].allows(asking, use):
+        raise AdapterReadOnly(
+            f"The adapter '{name}' is {found[0].tenant}'s, who shares it to be {_SHARED_TO_BE[use]}. "
+            f"{_NOT_SHARED_FOR[use]}.",
+            param="name",
+        )
     return found[0]
 
 
 def list_adapters(tx: Connection) -> list[Adapter]:
-    """All that have not been deleted, by name."""
-    return _load(tx, adapters.c.deleted_at.is_(None), mine(tx, adapters))
+    """All that have not been deleted, by name: one's own, and what others share."""
+    seen = or_(mine(tx, adapters), shared_with_me(tx))
+    return _load(tx, adapters.c.deleted_at.is_(None), seen)
 
 
 def changed_adapters(tx: Connection, *, since: int) -> list[Adapter]:
@@ -84,17 +105,6 @@ def base_model_of(tx: Connection, name: str) -> str | None:
         adapters.c.name == name, adapters.c.deleted_at.is_(None)
     )
     return tx.execute(query).scalar()
-
-
-def share_adapter(tx: Connection, name: str, *, shared: bool) -> Adapter:
-    """Let other tenants ask an adapter and continue it, or no longer.
-
-    Raises:
-        AdapterNotFound: there is none of that name.
-    """
-    get_adapter(tx, name)
-    touch(tx, name, shared=shared)
-    return get_adapter(tx, name)
 
 
 def add_version(
@@ -209,7 +219,8 @@ def delete_adapter(tx: Connection, name: str, now: float) -> Adapter:
         .where(versions.c.adapter == name, versions.c.deleted_at.is_(None))
         .values(deleted_at=now)
     )
-    touch(tx, name, deleted_at=now, sampling=None, shared=False)
+    forget_shares(tx, name)
+    touch(tx, name, deleted_at=now, sampling=None)
     return adapter
 
 
@@ -288,6 +299,7 @@ def _load(tx: Connection, *conditions: Any) -> list[Adapter]:
     names = [row.name for row in rows]
     living = _versions_of(tx, names)
     pointers = _aliases_of(tx, names)
+    shares = shares_of(tx, names)
     return [
         Adapter(
             name=row.name,
@@ -298,7 +310,7 @@ def _load(tx: Connection, *conditions: Any) -> list[Adapter]:
             weights={one.alias: one.weight for one in pointers.get(row.name, ()) if one.weight},
             sampling=row.sampling or {},
             tenant=row.tenant,
-            shared=row.shared,
+            shares=tuple(shares.get(row.name, ())),
         )
         for row in rows
     ]

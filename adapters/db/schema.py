@@ -171,9 +171,28 @@ adapters = Table(
     # Sampling defaults of all its versions.
     Column("sampling", JSON(none_as_null=True)),
     Column("tenant", String(64), nullable=False, server_default="default"),
-    # Whether everybody may ask it and continue it.
-    Column("shared", Boolean, nullable=False, server_default=false()),
     Index(None, "revision"),
+)
+
+# What others than its owner may do with an adapter; a change here is a change of the adapter, and raises its revision.
+adapter_shares = Table(
+    "adapter_shares",
+    metadata,
+    Column("adapter", String(64), ForeignKey("adapters.name"), primary_key=True),
+    # Or `*`: everybody.
+    Column("tenant", String(64), primary_key=True),
+    Column("may_continue", Boolean, nullable=False),
+    Column("may_download", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index(None, "tenant"),
+)
+
+# How much a directory of the artifact store holds, by its digest: what versions and checkpoints take of a quota.
+weights_sizes = Table(
+    "weights_sizes",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
 )
 
 versions = Table(

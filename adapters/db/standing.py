@@ -9,7 +9,7 @@ from adapters.db.queue import order
 from adapters.db.rows import to_job
 from adapters.db.schema import jobs
 from adapters.demand import Place, Room
-from adapters.errors import QueueFull
+from adapters.errors import OverQuota, QueueFull
 from adapters.records import Job, JobStatus, Priority
 from adapters.settings import QueueSettings
 from adapters.turns import Waiting, starts
@@ -68,6 +68,7 @@ def room_of(tx: Connection, tenant: str, now: float, rules: QueueSettings) -> Ro
     return Room(
         limit=rules.max_queued,
         left=max(0, rules.max_queued - waiting),
+        queued=waiting,
         next_in=_next_start(tx, tenant, now, rules) if waiting else 0.0,
     )
 
@@ -78,7 +79,8 @@ def require_room(
     """Look whether one more job of a tenant may wait: of its own, and of all together.
 
     Raises:
-        QueueFull: it may not; with the seconds until one of those that wait is likely to start.
+        OverQuota: as many of its own wait as may; with the seconds until one of those is likely to start.
+        QueueFull: as many wait in all; with the seconds until one of them is likely to start.
     """
     for whose, most in ((tenant, rules.max_queued), (None, most_waiting)):
         waiting = _count(tx, whose)
@@ -89,7 +91,7 @@ def require_room(
         when = (
             "at a time that nobody can tell yet" if start is None else f"in about {seconds:.0f} s"
         )
-        raise QueueFull(
+        raise (QueueFull if whose is None else OverQuota)(
             f"{waiting} {'jobs' if whose is None else 'of your jobs'} wait already, and at most {most} may. "
             f"A place is expected {when}; ask again in {seconds:.0f} s.",
             retry_after=seconds,

@@ -19,13 +19,14 @@ from adapters.ledger.files import FileShelf
 from adapters.ledger.jobs import JobQueue
 from adapters.ledger.keys import KeyCabinet
 from adapters.ledger.registry import Registry
+from adapters.ledger.sharing import Sharing
+from adapters.ledger.storage import Storage
 from adapters.ledger.uploads import UploadDesk
 from adapters.ledger.verdicts import Verdicts
 from adapters.ledger.webhooks import Webhooks
 from adapters.names import is_checkpoint
 from adapters.parts import LocalParts
-from adapters.records import DEFAULT_TENANT
-from adapters.settings import LedgerSettings, QueueSettings
+from adapters.settings import LedgerSettings, QueueSettings, QuotaSettings
 
 __all__ = [
     "BEHIND_S",
@@ -38,6 +39,8 @@ __all__ = [
     "Ledger",
     "QueueBoard",
     "Registry",
+    "Sharing",
+    "Storage",
     "Topic",
     "UploadDesk",
     "Verdicts",
@@ -55,6 +58,8 @@ class Ledger:
     jobs: JobQueue
     registry: Registry
     aliases: Aliases
+    sharing: Sharing
+    storage: Storage
     checkpoints: CheckpointShelf
     verdicts: Verdicts
     webhooks: Webhooks
@@ -62,11 +67,6 @@ class Ledger:
     keys: KeyCabinet
     changes: Changes
     _drawer: "_Drawer"
-
-    @property
-    def tenant(self) -> str:
-        """Whose new things are."""
-        return self._drawer.database.tenant or DEFAULT_TENANT
 
     def of(self, tenant: str) -> "Ledger":
         """The same, with what is one tenant's only: of what is another's, it behaves as if it were not there.
@@ -97,12 +97,20 @@ class _Drawer:
     changes: Changes
     clock: Clock
     rules: QueueSettings
+    quotas: QuotaSettings
 
 
 def open_ledger(
-    settings: LedgerSettings, *, queue: QueueSettings | None = None, clock: Clock = time.time
+    settings: LedgerSettings,
+    *,
+    queue: QueueSettings | None = None,
+    quotas: QuotaSettings | None = None,
+    clock: Clock = time.time,
 ) -> Ledger:
-    """Open, and where needed create or upgrade, the ledger that the settings name. `queue`: whose turn it is."""
+    """Open, and where needed create or upgrade, the ledger that the settings name.
+
+    `queue`: whose turn it is. `quotas`: how much a tenant may take, in its own view of the ledger.
+    """
     database = Database(settings.database, connections=settings.database_connections)
     migrate(database)
     return _arranged(
@@ -113,22 +121,29 @@ def open_ledger(
             changes=changes_of(database.engine),
             clock=clock,
             rules=queue or QueueSettings(),
+            quotas=quotas or QuotaSettings(),
         )
     )
 
 
 def _arranged(drawer: _Drawer) -> Ledger:
     database, artifacts, clock = drawer.database, drawer.artifacts, drawer.clock
+    tenant, rules, most = database.tenant, drawer.rules, None
+    if tenant is not None:
+        rules = drawer.quotas.rules_of(tenant, rules)
+        most = drawer.quotas.of(tenant).stored_bytes
     return Ledger(
-        files=FileShelf(database, artifacts, clock),
-        uploads=UploadDesk(database, artifacts, drawer.parts, clock),
-        jobs=JobQueue(database, clock, drawer.rules),
-        registry=Registry(database, artifacts, clock, drawer.rules),
+        files=FileShelf(database, artifacts, clock, most_bytes=most),
+        uploads=UploadDesk(database, artifacts, drawer.parts, clock, most_bytes=most),
+        jobs=JobQueue(database, clock, rules),
+        registry=Registry(database, artifacts, clock, rules, most_bytes=most),
         aliases=Aliases(database),
+        sharing=Sharing(database, clock),
         checkpoints=CheckpointShelf(database, artifacts, clock),
         verdicts=Verdicts(database, clock),
         webhooks=Webhooks(database, clock),
-        queue=QueueBoard(database, clock, drawer.rules),
+        queue=QueueBoard(database, clock, rules),
+        storage=Storage(database, artifacts, clock, most),
         keys=KeyCabinet(database, clock),
         changes=drawer.changes,
         _drawer=drawer,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from adapters.clock import Clock
 from adapters.db import queue, standing, use
 from adapters.db.connect import Database
+from adapters.db.tenancy import owner
 from adapters.demand import Place, QueueLoad, Room
 from adapters.errors import InvalidValue
 from adapters.records import Job, JobStatus, Priority
@@ -40,34 +41,39 @@ class QueueBoard:
         with self._db.read() as tx:
             return queue.measure_loads(tx, self._clock())
 
-    def wait(self, base_model: str, *, tenant: str, priority: Priority) -> float | None:
+    def wait(self, base_model: str, *, priority: Priority) -> float | None:
         """Seconds until a job that came now would start; None where nobody can tell."""
         with self._db.read() as tx:
             return standing.wait_of_another(
                 tx,
                 base_model,
-                tenant=tenant,
+                tenant=owner(tx),
                 priority=priority,
                 now=self._clock(),
                 rules=self._rules,
             )
 
-    def room(self, tenant: str) -> Room:
+    def room(self) -> Room:
         """How many more jobs of a tenant may wait."""
         with self._db.read() as tx:
-            return standing.room_of(tx, tenant, self._clock(), self._rules)
+            return standing.room_of(tx, owner(tx), self._clock(), self._rules)
 
-    def require_room(self, tenant: str, most_waiting: int) -> None:
-        """Look whether one more job of a tenant may wait. Raises QueueFull."""
+    def require_room(self, most_waiting: int) -> None:
+        """Look whether one more job of a tenant may wait. Raises QueueFull, OverQuota."""
         with self._db.read() as tx:
             standing.require_room(
-                tx, tenant, most_waiting=most_waiting, now=self._clock(), rules=self._rules
+                tx, owner(tx), most_waiting=most_waiting, now=self._clock(), rules=self._rules
             )
+
+    @property
+    def highest_priority(self) -> Priority:
+        """The highest that a job may ask for."""
+        return Priority(self._rules.highest_priority)
 
     def require_priority(self, priority: Priority) -> None:
         """Look whether a job may be so urgent. Raises InvalidValue."""
-        highest = self._rules.highest_priority
-        if priority.rank > Priority(highest).rank:
+        highest = self.highest_priority
+        if priority.rank > highest.rank:
             raise InvalidValue(
                 f"priority may be at most '{highest}' here, not '{priority}'.", param="priority"
             )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapters.artifacts import Artifacts
+from adapters.artifacts import Artifacts, size_of
 from adapters.clock import Clock
 from adapters.db import (
     checkpoints as rows,
@@ -12,6 +12,7 @@ from adapters.db import (
     outbox,
     pausing,
     registry,
+    storage,
 )
 from adapters.db.connect import Database
 from adapters.errors import AdapterNotFound
@@ -53,6 +54,7 @@ class CheckpointShelf:
             checkpoint = new_checkpoint(job, manifest, digest, now)
             if not rows.add_checkpoint(tx, checkpoint):
                 return
+            storage.note_size(tx, digest, size_of(source))
             if rows.prune_checkpoints(tx, job.id, kept=KEPT, now=now):
                 registry.raise_revision(tx)  # so that nobody goes on serving those that went
             event_rows.append_events(tx, job.id, [created(checkpoint)], now)
@@ -84,6 +86,8 @@ class CheckpointShelf:
         for checkpoint in condemned:
             with self._db.write() as tx:
                 unused = rows.forget_checkpoint(tx, checkpoint)
+                if unused:
+                    storage.forget_size(tx, checkpoint.digest)
             if unused:
                 self._artifacts.delete_version(checkpoint.digest)
         return len(condemned)

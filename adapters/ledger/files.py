@@ -5,8 +5,9 @@ from pathlib import Path
 
 from adapters.artifacts import Artifacts, digest_file
 from adapters.clock import Clock
-from adapters.db import files as file_rows, replies
+from adapters.db import files as file_rows, replies, storage
 from adapters.db.connect import Conflict, Database
+from adapters.errors import OverQuota
 from adapters.files import File, FileReport, NewFile
 from adapters.names import new_id
 from adapters.records import IdempotencyKey, Reply
@@ -18,13 +19,22 @@ RETRY_SECONDS = 600.0
 class FileShelf:
     """Uploaded files."""
 
-    def __init__(self, database: Database, artifacts: Artifacts, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        artifacts: Artifacts,
+        clock: Clock,
+        *,
+        most_bytes: int | None = None,
+    ) -> None:
         self._db, self._artifacts, self._clock = database, artifacts, clock
+        #: What a tenant may keep in all.
+        self._most_bytes = most_bytes
 
     def add(
         self, path: Path, *, filename: str, purpose: str, report: FileReport | None = None
     ) -> File:
-        """Keep a copy of a file's bytes, then record it."""
+        """Keep a copy of a file's bytes, then record it. Raises OverQuota."""
         new = NewFile(
             filename=filename,
             purpose=purpose,
@@ -34,8 +44,13 @@ class FileShelf:
         )
         file = kept(new, self._clock())
         self._artifacts.put_file(path, file.id)
-        with self._db.write() as tx:
-            file_rows.add_file(tx, file)
+        try:
+            with self._db.write() as tx:
+                storage.require_room(tx, self._most_bytes, file.created_at, more=file.bytes)
+                file_rows.add_file(tx, file)
+        except OverQuota:
+            self._artifacts.delete_file(file.id)
+            raise
         return file
 
     def find_reply(self, key: IdempotencyKey) -> Reply | None:
@@ -59,6 +74,7 @@ class FileShelf:
 
         Raises:
             IdempotencyKeyReused: the key came with another request before.
+            OverQuota: the tenant may not keep so much.
         """
         file = kept(new, self._clock())
         self._artifacts.take_file(path, file.id)
@@ -67,12 +83,13 @@ class FileShelf:
                 since = file.created_at - RETRY_SECONDS
                 twin = file_rows.find_twin(tx, file, since=since) if retried else None
                 if twin is None:
+                    storage.require_room(tx, self._most_bytes, file.created_at, more=file.bytes)
                     file_rows.add_file(tx, file)
                 reply = render(twin or file)
                 if key is not None:
                     replies.store_reply(tx, key, reply, file.created_at)
-        except Conflict:
-            # The other request with this key has committed first: answer as it was answered.
+        except (Conflict, OverQuota):
+            # The other request with this key has committed first, and taken the room: answer as it was answered.
             self._artifacts.delete_file(file.id)
             stored = self.find_reply(key) if key is not None else None
             if stored is None:

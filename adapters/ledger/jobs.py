@@ -77,7 +77,8 @@ class JobQueue:
             AdapterNameConflict: the adapter is another tenant's.
             IdempotencyKeyReused: the key came with another request before.
             InvalidValue: the adapter belongs to another base model.
-            QueueFull: `most_waiting` jobs wait already, or as many of the tenant's as may.
+            QueueFull: `most_waiting` jobs wait already.
+            OverQuota: as many of the tenant's wait as may.
         """
         try:
             return self._submit(new, key, sending, most_waiting, render)

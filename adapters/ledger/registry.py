@@ -3,12 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapters.artifacts import Artifacts
+from adapters.artifacts import Artifacts, size_of
 from adapters.clock import Clock
-from adapters.db import checkpoints, events as event_rows, jobs as job_rows, owners, registry, use
+from adapters.db import (
+    checkpoints,
+    events as event_rows,
+    jobs as job_rows,
+    owners,
+    registry,
+    storage,
+    use,
+)
 from adapters.db.connect import Conflict, Database
 from adapters.db.tenancy import owner
-from adapters.errors import AdapterNotFound, InvalidRequest, ModelQuarantined
+from adapters.errors import AdapterNotFound, InvalidRequest, ModelQuarantined, OverQuota
 from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
 from adapters.manifest import Manifest
 from adapters.names import LIVE, parse_fine_tuned_name, parse_model_name
@@ -21,6 +29,7 @@ from adapters.records import (
     Version,
 )
 from adapters.settings import QueueSettings
+from adapters.sharing import Use
 from adapters.weights import Weights
 
 #: No write into the artifact store takes this long; what is older was left by a process that was killed.
@@ -31,9 +40,17 @@ class Registry:
     """Adapters, versions, aliases."""
 
     def __init__(
-        self, database: Database, artifacts: Artifacts, clock: Clock, rules: QueueSettings
+        self,
+        database: Database,
+        artifacts: Artifacts,
+        clock: Clock,
+        rules: QueueSettings,
+        *,
+        most_bytes: int | None = None,
     ) -> None:
         self._db, self._artifacts, self._clock = database, artifacts, clock
+        #: What a tenant may keep in all. Looked at where something is brought; what was trained is kept in any case.
+        self._most_bytes = most_bytes
         self._half_life = rules.half_life_seconds
 
     def publish(
@@ -64,6 +81,7 @@ class Registry:
             version = registry.add_version(
                 tx, job.adapter, manifest, digest, now, tenant=job.tenant
             )
+            storage.note_size(tx, digest, size_of(source))
             if promote:
                 registry.set_alias(tx, job.adapter, LIVE, version.number)
             job_rows.settle_job(
@@ -95,11 +113,12 @@ class Registry:
         Raises:
             AdapterNameConflict: the name is another tenant's.
             InvalidRequest: the adapter belongs to another base model.
+            OverQuota: the tenant may not keep so much.
         """
-        digest = self._artifacts.put_version(source)
+        digest, size = self._artifacts.put_version(source), size_of(source)
         try:
-            version = self._take_in(name, manifest, digest, promote=promote)
-        except InvalidRequest:
+            version = self._take_in(name, manifest, (digest, size), promote=promote)
+        except (InvalidRequest, OverQuota):
             self._artifacts.delete_version(digest)
             raise
         new = version.digest == digest
@@ -108,14 +127,19 @@ class Registry:
             self._artifacts.delete_version(digest)
         return version, new
 
-    def _take_in(self, name: str, manifest: Manifest, digest: str, *, promote: bool) -> Version:
+    def _take_in(
+        self, name: str, manifest: Manifest, stored: tuple[str, int], *, promote: bool
+    ) -> Version:
         try:
-            return self._add_import(name, manifest, digest, promote=promote)
+            return self._add_import(name, manifest, stored, promote=promote)
         except Conflict:
             # A job has claimed the name in the same moment: its claim is there to be found now.
-            return self._add_import(name, manifest, digest, promote=promote)
+            return self._add_import(name, manifest, stored, promote=promote)
 
-    def _add_import(self, name: str, manifest: Manifest, digest: str, *, promote: bool) -> Version:
+    def _add_import(
+        self, name: str, manifest: Manifest, stored: tuple[str, int], *, promote: bool
+    ) -> Version:
+        digest, size = stored
         assert manifest.imported is not None, "publish takes what a job has made"
         base = manifest.base.id
         with self._db.write() as tx:
@@ -133,7 +157,9 @@ class Registry:
                     f"The adapter '{name}' belongs to the base model '{other}'. Choose another name.",
                     param="name",
                 )
+            storage.require_room(tx, self._most_bytes, now, more=size)
             version = registry.add_version(tx, name, manifest, digest, now)
+            storage.note_size(tx, digest, size)
             if promote:
                 registry.set_alias(tx, name, LIVE, version.number)
             return version
@@ -155,18 +181,17 @@ class Registry:
             raise AdapterNotFound(f"There is no version {name}.", param="name")
         return version
 
-    def get(self, name: str) -> Adapter:
-        """Raises AdapterNotFound."""
+    def get(self, name: str, use: Use = Use.CHANGE) -> Adapter:
+        """One's own, or what others share for such a use. Raises AdapterNotFound, AdapterReadOnly."""
         with self._db.read() as tx:
-            return registry.get_adapter(tx, name)
+            return registry.get_adapter(tx, name, use)
 
-    def resolve(self, name: str) -> Version:
+    def resolve(self, name: str, use: Use = Use.CHANGE) -> Version:
         """The version that `support-bot`, `support-bot@3`, `support-bot@live` or an `ft:` name means at this moment.
-
-        Adapters that others share are found too.
 
         Raises:
             AdapterNotFound: it means none, or one that has been deleted.
+            AdapterReadOnly: it is shared, and not for that use.
         """
         asked, made = parse_model_name(name), parse_fine_tuned_name(name)
         if (
@@ -175,7 +200,7 @@ class Registry:
             raise AdapterNotFound(f"No adapter is called {name!r:.80}.", param="name")
         with self._db.read() as tx:
             meant = made.adapter if made else asked.adapter
-            adapter = registry.get_adapter(tx, meant, also_shared=True)
+            adapter = registry.get_adapter(tx, meant, use)
         version = adapter.made(made) if made else adapter.select(asked.selector)
         if version is None:
             known = ", ".join(one.name for one in adapter.versions) or "none"
@@ -198,7 +223,7 @@ class Registry:
             return revision, changed
 
     def promote(self, name: str, number: int, *, alias: str = LIVE) -> Adapter:
-        """Point an alias at a version. Raises AdapterNotFound, ModelQuarantined."""
+        """Point an alias at a version. Raises AdapterNotFound, AdapterReadOnly, ModelQuarantined."""
         with self._db.write() as tx:
             registry.hold_revision(tx)
             version = registry.get_adapter(tx, name).version(number)
@@ -208,11 +233,6 @@ class Registry:
                 )
             registry.set_alias(tx, name, alias, number)
             return registry.get_adapter(tx, name)
-
-    def share(self, name: str, *, shared: bool) -> Adapter:
-        """Let other tenants ask an adapter and continue it, or no longer. Raises AdapterNotFound."""
-        with self._db.write() as tx:
-            return registry.share_adapter(tx, name, shared=shared)
 
     def delete(self, name: str) -> Adapter:
         """Delete an adapter, with the checkpoints of its jobs. Raises AdapterNotFound."""
@@ -268,6 +288,8 @@ class Registry:
         for version in condemned:
             with self._db.write() as tx:
                 unused = registry.mark_purged(tx, version, now)
+                if unused:
+                    storage.forget_size(tx, version.digest)
             if unused:
                 self._artifacts.delete_version(version.digest)
         return len(condemned)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from adapters.artifacts import Artifacts, digest_file
 from adapters.clock import Clock
-from adapters.db import files as file_rows, replies, uploads as upload_rows
+from adapters.db import files as file_rows, replies, storage, uploads as upload_rows
 from adapters.db.connect import Conflict, Database
-from adapters.errors import ArtifactCorrupt, InvalidValue, UploadNotPending
+from adapters.errors import ArtifactCorrupt, InvalidValue, OverQuota, UploadNotPending
 from adapters.files import (
     UPLOAD_SECONDS,
     FileReport,
@@ -34,9 +34,17 @@ class UploadDesk:
     """Uploads."""
 
     def __init__(
-        self, database: Database, artifacts: Artifacts, parts: LocalParts, clock: Clock
+        self,
+        database: Database,
+        artifacts: Artifacts,
+        parts: LocalParts,
+        clock: Clock,
+        *,
+        most_bytes: int | None = None,
     ) -> None:
         self._db, self._artifacts, self._parts, self._clock = database, artifacts, parts, clock
+        #: What a tenant may keep in all. An upload takes what it has announced from its beginning on.
+        self._most_bytes = most_bytes
 
     def create(
         self,
@@ -53,6 +61,7 @@ class UploadDesk:
 
         Raises:
             IdempotencyKeyReused: the key came with another request before.
+            OverQuota: the tenant may not keep so much.
         """
         try:
             with self._db.write() as tx:
@@ -60,14 +69,15 @@ class UploadDesk:
                 since = now - RETRY_SECONDS
                 upload = upload_rows.find_twin(tx, new, now, since=since) if retried else None
                 if upload is None:
+                    storage.require_room(tx, self._most_bytes, now, more=new.bytes)
                     upload = _pending(new, now)
                     upload_rows.add_upload(tx, upload)
                 reply = render(upload)
                 if key is not None:
                     replies.store_reply(tx, key, reply, now)
                 return reply
-        except Conflict:
-            # The other request with this key has committed first: answer as it was answered.
+        except (Conflict, OverQuota):
+            # The other request with this key has committed first, and taken the room: answer as it was answered.
             stored = self._find_reply(key) if key is not None else None
             if stored is None:
                 raise
@@ -87,6 +97,7 @@ class UploadDesk:
         Raises:
             UploadNotFound, UploadNotPending
             InvalidValue: the parts would hold more than twice what was announced.
+            OverQuota: they would hold more than that, and the tenant may not keep so much.
         """
         part = Part(
             id=new_id("part_"),
@@ -106,9 +117,13 @@ class UploadDesk:
         try:
             with self._db.write() as tx:
                 upload = upload_rows.hold_pending(tx, upload_id, part.created_at)
-                _require_room(upload, upload_rows.parts_bytes(tx, upload_id) + part.bytes)
+                before = upload_rows.parts_bytes(tx, upload_id)
+                _require_room(upload, before + part.bytes)
+                beyond = before + part.bytes - max(before, upload.bytes)
+                if beyond > 0:
+                    storage.require_room(tx, self._most_bytes, part.created_at, more=beyond)
                 upload_rows.add_part(tx, part)
-        except (UploadNotPending, InvalidValue):
+        except (UploadNotPending, InvalidValue, OverQuota):
             self._parts.delete(part.id)
             raise
         return part
@@ -128,6 +143,7 @@ class UploadDesk:
         Raises:
             UploadNotFound, UploadNotPending
             InvalidValue: a part that is not there, a sum that is not what was announced, another MD5.
+            OverQuota: something else has taken the room.
         """
         with self._db.read() as tx:
             upload = upload_rows.get_upload(tx, upload_id, self._clock())
@@ -192,10 +208,17 @@ class UploadDesk:
         )
         file = kept(new, self._clock())
         self._artifacts.take_file(joined.path, file.id)
-        with self._db.write() as tx:
-            mine = upload_rows.complete_upload(tx, upload.id, file_id=file.id, part_ids=part_ids)
-            if mine:
-                file_rows.add_file(tx, file)
+        try:
+            with self._db.write() as tx:
+                mine = upload_rows.complete_upload(
+                    tx, upload.id, file_id=file.id, part_ids=part_ids
+                )
+                if mine:
+                    storage.require_room(tx, self._most_bytes, file.created_at, more=file.bytes)
+                    file_rows.add_file(tx, file)
+        except OverQuota:
+            self._artifacts.delete_file(file.id)
+            raise
         if not mine:  # somebody else was faster; what they have made counts
             self._artifacts.delete_file(file.id)
 

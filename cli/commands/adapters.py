@@ -11,6 +11,7 @@ from cli.client import GraftClient
 from cli.commands.groups import ListsAndShows
 from cli.commands.shared import HERE, Url, reporting_errors, screen
 from cli.render import adapters_table, versions_table
+from cli.wire import Share
 
 app = typer.Typer(
     cls=ListsAndShows,
@@ -18,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 Name = Annotated[str, typer.Argument(metavar="NAME")]
+Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="A tenant; '*' is everybody.")]
 
 
 @app.command("list")
@@ -38,7 +40,10 @@ def show_adapter(name: Name, url: Url = HERE) -> None:
     console = screen()
     with reporting_errors():
         adapter = GraftClient(url).adapter(name)
-    console.print(Text(f"{adapter.name} on {adapter.base_model}, live: {adapter.live or 'none'}"))
+    told = f"{adapter.name} on {adapter.base_model}, live: {adapter.live or 'none'}"
+    if adapter.shared:
+        told += f", shared by {adapter.owner}"
+    console.print(Text(told))
     console.print(versions_table(adapter))
 
 
@@ -119,6 +124,47 @@ def remove_alias(
     screen().print(Text(f"{named} means nothing now"))
 
 
+@app.command("share")
+def share_adapter(
+    name: Name,
+    tenant: Tenant,
+    *,
+    may_continue: Annotated[
+        bool, typer.Option("--continue", help="They may train on from it, into a name of theirs.")
+    ] = False,
+    may_download: Annotated[
+        bool, typer.Option("--download", help="They may fetch its files.")
+    ] = False,
+    url: Url = HERE,
+) -> None:
+    """Let another tenant ask an adapter; what was shared with it before is forgotten."""
+    with reporting_errors():
+        share = GraftClient(url).share(
+            name, tenant, may_continue=may_continue, may_download=may_download
+        )
+    screen().print(Text(f"{name}: {_told(share)}"))
+
+
+@app.command("shares")
+def list_shares(name: Name, url: Url = HERE) -> None:
+    """With whom an adapter is shared, and what for."""
+    console = screen()
+    with reporting_errors():
+        shares = GraftClient(url).shares(name).data
+    for share in shares:
+        console.print(Text(_told(share)))
+    if not shares:
+        console.print(Text(f"{name} is not shared"))
+
+
+@app.command("unshare")
+def unshare_adapter(name: Name, tenant: Tenant, url: Url = HERE) -> None:
+    """Share an adapter with a tenant no longer."""
+    with reporting_errors():
+        GraftClient(url).unshare(name, tenant)
+    screen().print(Text(f"{name} is no longer shared with {_whom(tenant)}"))
+
+
 @app.command("delete")
 def delete_adapter(
     name: Name,
@@ -149,6 +195,16 @@ def download_version(
     with reporting_errors(), GraftClient(url).download(version) as download:
         size = save(download, target)
     screen().print(Text(f"{target}: {size / 1e6:.1f} MB"))
+
+
+def _told(share: Share) -> str:
+    more = {"continue": share.may_continue, "download": share.may_download}
+    uses = ["ask", *(use for use, allowed in more.items() if allowed)]
+    return f"{_whom(share.tenant)} may {' and '.join(uses)}"
+
+
+def _whom(tenant: str) -> str:
+    return "everybody" if tenant == "*" else tenant
 
 
 def save(download: Iterator[bytes], target: Path) -> int:

@@ -10,6 +10,7 @@ _INFER: Final = frozenset({Scope.INFER})
 _TUNE: Final = frozenset({Scope.TUNE})
 _ADMIN: Final = frozenset({Scope.ADMIN})
 _MODELS: Final = "/v1/models"
+_USAGE: Final = "/v1/usage"
 #: A path is what its first part, or its first two, say.
 _SCOPES: Final[Mapping[str, frozenset[Scope]]] = {
     "/v1/chat": _INFER,
@@ -50,6 +51,6 @@ def scopes_for(method: str, path: str) -> frozenset[Scope]:
     parts = path.split("/")
     first = "/".join(parts[:2])
     area = "/".join(parts[:3]) if first == "/v1" else first
-    if area == _MODELS and method in _READ:
+    if area == _USAGE or (area == _MODELS and method in _READ):
         return _INFER | _TUNE
     return _SCOPES.get(area, _ADMIN)

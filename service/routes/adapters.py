@@ -1,7 +1,6 @@
 """`/adapters`: what has been trained, and its files."""
 
 import asyncio
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Body
@@ -10,13 +9,14 @@ from fastapi.responses import StreamingResponse
 from adapters.errors import AdapterNotFound, InvalidRequest
 from adapters.names import parse_fine_tuned_name, parse_model_name
 from adapters.records import Adapter, Version
+from adapters.sharing import Use
 from service.schemas.adapters import (
     WireAdapterEntry,
     WireAdapterList,
     WireDeleted,
     wire_adapter,
 )
-from service.state import ServiceState, State
+from service.state import ServiceState, State, Tenant
 from service.tar import tar_stream
 
 router = APIRouter(tags=["adapters"])
@@ -24,19 +24,19 @@ router = APIRouter(tags=["adapters"])
 
 @router.get("/adapters")
 @router.get("/v1/adapters", include_in_schema=False)
-async def list_adapters(state: State) -> WireAdapterList:
-    """All adapters, by name."""
+async def list_adapters(state: State, tenant: Tenant) -> WireAdapterList:
+    """All adapters, by name: one's own, and what others share."""
     adapters = await asyncio.to_thread(state.ledger.registry.list)
-    entries = [shown(state, adapter) for adapter in adapters]
+    entries = [shown(state, adapter, asking=tenant) for adapter in adapters]
     return WireAdapterList(object="list", data=entries, has_more=False)
 
 
 @router.get("/adapters/{name}")
 @router.get("/v1/adapters/{name}", include_in_schema=False)
-async def get_adapter(name: str, state: State) -> WireAdapterEntry:
+async def get_adapter(name: str, state: State, tenant: Tenant) -> WireAdapterEntry:
     """One adapter with its versions."""
-    adapter = await asyncio.to_thread(state.ledger.registry.get, name)
-    return shown(state, adapter)
+    adapter = await asyncio.to_thread(state.ledger.registry.get, name, Use.ASK)
+    return shown(state, adapter, asking=tenant)
 
 
 @router.post("/adapters/{name}/recheck")
@@ -54,22 +54,11 @@ async def recheck(
     return shown(state, adapter)
 
 
-@router.post("/adapters/{name}/share")
-@router.post("/v1/adapters/{name}/share", include_in_schema=False)
-async def share(
-    name: str, shared: Annotated[bool, Body(embed=True)], state: State
-) -> WireAdapterEntry:
-    """Let other tenants ask the adapter and continue it, or no longer. They cannot change it, nor fetch its files."""
-    adapter = await asyncio.to_thread(partial(state.ledger.registry.share, name, shared=shared))
-    await state.catalog.refresh()
-    return shown(state, adapter)
-
-
 @router.get("/adapters/{name}/download")
 @router.get("/v1/adapters/{name}/download", include_in_schema=False)
 async def download(name: str, state: State) -> StreamingResponse:
     """A version's PEFT directory as a tar; the bare name means the live version, `name@alias` the alias's."""
-    version = await _find_version(state, name)
+    version = await _find_version(state, name, Use.DOWNLOAD)
     directory = await asyncio.to_thread(state.ledger.registry.directory, version)
     headers = {
         "Content-Disposition": f'attachment; filename="{version.adapter}-{version.number}.tar"'
@@ -87,18 +76,18 @@ async def delete(name: str, state: State) -> WireDeleted:
     if parse_model_name(name).selector is None and parse_fine_tuned_name(name) is None:
         await asyncio.to_thread(registry.delete, name)
     else:
-        version = await _find_version(state, name)
+        version = await _find_version(state, name, Use.CHANGE)
         _refuse_alias(name, version)
         await asyncio.to_thread(registry.delete_version, version.adapter, version.number)
     await state.catalog.refresh()
     return WireDeleted(id=name, object="adapter", deleted=True)
 
 
-async def _find_version(state: ServiceState, name: str) -> Version:
+async def _find_version(state: ServiceState, name: str, use: Use) -> Version:
     if parse_fine_tuned_name(name) is not None:
-        return await asyncio.to_thread(state.ledger.registry.resolve, name)
+        return await asyncio.to_thread(state.ledger.registry.resolve, name, use)
     parsed = parse_model_name(name)
-    adapter = await asyncio.to_thread(state.ledger.registry.get, parsed.adapter)
+    adapter = await asyncio.to_thread(state.ledger.registry.get, parsed.adapter, use)
     found = adapter.select(parsed.selector)
     if found is None:
         known = ", ".join(version.name for version in adapter.versions)
@@ -117,7 +106,8 @@ def _refuse_alias(name: str, version: Version) -> None:
         )
 
 
-def shown(state: ServiceState, adapter: Adapter) -> WireAdapterEntry:
-    """The adapter on the wire, with what its engine has loaded."""
+def shown(state: ServiceState, adapter: Adapter, *, asking: str | None = None) -> WireAdapterEntry:
+    """The adapter on the wire, with what its engine has loaded; see `wire_adapter`."""
     host = state.engines.get(adapter.base_model)
-    return wire_adapter(adapter, frozenset(host.residency.resident) if host else frozenset())
+    resident = frozenset(host.residency.resident) if host else frozenset()
+    return wire_adapter(adapter, resident, asking=asking)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from adapters.errors import GraftError
+from adapters.errors import GraftError, Overloaded
 from service.errors import error_response
 from service.generate import Answer, Prepared, collect
 from service.schemas.endpoints import (
@@ -84,6 +84,10 @@ async def _respond(request: Request, state: ServiceState, endpoint: Endpoint) ->
             endpoint, raw, tenant=tenant_of(request), user=request.headers.get(_USER)
         )
         return await _answer(request, state, prepared)
+    except Overloaded as error:
+        response = error_response(error, endpoint.dialect)
+        response.headers.update(state.rates.headers())
+        return response
     except GraftError as error:
         if endpoint.dialect != "messages":
             raise
@@ -96,9 +100,10 @@ async def _answer(request: Request, state: ServiceState, prepared: Prepared) -> 
         async with _cancelled_when_gone(request):
             answer = await state.generator.answer(prepared)
             if prepared.stream and answer.status < _BAD_REQUEST:
-                return StreamedAnswer(answer)
+                return StreamedAnswer(answer, state.rates.headers())
             body = await collect(answer)
-            return Response(body, answer.status, _version(answer), "application/json")
+            headers = _version(answer) | state.rates.headers()
+            return Response(body, answer.status, headers, "application/json")
     except _ClientGone:
         return Response(status_code=_CLIENT_GONE)
 
@@ -106,8 +111,8 @@ async def _answer(request: Request, state: ServiceState, prepared: Prepared) -> 
 class StreamedAnswer(StreamingResponse):
     """An answer passed on as it arrives, and released whatever becomes of the client."""
 
-    def __init__(self, answer: Answer) -> None:
-        headers = _STREAM_HEADERS | _version(answer)
+    def __init__(self, answer: Answer, more: dict[str, str] | None = None) -> None:
+        headers = _STREAM_HEADERS | _version(answer) | (more or {})
         super().__init__(answer.body, answer.status, headers, answer.content_type)
         self._answer = answer
 

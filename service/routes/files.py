@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from service.repeats import Repeated
+from service.room import RequireRoom
 from service.schemas.adapters import WireDeleted
 from service.schemas.files import WireFile, WireFileList, wire_file
 from service.state import State
@@ -15,7 +16,7 @@ from service.uploads import answer, read_file_upload
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
-@router.post("", response_model=WireFile)
+@router.post("", response_model=WireFile, dependencies=[RequireRoom])
 async def upload(request: Request, state: State, repetition: Repeated) -> Response:
     """Keep a file: a form with the file in `file`, and its `purpose`."""
     async with read_file_upload(request, state.incoming) as (saved, options):

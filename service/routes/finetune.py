@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from adapters.records import Job, Reply
 from service.events import SSE_HEADERS, follow_job, last_event_id
 from service.repeats import Repeated
+from service.room import RequireRoom
 from service.schemas.jobs import WireJob, WireJobList, wire_job
 from service.state import ServiceState, State
 from service.uploads import read_finetune_request, replayed
@@ -20,8 +21,14 @@ from service.waiting import job_id_of, preferred_wait, prefers_events, wait_for_
 router = APIRouter(tags=["fine-tuning"])
 
 
-@router.post("/finetune", status_code=202, response_model=WireJob)
-@router.post("/v1/finetune", status_code=202, response_model=WireJob, include_in_schema=False)
+@router.post("/finetune", status_code=202, response_model=WireJob, dependencies=[RequireRoom])
+@router.post(
+    "/v1/finetune",
+    status_code=202,
+    response_model=WireJob,
+    dependencies=[RequireRoom],
+    include_in_schema=False,
+)
 async def create(
     request: Request,
     state: State,
@@ -42,7 +49,7 @@ async def create(
         reply = await asyncio.to_thread(state.intake.accept, asked)
     if not reply.replayed:
         state.metrics.jobs_submitted.inc()
-    room = await asyncio.to_thread(state.limits.told, job_id_of(reply))
+    room = await asyncio.to_thread(state.limits.told)
     if prefers_events(request.headers.get("accept")):
         return _streamed(state, reply, room)
     seconds = preferred_wait(prefer or [])

@@ -4,6 +4,7 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
+from service.room import RequireRoom
 from service.schemas.adapters import WireImport, wire_import
 from service.schemas.importing import SourceOptions
 from service.state import State
@@ -15,9 +16,10 @@ router = APIRouter(tags=["adapters"])
 @router.post(
     "/adapters",
     status_code=201,
+    dependencies=[RequireRoom],
     responses={200: {"model": WireImport, "description": "These files had been brought before."}},
 )
-@router.post("/v1/adapters", status_code=201, include_in_schema=False)
+@router.post("/v1/adapters", status_code=201, dependencies=[RequireRoom], include_in_schema=False)
 async def bring_in(request: Request, response: Response, state: State) -> WireImport:
     """Make a PEFT adapter a version: a form with a tar in `archive`, or JSON with its `source`."""
     importer = state.importer

@@ -20,7 +20,6 @@ from service.schemas.jobs import WireEventList, WireJob, WireJobList, wire_event
 from service.schemas.limits import WireLimits
 from service.state import State
 from service.uploads import answer, read_json, require_plain
-from service.waiting import job_id_of
 
 router = APIRouter(prefix="/v1/fine_tuning", tags=["fine-tuning"])
 
@@ -53,7 +52,7 @@ async def create(
     reply = await asyncio.to_thread(state.intake.accept, asked)
     if not reply.replayed:
         state.metrics.jobs_submitted.inc()
-    return answer(reply, await asyncio.to_thread(state.limits.told, job_id_of(reply)))
+    return answer(reply, await asyncio.to_thread(state.limits.told))
 
 
 @router.get("/jobs")
@@ -128,7 +127,7 @@ async def metrics(
 @router.get("/model_limits")
 async def model_limits(state: State) -> dict[str, WireLimits]:
     """What may be asked for of each base model, and how busy it is."""
-    return await asyncio.to_thread(state.limits.look, state.ledger.tenant)
+    return await asyncio.to_thread(state.limits.look)
 
 
 def _metadata(query: Sequence[tuple[str, str]]) -> tuple[Mapping[str, str], bool]:

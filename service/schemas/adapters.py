@@ -45,8 +45,9 @@ class WireAdapterEntry(BaseModel):
     weights: dict[str, float]
     #: What requests for the adapter are given where they leave something open.
     defaults: dict[str, Any]
-    #: Whether other tenants may ask it and continue it.
+    #: Whether other tenants may use it too; and whose it is.
     shared: bool
+    owner: str
     versions: list[WireVersion]
 
 
@@ -73,8 +74,11 @@ class WireDeleted(BaseModel):
     deleted: bool
 
 
-def wire_adapter(adapter: Adapter, resident: frozenset[str]) -> WireAdapterEntry:
-    """The adapter as clients see it."""
+def wire_adapter(
+    adapter: Adapter, resident: frozenset[str], *, asking: str | None = None
+) -> WireAdapterEntry:
+    """The adapter as clients see it. With whom it is not its own, `asking`, its job and its parents stay unnamed."""
+    own = asking in {None, adapter.tenant}
     return WireAdapterEntry(
         object="adapter",
         name=adapter.name,
@@ -85,7 +89,8 @@ def wire_adapter(adapter: Adapter, resident: frozenset[str]) -> WireAdapterEntry
         weights=adapter.weights,
         defaults=adapter.sampling,
         shared=adapter.shared,
-        versions=[_version(version, resident) for version in adapter.versions],
+        owner=adapter.tenant,
+        versions=[_version(version, resident, own=own) for version in adapter.versions],
     )
 
 
@@ -111,7 +116,7 @@ def model_card(model_id: str, *, created: float, parent: str | None = None) -> d
     }
 
 
-def _version(version: Version, resident: frozenset[str]) -> WireVersion:
+def _version(version: Version, resident: frozenset[str], *, own: bool) -> WireVersion:
     manifest, result = version.manifest, version.manifest.result
     return WireVersion(
         name=version.name,
@@ -119,8 +124,8 @@ def _version(version: Version, resident: frozenset[str]) -> WireVersion:
         created_at=int(version.created_at),
         rank=version.rank,
         digest=version.digest,
-        job_id=version.job_id,
-        parent=manifest.parent,
+        job_id=version.job_id if own else None,
+        parent=manifest.parent if own else None,
         method=manifest.method if result else None,
         train_loss=result.train_loss if result else None,
         valid_loss=result.published_valid_loss if result else None,

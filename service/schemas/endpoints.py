@@ -25,7 +25,7 @@ class Endpoint:
     dialect: Dialect = "completions"
     #: What its streams end with; None where the transport alone tells.
     last_words: bytes | None = None
-    #: Whether its answers are a model's own words: a shadow gets no other requests.
+    #: Whether its answers are a model's own words, which cost tokens and which a shadow gets too; else it only counts.
     generates: bool = True
     #: Whether the engine can keep what it remembers of prompts apart, by `cache_salt`.
     salted: bool = False

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adapters.ledger import Ledger, open_ledger
-from adapters.settings import LedgerSettings, QueueSettings
+from adapters.settings import LedgerSettings, QueueSettings, QuotaSettings
 from tests.support.clock import Clock
 
 
@@ -21,12 +21,22 @@ def rules() -> QueueSettings:
     return QueueSettings()
 
 
+@pytest.fixture
+def quotas() -> QuotaSettings:
+    """How much a tenant may take; a module that wants it otherwise has a fixture of its own."""
+    return QuotaSettings()
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def ledger(
-    tmp_path: Path, clock: Clock, rules: QueueSettings, request: pytest.FixtureRequest
+    tmp_path: Path,
+    clock: Clock,
+    rules: QueueSettings,
+    quotas: QuotaSettings,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Ledger]:
     url = "" if request.param == "sqlite" else request.getfixturevalue("database_url")
     settings = LedgerSettings(home=tmp_path, database_url=url)
-    ledger = open_ledger(settings, queue=rules, clock=clock)
+    ledger = open_ledger(settings, queue=rules, quotas=quotas, clock=clock)
     yield ledger
     ledger.close()

@@ -10,7 +10,6 @@ from adapters.demand import Place, Sending
 from adapters.errors import AdapterNotFound, QueueFull
 from adapters.ledger import Ledger
 from adapters.records import (
-    DEFAULT_TENANT,
     EventKind,
     Job,
     JobError,
@@ -126,9 +125,9 @@ def test_no_more_jobs_wait_than_may_and_the_refusal_says_when_to_come_again(
         progress = Progress(step=1, total_steps=9, eta_seconds=eta)
         ledger.jobs.record([JobNote(job=running, phase=Phase.TRAINING, progress=progress)])
         with pytest.raises(QueueFull) as known:
-            ledger.queue.require_room(DEFAULT_TENANT, 1)
+            ledger.queue.require_room(1)
         assert known.value.retry_after == told
-    ledger.queue.require_room(DEFAULT_TENANT, 2)
+    ledger.queue.require_room(2)
     assert len(ledger.jobs.list()) == 2
 
 

@@ -12,11 +12,14 @@ from adapters.demand import Sending
 from adapters.errors import (
     AdapterNameConflict,
     AdapterNotFound,
+    AdapterReadOnly,
     EndpointNotFound,
     FileNotFound,
     GraftError,
+    InvalidValue,
     JobNotFound,
     KeyNotFound,
+    NotFound,
     UploadNotFound,
 )
 from adapters.files import NewUpload
@@ -24,6 +27,7 @@ from adapters.keys import NewKey, Scope, digest_of
 from adapters.ledger import Ledger
 from adapters.manifest import MANIFEST_FILE, dump_manifest
 from adapters.records import IdempotencyKey, Job, Reply, Version
+from adapters.sharing import EVERYBODY, Share, Use
 from adapters.webhooks import Happening, NewEndpoint, Outcome
 from tests.support.clock import Clock
 from tests.support.samples import BASE, adapter_directory, brought, manifest, new_job, render
@@ -202,7 +206,9 @@ def test_a_foreign_adapter_is_as_unknown_as_one_that_never_was(
         (registry.resolve, "bot@1", "none@1"),
         (registry.resolve, version.fine_tuned_name, version.fine_tuned_name.replace("bot", "none")),
         *((act, "bot", "none") for act in changes_of_aliases(ours)),
-        (lambda name: registry.share(name, shared=True), "bot", "none"),
+        (lambda name: ours.sharing.put(name, Share(tenant="third")), "bot", "none"),
+        (ours.sharing.list, "bot", "none"),
+        (lambda name: ours.sharing.end(name, EVERYBODY), "bot", "none"),
         (lambda name: registry.delete_version(name, 1), "bot", "none"),
         (ours.weights, "bot@1", "none@1"),
         (ours.checkpoints.find, checkpoint.name, checkpoint.name.replace("bot", "none")),
@@ -250,7 +256,7 @@ def test_a_deleted_adapters_name_is_free_once_no_job_is_on_its_way_there(
     ledger: Ledger, ours: Ledger, theirs: Ledger, tmp_path: Path
 ) -> None:
     published(ledger, theirs, tmp_path)
-    theirs.registry.share("bot", shared=True)
+    theirs.sharing.put("bot", Share(tenant=EVERYBODY))
     waiting = submit(theirs)
     theirs.registry.delete("bot")
     with pytest.raises(AdapterNameConflict):
@@ -275,30 +281,92 @@ def test_a_name_that_is_only_claimed_is_no_adapter(
 # ---- sharing
 
 
-def test_a_shared_adapter_can_be_found_and_not_changed(
-    ledger: Ledger, ours: Ledger, theirs: Ledger, tmp_path: Path
+@pytest.mark.parametrize("whom", ["ours", EVERYBODY])
+@pytest.mark.parametrize(
+    ("may", "uses"),
+    [
+        ({}, {Use.ASK}),
+        ({"may_continue": True}, {Use.ASK, Use.CONTINUE}),
+        ({"may_download": True}, {Use.ASK, Use.DOWNLOAD}),
+    ],
+)
+def test_a_shared_adapter_is_good_for_what_its_owner_says_and_cannot_be_changed(
+    whom: str,
+    may: dict[str, bool],
+    uses: set[Use],
+    ledger: Ledger,
+    ours: Ledger,
+    theirs: Ledger,
+    tmp_path: Path,
 ) -> None:
     version = published(ledger, theirs, tmp_path)
     revision, _ = ledger.registry.changes(since=0)
-    theirs.registry.share("bot", shared=True)
-    assert ledger.registry.changes(since=revision)[1][0].shared
-    for name in ("bot", "bot@1", "bot@live", str(version.fine_tuned_name)):
-        assert ours.registry.resolve(name) == version
+    theirs.sharing.put("bot", Share(tenant=whom, **may))
+    shared = ledger.registry.changes(since=revision)[1][0]
+    assert {use for use in Use if shared.allows("ours", use)} == uses
+    assert shared.allows("third", Use.ASK) is (whom == EVERYBODY)
+    assert [one.name for one in ours.registry.list()] == ["bot"]
+    for use in Use:
+        for name in ("bot", "bot@1", "bot@live", str(version.fine_tuned_name)):
+            if use in uses:
+                assert ours.registry.resolve(name, use) == version
+                assert ours.registry.get("bot", use).tenant == "theirs"
+            else:
+                with pytest.raises(AdapterReadOnly, match="'bot' is theirs's"):
+                    ours.registry.resolve(name, use)
     for refused in (
         lambda: ours.registry.get("bot"),
         lambda: ours.registry.delete("bot"),
         *(partial(act, "bot") for act in changes_of_aliases(ours)),
-        lambda: ours.registry.share("bot", shared=False),
+        lambda: ours.sharing.put("bot", Share(tenant="ours", may_download=True)),
+        lambda: ours.sharing.list("bot"),
+        lambda: ours.sharing.end("bot", whom),
         lambda: ours.registry.delete_version("bot", 1),
         lambda: ours.registry.delete_model(version),
     ):
-        with pytest.raises(AdapterNotFound):
+        with pytest.raises(AdapterReadOnly):
             refused()
     with pytest.raises(AdapterNameConflict):
         submit(ours)
-    theirs.registry.share("bot", shared=False)
+    theirs.sharing.end("bot", whom)
     with pytest.raises(AdapterNotFound):
-        ours.registry.resolve("bot")
+        ours.registry.resolve("bot", Use.ASK)
+    assert ours.registry.list() == []
+
+
+def test_a_share_is_of_one_adapter_with_one_tenant_and_the_last_word_holds(
+    ledger: Ledger, ours: Ledger, theirs: Ledger, tmp_path: Path, clock: Clock
+) -> None:
+    published(ledger, theirs, tmp_path)
+    published(ledger, theirs, tmp_path, "other")
+    theirs.sharing.put("bot", Share(tenant="ours", may_continue=True))
+    theirs.sharing.put("bot", Share(tenant="third"))
+    first, clock.now = clock.now, clock.now + 100
+    again = theirs.sharing.put("bot", Share(tenant="ours", may_download=True))
+    assert again.shares == theirs.sharing.list("bot")
+    assert [(one.tenant, one.may_continue, one.may_download) for one in again.shares] == [
+        ("ours", False, True),
+        ("third", False, False),
+    ]
+    assert again.shares[0].created_at == first
+    assert [one.name for one in ours.registry.list()] == ["bot"]
+    assert [one.name for one in ledger.of("fourth").registry.list()] == []
+    with pytest.raises(AdapterNotFound):
+        ours.registry.get("other", Use.ASK)
+    with pytest.raises(NotFound, match="not shared with everybody"):
+        theirs.sharing.end("bot", EVERYBODY)
+    with pytest.raises(InvalidValue, match="owner"):
+        theirs.sharing.put("bot", Share(tenant="theirs"))
+
+
+def test_checkpoints_of_a_shared_adapter_stay_its_owners(
+    ledger: Ledger, ours: Ledger, theirs: Ledger, tmp_path: Path
+) -> None:
+    published(ledger, theirs, tmp_path)
+    theirs.sharing.put("bot", Share(tenant="ours", may_continue=True, may_download=True))
+    checkpoint = theirs.checkpoints.list(theirs.jobs.list()[0].id)[0]
+    with pytest.raises(AdapterNotFound):
+        ours.checkpoints.find(checkpoint.name)
 
 
 # ---- adapters from elsewhere

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from adapters.demand import Room
-from adapters.errors import InvalidValue, QueueFull
+from adapters.errors import InvalidValue, OverQuota
 from adapters.ledger import Ledger
 from adapters.records import (
     Job,
@@ -345,8 +345,8 @@ def test_a_place_says_when_the_job_is_likely_to_start(ledger: Ledger, clock: Clo
         (2, 300.0),
         (3, None),
     ]
-    assert ledger.queue.wait(BASE, tenant="four", priority=NORMAL) == 100.0
-    assert ledger.queue.wait(BASE, tenant="one", priority=NORMAL) is None
+    assert ledger.of("four").queue.wait(BASE, priority=NORMAL) == 100.0
+    assert ledger.of("one").queue.wait(BASE, priority=NORMAL) is None
     assert ledger.queue.places(running) == {}
 
 
@@ -378,13 +378,14 @@ def test_a_retry_that_is_not_due_stands_behind_those_that_may_start(
 def test_one_tenants_full_queue_is_no_other_ones(ledger: Ledger) -> None:
     for _ in range(30):
         submit(ledger, "one")
-    assert ledger.queue.room("one") == Room(limit=30, left=0, next_in=None)
-    with pytest.raises(QueueFull, match="30 of your jobs wait already, and at most 30 may") as full:
+    assert ledger.of("one").queue.room() == Room(limit=30, left=0, queued=30, next_in=None)
+    with pytest.raises(OverQuota, match="30 of your jobs wait already, and at most 30 may") as full:
         ledger.jobs.submit(replace(new_job(), tenant="one"), most_waiting=1000, render=render)
     assert full.value.retry_after == 60
     assert "ask again in 60 s" in full.value.message
     ledger.jobs.submit(replace(new_job(), tenant="two"), most_waiting=1000, render=render)
-    assert (ledger.queue.room("two").left, ledger.queue.room("four").next_in) == (29, 0.0)
+    two, four = ledger.of("two").queue.room(), ledger.of("four").queue.room()
+    assert (two.left, four.next_in) == (29, 0.0)
 
 
 def test_a_full_queue_says_when_the_tenants_own_next_job_starts(
@@ -396,8 +397,8 @@ def test_a_full_queue_says_when_the_tenants_own_next_job_starts(
     ledger.jobs.record([note(job, 200.0)])
     for _ in range(30):
         submit(ledger, "one")
-    with pytest.raises(QueueFull) as full:
-        ledger.queue.require_room("one", 1000)
+    with pytest.raises(OverQuota) as full:
+        ledger.of("one").queue.require_room(1000)
     assert full.value.retry_after == 200
     assert "in about 200 s" in full.value.message
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from openai import OpenAI
 from starlette.testclient import TestClient
 
-from adapters.settings import BaseModelSettings, LedgerSettings
+from adapters.settings import BaseModelSettings, LedgerSettings, QuotaSettings
 from service.app import Configuration, create_app
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 
@@ -19,13 +19,16 @@ def ledger_settings(home: Path) -> LedgerSettings:
 
 
 @contextmanager
-def answering(home: Path, **settings: object) -> Iterator[TestClient]:
+def answering(
+    home: Path, *, quotas: QuotaSettings | None = None, **settings: object
+) -> Iterator[TestClient]:
     """A client of the service on that home; no engine is up."""
     configuration = Configuration(
         ledger=ledger_settings(home),
         service=ServiceSettings(**{"allowed_hosts": ("graft",), **settings}),
         engine=EngineSettings(),
         webhooks=WebhookSettings(),
+        quotas=quotas or QuotaSettings(),
     )
     with TestClient(create_app(configuration), base_url="http://graft/") as client:
         yield client

@@ -12,9 +12,10 @@ from sqlalchemy import text
 from adapters.db.connect import Database
 from adapters.db.migrate import HEAD, migrate
 from adapters.db.schema import metadata
-from adapters.errors import InvalidValue
+from adapters.errors import AdapterReadOnly, InvalidValue
 from adapters.ledger import open_ledger
 from adapters.settings import LedgerSettings
+from adapters.sharing import Share, Use
 from tests.support.postgres import Server
 
 SCRIPTS = Path(__file__).parents[3] / "adapters" / "db" / "migrations"
@@ -87,6 +88,30 @@ def test_what_was_there_before_there_were_tenants_is_the_default_tenants(tmp_pat
     ledger = open_ledger(settings)
     assert ledger.of("default").files.get("file-1").bytes == 4
     assert ledger.of("acme").files.list() == []
+    ledger.close()
+
+
+def test_what_was_shared_by_a_flag_is_everybodys_to_ask_and_continue(
+    new_settings: LedgerSettings,
+) -> None:
+    database, config = Database(new_settings.database), Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    columns = "name, base_model, created_at, last_number, revision, tenant, shared"
+    with database.write() as tx:
+        config.attributes["connection"] = tx
+        command.upgrade(config, "0009")
+        for name, shared in (("open", "true"), ("own", "false")):
+            values = f"'{name}', 'base', 7.0, 0, 1, 'theirs', {shared}"
+            tx.execute(text(f"INSERT INTO adapters ({columns}) VALUES ({values})"))
+    database.close()
+    ledger = open_ledger(new_settings)
+    assert ledger.of("ours").registry.get("open", Use.CONTINUE).shares == (
+        Share(tenant="*", may_continue=True, created_at=7.0),
+    )
+    with pytest.raises(AdapterReadOnly):
+        ledger.of("ours").registry.get("open", Use.DOWNLOAD)
+    assert [one.name for one in ledger.of("ours").registry.list()] == ["open"]
+    assert [one.name for one in ledger.of("theirs").registry.list()] == ["open", "own"]
     ledger.close()
 
 

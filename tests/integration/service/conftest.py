@@ -13,7 +13,7 @@ import uvicorn
 
 from adapters.ledger import Ledger, open_ledger
 from adapters.records import Version
-from adapters.settings import BaseModelSettings, LedgerSettings, QueueSettings
+from adapters.settings import BaseModelSettings, LedgerSettings, QueueSettings, QuotaSettings
 from service.app import Configuration, create_app
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from service.tokens.process import Tokens
@@ -69,6 +69,7 @@ async def serving(
     webhooks: WebhookSettings | None = None,
     tokens: Tokens | None = None,
     queue: QueueSettings | None = None,
+    quotas: QuotaSettings | None = None,
     **settings: object,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     configuration = Configuration(
@@ -77,6 +78,7 @@ async def serving(
         engine=EngineSettings(max_cpu_loras=8),
         webhooks=webhooks or WebhookSettings(),
         queue=queue or QueueSettings(),
+        quotas=quotas or QuotaSettings(),
     )
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -93,7 +93,8 @@ async def test_what_the_operator_allows_is_what_may_be_asked_for(tmp_path: Path)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "priority")
         assert (await http.post("/finetune", json={"data": ROWS})).status_code == 202
         full = await http.post("/finetune", json={"data": ROWS})
-        assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
+        assert (full.status_code, full.json()["error"]["code"]) == (429, "insufficient_quota")
+        assert full.headers["x-should-retry"] == "false"
         assert "1 of your jobs wait already" in full.json()["error"]["message"]
         assert f"ask again in {full.headers['retry-after']} s" in full.json()["error"]["message"]
 

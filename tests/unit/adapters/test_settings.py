@@ -3,11 +3,18 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import InvalidValue, UnknownField
-from adapters.settings import DEMO_MODEL, LedgerSettings
+from adapters.settings import DEMO_MODEL, LedgerSettings, QueueSettings, Quota, QuotaSettings
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from trainer.settings import TrainerSettings
 
-SECTIONS = (LedgerSettings, ServiceSettings, WebhookSettings, EngineSettings, TrainerSettings)
+SECTIONS = (
+    LedgerSettings,
+    QuotaSettings,
+    ServiceSettings,
+    WebhookSettings,
+    EngineSettings,
+    TrainerSettings,
+)
 
 
 @pytest.fixture
@@ -86,3 +93,28 @@ def test_two_base_models_of_one_id_are_refused(config: Path) -> None:
     config.write_text("ledger: {base_models: [{id: m, source: a}, {id: m, source: b}]}")
     with pytest.raises(InvalidValue, match="each id once"):
         LedgerSettings()
+
+
+def test_a_tenants_quota_is_its_own_where_it_says_something_and_everybodys_elsewhere(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(
+        "quotas:\n  default: {stored_bytes: 100, requests_per_minute: 60}\n  tenants:\n    acme: {max_queued: 3}\n"
+    )
+    quotas = QuotaSettings()
+    assert quotas.of("acme") == Quota(stored_bytes=100, requests_per_minute=60, max_queued=3)
+    assert quotas.of("other") == Quota(stored_bytes=100, requests_per_minute=60)
+    rules = QueueSettings(max_queued=7, highest_priority="normal")
+    own = quotas.rules_of("acme", rules)
+    assert (own.max_queued, own.highest_priority) == (3, "normal")
+    assert quotas.rules_of("other", rules) == rules
+    monkeypatch.setenv("GRAFT_QUOTAS_TENANTS", '{"acme": {"highest_priority": "low"}}')
+    assert QuotaSettings().rules_of("acme", rules).highest_priority == "low"
+
+
+@pytest.mark.parametrize(
+    "quota", [{"stored_byte": 1}, {"stored_bytes": -1}, {"requests_per_minute": 0}]
+)
+def test_a_quota_that_makes_no_sense_is_refused(quota: dict[str, int]) -> None:
+    with pytest.raises(InvalidValue, match=r"section 'quotas', tenants\.acme"):
+        QuotaSettings(tenants={"acme": quota})

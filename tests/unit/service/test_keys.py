@@ -20,6 +20,7 @@ from adapters.errors import InvalidValue
 from adapters.keys import NewKey, Scope, digest_of
 from adapters.ledger import Ledger, open_ledger
 from adapters.names import new_id
+from adapters.sharing import Share
 from adapters.webhooks import ENDINGS, NewEndpoint
 from service.settings import ServiceSettings
 from service.state import whole
@@ -121,7 +122,7 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(house: House, scope: S
     asked = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
     counted = ("/v1/messages/count_tokens", "/tokenize", "/detokenize")
     infer = {f"POST {path}" for path in (*asked, *counted, "/v1/tokenize", "/v1/detokenize")}
-    models = {"GET /v1/models", "GET /v1/models/x"}
+    models = {"GET /v1/models", "GET /v1/models/x", "GET /v1/usage"}
     admin = {"POST /v1/keys", "GET /v1/keys", "DELETE /v1/keys/x", "GET /metrics"}
     # What is added is the operator's at first.
     admin |= {"GET /docs/oauth2-redirect", "HEAD /docs/oauth2-redirect"}
@@ -364,6 +365,7 @@ def things(house: House) -> dict[str, str]:
     )
     # For its log of deliveries.
     theirs.jobs.cancel(theirs.jobs.submit(new_job("their-other", BASE), render=render).body)
+    theirs.sharing.put("their-bot", Share(tenant="third"))
     return {
         "job_id": job_id,
         "file_id": kept.json()["id"],
@@ -373,6 +375,7 @@ def things(house: House) -> dict[str, str]:
         "name": "their-bot",
         "alias": "canary",
         "model": "their-bot@1",
+        "tenant": "third",
         "tail": job_id.removeprefix("ftjob-"),
     }
 
@@ -381,7 +384,7 @@ def things(house: House) -> dict[str, str]:
 BODIES: dict[str, dict[str, Any]] = {
     "/promote": {"json": {"version": 1}},
     "/recheck": {"json": {"version": 1}},
-    "/share": {"json": {"shared": True}},
+    "/shares": {"json": {"tenant": "third"}},
     "/{alias}": {"json": {"version": 1}},
     "/defaults": {"json": {"temperature": 0.5}},
     "/parts": {"files": {"data": ("data", b"rows")}},
@@ -514,36 +517,6 @@ def test_what_is_anothers_cannot_be_trained_on_or_continued(
         headers=ours,
     )
     assert told.json()["error"]["param"] == "training_file"
-
-
-def test_a_shared_adapter_can_be_asked_and_continued_by_others(house: House) -> None:
-    house.publish("theirs", "public-bot")
-    ours, owner = house.key("reader"), house.key("theirs")
-    shared = house.http.post("/adapters/public-bot/share", json={"shared": True}, headers=owner)
-    assert shared.json()["shared"] is True
-    models = house.http.get("/v1/models", headers=ours).json()["data"]
-    assert {"public-bot", "public-bot@1"} < {model["id"] for model in models}
-    body = {"data": ROWS, "name": "mine", "continue_from": "public-bot"}
-    job = house.http.post("/finetune", json=body, headers=ours).json()
-    assert job["hyperparameters"]
-    for method, path, more in [
-        ("DELETE", "/adapters/public-bot", {}),
-        ("DELETE", "/v1/models/public-bot", {}),
-        ("DELETE", "/v1/models/public-bot@1", {}),
-        ("POST", "/adapters/public-bot/promote", {"json": {"version": 1}}),
-        ("POST", "/adapters/public-bot/promote", {"json": {"alias": "live"}}),
-        ("POST", "/adapters/public-bot/rollback", {}),
-        ("PUT", "/adapters/public-bot/aliases/canary", {"json": {"version": 1}}),
-        ("DELETE", "/adapters/public-bot/aliases/canary", {}),
-        ("PUT", "/adapters/public-bot/defaults", {"json": {"temperature": 0.5}}),
-        ("POST", "/adapters/public-bot/recheck", {"json": {"version": 1}}),
-        ("POST", "/adapters/public-bot/share", {"json": {"shared": False}}),
-        ("GET", "/adapters/public-bot/download", {}),
-    ]:
-        assert house.http.request(method, path, headers=ours, **more).status_code == 404, path
-    house.http.post("/adapters/public-bot/share", json={"shared": False}, headers=owner)
-    assert house.http.get("/v1/models/public-bot", headers=ours).status_code == 404
-    assert house.http.get("/v1/models/public-bot", headers=owner).status_code == 200
 
 
 # ---- what is written down
