@@ -55,6 +55,16 @@ def move(source: Path, target: Path) -> None:
     sync(target.parent)
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or a copy where there are no hard links between the two."""
+    try:
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sync(path: Path) -> None:
     """Flush one file, or the names in one directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -34,6 +34,7 @@ GraftError                      500  internal_error
 ├── Overloaded                  429  rate_limit_exceeded     (retry_after)
 │   └── QueueFull               429  queue_full              (retry_after)
 ├── Unavailable                 503  engine_unavailable      (retry_after)
+│   └── StoreUnavailable        503  store_unavailable       (retry_after)
 ├── LeaseLost                   500  lease_lost              a worker's write came too late; never on the wire
 ├── ArtifactCorrupt             500  artifact_corrupt        (retry: no)
 └── EngineFault                 502  engine_error            the engine answered with something we did not expect
@@ -312,6 +313,12 @@ class Unavailable(GraftError):
 
     status = 503
     code = "engine_unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    """The bucket does not answer, or not as it should."""
+
+    code = "store_unavailable"
 
 
 class LeaseLost(GraftError):

@@ -35,6 +35,7 @@ from service.keys.access import open_paths
 from service.keys.gate import Gate
 from service.keys.ring import KeyRing
 from service.limits import Limits
+from service.loans import Loans
 from service.looking import Lookout, Surroundings
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
@@ -211,8 +212,9 @@ def _connect_engines(
         stack.push_async_callback(engine.close)
         return engine
 
+    loans = Loans(ledger.registry.lend, configuration.ledger.lent_dir)
     inspector = Inspector(
-        ledger.registry.directory,
+        loans.directory,
         lambda model_id: read_layers(configuration.ledger.base_model_dir(model_id)),
         max_rank=configuration.engine.max_lora_rank,
     )
@@ -224,6 +226,7 @@ def _connect_engines(
             capacity=_capacity(configuration.engine),
             directory_of=inspector.directory,
             metrics=metrics,
+            on_holding=partial(loans.keep_only, model_id),
         )
         return EngineHost(model_id, engine, residency, metrics=metrics)
 

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -40,12 +40,15 @@ class Residency:
         capacity: int,
         directory_of: Callable[[Weights], Path],
         metrics: Metrics,
+        on_holding: Callable[[Collection[str]], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`on_holding` is told what the engine holds, or is about to, whenever that may have become less."""
         self._engine = engine
         self._capacity = capacity
         self._directory_of = directory_of
         self._metrics = metrics
+        self._on_holding = on_holding
         #: Names in the order of their last use, oldest first.
         self._resident: OrderedDict[str, None] = OrderedDict()
         self._pins: dict[str, int] = {}
@@ -69,6 +72,7 @@ class Residency:
         known = [name for name in self._resident if name in names]
         self._resident = OrderedDict.fromkeys([*known, *sorted(names.difference(known))])
         self._refused.clear()
+        self._tell()
 
     async def lost(self, version: Weights) -> bool:
         """Whether the engine, which has just not known the version, is another process than we thought.
@@ -120,12 +124,14 @@ class Residency:
         if name in self._resident:
             self._resident.pop(name)
             await self._engine.unload(name)
+            self._tell()
 
     async def _load(self, version: Weights) -> None:
+        # Not in turn: it may have to come from afar, and those that are here need not wait for it.
+        directory = await asyncio.to_thread(self._directory_of, version)
         async with self._turn:
             if version.name in self._resident:
                 return
-            directory = await asyncio.to_thread(self._directory_of, version)
             await self._make_room()
             started = time.monotonic()
             try:
@@ -149,6 +155,10 @@ class Residency:
             self._resident.pop(idle)
             self._metrics.adapter_evictions.inc()
             await self._engine.unload(idle)
+            self._tell()
+
+    def _tell(self) -> None:
+        self._on_holding({*self._resident, *self._loads})
 
     def _note_refusal(self, version: Weights, fault: EngineFault) -> None:
         self._metrics.adapter_load_failures.labels(version.base_model).inc()

@@ -9,7 +9,7 @@ from adapters.db.connect import Database
 from adapters.db.locks import Turn, take_turn
 from adapters.db.postgres import require_unicode
 
-HEAD = "0009"
+HEAD = "0011"
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
