@@ -37,6 +37,8 @@ class Held:
     makes_way: bool = False
     #: It is dropped because nothing was heard of it.
     stalled: bool = False
+    #: What it has made waits for the artifact store.
+    waits: bool = False
     taken_at: float = field(default_factory=time.monotonic)
     heard_at: float = field(default_factory=time.monotonic)
 
@@ -71,6 +73,13 @@ class Held:
             eta_seconds=0.0,
         )
         self.unsaid += told.finished(result)
+
+    def wait(self) -> None:
+        """The artifact store does not answer; that is said once."""
+        self.heard_at = time.monotonic()
+        if not self.waits:
+            self.waits = True
+            self.unsaid.append(told.waiting())
 
     @property
     def ran_seconds(self) -> float:

@@ -189,7 +189,6 @@ class Worker:
 
     def _store(self, held: Held, report: Finished | Exported) -> None:
         """Where the artifact store does not answer, it is done later; the job has all the time."""
-        held.heard_at = time.monotonic()
         try:
             if self._postponed.concerns(report.job_id):
                 self._postponed.add(report)
@@ -198,7 +197,7 @@ class Worker:
             else:
                 self._keep(held, report)
         except StoreUnavailable:
-            log.warning("%s waits for the artifact store", held.job.id)
+            held.wait()
             self._postponed.add(report)
 
     def _keep(self, held: Held, report: Exported) -> None:

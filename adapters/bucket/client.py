@@ -15,12 +15,12 @@ from datetime import timedelta
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import ClientConfig, RetryConfig, S3Config, S3Store
+from obstore.store import S3Store
 
 from adapters.errors import ArtifactCorrupt, InvalidValue, StoreUnavailable
 from adapters.settings import StoreSettings
@@ -222,7 +222,12 @@ def _connect(settings: StoreSettings) -> S3Store:
         raise InvalidValue(
             "ledger.store_url must be s3://bucket or s3://bucket/prefix.", param="store_url"
         )
-    config = S3Config(bucket=url.netloc, region=settings.region, virtual_hosted_style_request=False)
+    # The types of these exist for type checkers only.
+    config: Any = {
+        "bucket": url.netloc,
+        "region": settings.region,
+        "virtual_hosted_style_request": False,
+    }
     if settings.endpoint:
         config["endpoint"] = settings.endpoint
     if settings.access_key_id:
@@ -233,14 +238,14 @@ def _connect(settings: StoreSettings) -> S3Store:
     return S3Store(
         prefix=url.path.strip("/") or None,
         config=config,
-        client_options=ClientConfig(
-            allow_http=settings.endpoint.startswith("http://"),
-            connect_timeout=timedelta(seconds=3),
-            read_timeout=timedelta(seconds=15),
-            timeout=timedelta(seconds=60),
-        ),
+        client_options={
+            "allow_http": settings.endpoint.startswith("http://"),
+            "connect_timeout": timedelta(seconds=3),
+            "read_timeout": timedelta(seconds=15),
+            "timeout": timedelta(seconds=60),
+        },
         # Single pieces of a large upload are worth a second try; everything else is tried again above.
-        retry_config=RetryConfig(max_retries=2, retry_timeout=timedelta(seconds=3)),
+        retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=3)},
     )
 
 

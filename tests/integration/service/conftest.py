@@ -69,10 +69,11 @@ async def serving(
     webhooks: WebhookSettings | None = None,
     tokens: Tokens | None = None,
     queue: QueueSettings | None = None,
+    ledger: LedgerSettings | None = None,
     **settings: object,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     configuration = Configuration(
-        ledger=ledger_settings(home),
+        ledger=ledger or ledger_settings(home),
         service=ServiceSettings(**settings),
         engine=EngineSettings(max_cpu_loras=8),
         webhooks=webhooks or WebhookSettings(),
