@@ -6,8 +6,8 @@ and what was not sent before the machine died is some steps that are trained onc
 
 import logging
 import shutil
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from adapters.errors import ArtifactCorrupt, StoreUnavailable
@@ -60,19 +60,24 @@ class Freight:
     def send(self, job_id: str) -> None:
         """Send the job's newest checkpoint soon, if it has not been sent."""
         if self._ledger.states is not None:
-            self._sender.submit(self._send, job_id)
+            self._soon(self._send, job_id)
 
     def close(self, job_ids: Iterable[str]) -> None:
         """Send the newest checkpoints of these, if that is possible within some seconds, and then nothing any more."""
         if self._ledger.states is not None:
-            wait([self._sender.submit(self._send, job_id) for job_id in job_ids], _LAST_S)
+            wait([self._soon(self._send, job_id) for job_id in job_ids], _LAST_S)
         self._sender.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, job: Job) -> None:
         """The job has ended: remove its work folder, and its checkpoints everywhere."""
         shutil.rmtree(self._work_dir / job.id, ignore_errors=True)
         if self._ledger.states is not None:
-            self._sender.submit(self._forget, job.id)
+            self._soon(self._forget, job.id)
+
+    def _soon(self, errand: Callable[[str], None], job_id: str) -> Future[None]:
+        future = self._sender.submit(errand, job_id)
+        future.add_done_callback(_fail_visibly)
+        return future
 
     def _bring_checkpoint(self, job: Job, folder: Path) -> None:
         """The newest, where another machine has got further than this one. Without, the job begins anew."""
@@ -115,3 +120,8 @@ class Freight:
             self._ledger.states.delete(job_id)
         except StoreUnavailable:
             log.warning("the checkpoints of %s stay in the bucket until a sweep", job_id)
+
+
+def _fail_visibly(future: Future[None]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.error("a checkpoint could not be sent or removed", exc_info=error)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from adapters.records import JobStatus, Phase
 from tests.support.fake_process import FakeProcess
 from tests.unit.trainer.workshop import finish, make_worker, submit, work_until
 from trainer import errands
+from trainer.errands import Errands
 from trainer.worker import Worker
 
 Outage = Callable[..., list[Any]]
@@ -106,3 +108,15 @@ def test_a_job_that_waits_can_be_cancelled(
     for _ in range(5):
         worker.turn()
     assert process.training == set()
+
+
+def test_the_worker_looks_after_its_leases_while_bytes_travel() -> None:
+    renewed = Event()
+
+    def travel(how: str) -> str:
+        assert renewed.wait(10)
+        return how
+
+    errands_of = Errands(renewed.set, every=0.001, beside=True)
+    assert errands_of.run(travel, "slowly") == "slowly"
+    errands_of.close()
