@@ -22,7 +22,7 @@ from uuid import uuid4
 import obstore
 from obstore.store import LocalStore
 
-from adapters.durable import move, sync, write_text
+from adapters.durable import move, rename, sync, write_text
 from adapters.errors import ArtifactCorrupt
 
 _KINDS: dict[str, Literal["file", "version"]] = {"files": "file", "versions": "version"}
@@ -123,7 +123,7 @@ class LocalArtifacts:
                 for path in _files_of(source):
                     self._link_or_put(path, aside / path.name)
                 sync(aside)
-                aside.rename(target)
+                rename(aside, target)
                 sync(target.parent)
         os.utime(target)  # it is wanted again: no sweep takes it for forgotten
         return digest

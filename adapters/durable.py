@@ -5,7 +5,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -63,6 +63,23 @@ def link(source: Path, target: Path) -> None:
         raise
     except OSError:
         shutil.copyfile(source, target)
+
+
+def rename(aside: Path, target: Path) -> None:
+    """Give it its name, or remove it if somebody was faster with the same."""
+    try:
+        aside.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+        remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory, if it is there."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

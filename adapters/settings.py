@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
-    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -140,9 +139,8 @@ class LedgerSettings(Section):
         SecretStr(""), validation_alias="aws_secret_access_key"
     )
     aws_session_token: SecretStr = Field(SecretStr(""), validation_alias="aws_session_token")
-    aws_region: str = Field(
-        "us-east-1", validation_alias=AliasChoices("aws_region", "aws_default_region")
-    )
+    aws_region: str = Field("", validation_alias="aws_region")
+    aws_default_region: str = Field("us-east-1", validation_alias="aws_default_region")
 
     @field_validator("home")
     @classmethod
@@ -170,7 +168,7 @@ class LedgerSettings(Section):
         return StoreSettings(
             url=self.store_url,
             endpoint=self.store_endpoint,
-            region=self.aws_region,
+            region=self.aws_region or self.aws_default_region,
             access_key_id=self.aws_access_key_id,
             secret_access_key=self.aws_secret_access_key,
             session_token=self.aws_session_token,

@@ -17,7 +17,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.errors import EngineFault, GraftError, InvalidRequest, ModelNotFound, Unavailable
+from adapters.errors import (
+    EngineFault,
+    GraftError,
+    InvalidRequest,
+    ModelNotFound,
+    StoreUnavailable,
+    Unavailable,
+)
 from service.admission import Admission
 from service.catalog import Catalog, Target
 from service.engine.protocol import EngineReply
@@ -125,6 +132,8 @@ class Generator:
                 # Of an answer that nobody has read; otherwise it has been said by then how it ended.
                 stack.callback(watched.ended, "cancelled")
                 release = stack.pop_all().aclose
+        except StoreUnavailable:
+            raise  # the engine has nothing to do with it, and goes on answering others
         except Unavailable:
             host.mark_down()
             raise _Died(host) from None

@@ -10,7 +10,6 @@ takes the other.
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from threading import Lock
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-from adapters.durable import link, sync
+from adapters.durable import link, remove, rename, sync
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ class Cache:
             # Another process may have evicted it between the two.
             with suppress(FileNotFoundError):
                 _double(path, aside)
-                _rename(aside, target)
+                rename(aside, target)
         return target
 
     def drop(self, key: str) -> None:
@@ -86,7 +85,7 @@ class Cache:
         aside = self._root / "staging" / uuid4().hex
         with suppress(FileNotFoundError):
             (self._root / key).rename(aside)
-        _remove(aside)
+        remove(aside)
 
     def sweep(self, *, older_than: float) -> None:
         """Remove what killed processes left half-brought."""
@@ -94,12 +93,12 @@ class Cache:
         for left in (self._root / "staging").iterdir():
             with suppress(FileNotFoundError):
                 if left.stat().st_mtime < before:
-                    _remove(left)
+                    remove(left)
 
     def _take(self, aside: Path, target: Path) -> None:
         for path in [*_files(aside), *([aside] if aside.is_dir() else [])]:
             sync(path)
-        _rename(aside, target)
+        rename(aside, target)
         sync(target.parent)
         os.utime(target)
         self._make_room()
@@ -130,7 +129,7 @@ class Cache:
         try:
             yield aside
         finally:
-            _remove(aside)
+            remove(aside)
 
 
 def _touched(path: Path) -> bool:
@@ -160,18 +159,3 @@ def _double(source: Path, target: Path) -> None:
             link(path, target / path.name)
     else:
         link(source, target)
-
-
-def _rename(aside: Path, target: Path) -> None:
-    try:
-        aside.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
-        _remove(aside)  # another process was faster, with the same
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):
-        path.unlink(missing_ok=True)

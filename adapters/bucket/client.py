@@ -5,6 +5,7 @@ told at once, for a moment, that the store does not answer: a hundred callers wh
 take the threads of those who need no bucket.
 """
 
+import itertools
 import logging
 import random
 import time
@@ -196,17 +197,16 @@ class Bucket:
         began = time.monotonic()
         if began < self._refuse_until:
             raise _unavailable()
-        for number in range(1_000_000):
+        for number in itertools.count():
             try:
                 return attempt()
             except (BaseError, OSError, TimeoutError, _Torn) as error:
-                failed = error
-            if time.monotonic() - began >= self._patience:
-                break
+                if time.monotonic() - began >= self._patience:
+                    self._complain(doing, error)
+                    self._refuse_until = time.monotonic() + _DOWN_S
+                    raise _unavailable() from error
             _pause(number)
-        self._complain(doing, failed)
-        self._refuse_until = time.monotonic() + _DOWN_S
-        raise _unavailable() from failed
+        raise AssertionError("there is always a next try")
 
     def _complain(self, doing: str, error: Exception) -> None:
         # For the log only: it names hosts and keys, which are nothing to those who ask.

@@ -14,7 +14,7 @@ from typing import Self
 #: `forged`: a byte of the body is another. `etag`: the ETag is another. `slow`: nothing for `SLOW_S` seconds.
 #: `lost`: the server has done it, and the answer does not arrive.
 FAULTS = ("cut", "error", "torn", "short", "forged", "etag", "slow", "lost")
-SLOW_S = 0.3
+SLOW_S = 0.1
 _ERROR = b"HTTP/1.1 500 Oh no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 

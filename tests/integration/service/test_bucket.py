@@ -95,6 +95,13 @@ async def test_an_upload_may_come_in_parts_to_whichever_machine(pair: Pair) -> N
 async def test_an_outage_of_the_bucket_costs_only_what_needs_it(pair: Pair) -> None:
     pair.one.publish("warm")
     assert (await ask(pair.other, "warm")).status_code == 200
+    about = {
+        "filename": "t.jsonl",
+        "purpose": "fine-tune",
+        "bytes": len(ROWS),
+        "mime_type": "text/jsonl",
+    }
+    upload = (await pair.other.http.post("/v1/uploads", json=about)).json()["id"]
     pair.link.down = True
     cold = pair.one.publish("cold")
 
@@ -105,7 +112,7 @@ async def test_an_outage_of_the_bucket_costs_only_what_needs_it(pair: Pair) -> N
         await pair.other.http.post(
             "/v1/files", data={"purpose": "fine-tune"}, files={"file": ("t.jsonl", ROWS)}
         ),
-        await pair.other.http.post("/finetune", files={"data": ROWS}, data={"name": "new"}),
+        await pair.other.http.post(f"/v1/uploads/{upload}/parts", files={"data": ROWS}),
     ]
     for answer in refused:
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
