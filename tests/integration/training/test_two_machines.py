@@ -16,8 +16,8 @@ from tests.integration.training.shop import Shop
 from tests.support.fake_engine import FakeEngine
 from tests.support.seaweed import ACCESS, SECRET
 
-SPEC = {"n_epochs": 20, "rows": 40, "early_stopping": EarlyStopping(enabled=False)}
-QUICK = {"checkpoint_seconds": 0.1}
+SPEC = {"n_epochs": 30, "rows": 40, "early_stopping": EarlyStopping(enabled=False)}
+QUICK = {"checkpoint_seconds": 0.5}
 
 
 @pytest.fixture
