@@ -15,8 +15,9 @@ from tests.integration.service.conftest import serving
 from tests.integration.training.shop import Shop
 from tests.support.fake_engine import FakeEngine
 from tests.support.seaweed import ACCESS, SECRET
+from trainer.messages import checkpoints_dir
 
-SPEC = {"n_epochs": 30, "rows": 40, "early_stopping": EarlyStopping(enabled=False)}
+SPEC = {"n_epochs": 12, "rows": 40, "early_stopping": EarlyStopping(enabled=False)}
 QUICK = {"checkpoint_seconds": 0.5}
 
 
@@ -45,7 +46,10 @@ async def test_one_machine_begins_a_job_another_ends_it_and_a_third_answers(
         plain = one.submit(name="plain", **SPEC)
         one.turn_until(lambda: one.job(plain).status.terminal)
         job_id = one.submit(**SPEC)
-        one.turn_until(lambda: job_id in one.ledger.states.jobs())
+        checkpoints = checkpoints_dir(tmp_path / "one" / "work" / job_id)
+        one.turn_until(lambda: any(checkpoints.glob("step-*")))
+        one.process.stop(grace=0)
+        one.worker._freight.close([job_id])
         assert not one.job(job_id).status.terminal
     let_the_lease_run_out(database_url, job_id)
 
