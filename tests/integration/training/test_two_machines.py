@@ -67,8 +67,12 @@ async def test_one_machine_begins_a_job_another_ends_it_and_a_third_answers(
         weights = two.weights(job_id)
         assert weights == two.weights(plain)  # which it has from the bucket
 
+    await a_service_answers(tmp_path / "three", model_dir, weights)
+
+
+async def a_service_answers(home: Path, model_dir: Path, weights: bytes) -> None:
     base_model = BaseModelSettings(id="tiny", source=str(model_dir))
-    settings = LedgerSettings(home=tmp_path / "three", base_models=(base_model,))
+    settings = LedgerSettings(home=home, base_models=(base_model,))
     engine = FakeEngine(settings.engine_socket("tiny"), "tiny")
     settings.run_dir.mkdir(parents=True)
     await engine.start()
