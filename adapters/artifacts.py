@@ -10,26 +10,43 @@ no-op. Files are not shared by digest: whoever deletes one must not have to know
 
 import errno
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import uuid4
 
 import obstore
 import obstore.exceptions
 from obstore.store import LocalStore
 
-from adapters.durable import move, sync
+from adapters.durable import move, rename, sync, write_text
 from adapters.errors import ArtifactCorrupt
 
-_CHUNK = 1 << 20
+_KINDS: dict[str, Literal["file", "version"]] = {"files": "file", "versions": "version"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file, by its id, or a version, by its digest."""
+
+    kind: Literal["file", "version"]
+    name: str
+    #: When it was last put here; Unix seconds.
+    changed_at: float
 
 
 class Artifacts(Protocol):
-    """Where files and versions are kept. Paths handed out are local, and whole as long as nothing deletes them."""
+    """Where files and versions are kept. Paths handed out are local and whole.
+
+    Where the bytes themselves lie elsewhere, a path is good for some minutes. Who needs it for longer has it lent.
+
+    Every method raises StoreUnavailable where bytes must travel and cannot; deletions leave it to a later sweep.
+    """
 
     def put_file(self, source: Path, file_id: str) -> None:
         """Keep a copy of a file's bytes under its id."""
@@ -37,8 +54,11 @@ class Artifacts(Protocol):
     def take_file(self, source: Path, file_id: str) -> None:
         """Keep a file's bytes under its id. They are moved: `source` may be gone afterwards."""
 
-    def file(self, file_id: str) -> Path:
-        """A local path to the file's bytes. Raises ArtifactCorrupt if they are gone."""
+    def file(self, file_id: str, digest: str) -> Path:
+        """A local path to the file's bytes, of that SHA-256. Raises ArtifactCorrupt if they are gone."""
+
+    def lend_file(self, file_id: str, digest: str, into: Path) -> Path:
+        """As `file`, and it stays until the caller removes the folder `into`, in which it may lie."""
 
     def delete_file(self, file_id: str) -> None:
         """Forget the file, if it is there."""
@@ -52,11 +72,20 @@ class Artifacts(Protocol):
     def version(self, digest: str) -> Path:
         """A local directory with the version's files. Raises ArtifactCorrupt if it is gone."""
 
+    def lend_version(self, digest: str, into: Path) -> Path:
+        """As `version`, and it stays until the caller removes the folder `into`, in which it may lie."""
+
     def delete_version(self, digest: str) -> None:
         """Forget the version of that digest, if it is there."""
 
     def sweep(self, *, older_than: float) -> None:
         """Remove what killed processes left half-written, once it is that many seconds old."""
+
+    def stored(self) -> Iterator[Stored]:
+        """Everything that is kept here."""
+
+    def belongs_to(self, ledger_id: str) -> bool:
+        """Whether what is kept here is that ledger's. The first that asks is told yes, and every other one no."""
 
 
 class LocalArtifacts:
@@ -78,8 +107,11 @@ class LocalArtifacts:
     def take_file(self, source: Path, file_id: str) -> None:
         move(source, self._root / "files" / file_id)
 
-    def file(self, file_id: str) -> Path:
+    def file(self, file_id: str, digest: str) -> Path:  # noqa: ARG002  nothing travels that could go bad
         return self._existing("files", file_id)
+
+    def lend_file(self, file_id: str, digest: str, into: Path) -> Path:  # noqa: ARG002  it stays where it is
+        return self.file(file_id, digest)
 
     def delete_file(self, file_id: str) -> None:
         (self._root / "files" / file_id).unlink(missing_ok=True)
@@ -93,12 +125,16 @@ class LocalArtifacts:
                 for path in _files_of(source):
                     self._link_or_put(path, aside / path.name)
                 sync(aside)
-                aside.rename(target)
+                rename(aside, target)
                 sync(target.parent)
+        os.utime(target)  # it is wanted again: no sweep takes it for forgotten
         return digest
 
     def version(self, digest: str) -> Path:
         return self._existing("versions", digest)
+
+    def lend_version(self, digest: str, into: Path) -> Path:  # noqa: ARG002  it stays where it is
+        return self.version(digest)
 
     def delete_version(self, digest: str) -> None:
         shutil.rmtree(self._root / "versions" / digest, ignore_errors=True)
@@ -113,6 +149,18 @@ class LocalArtifacts:
                 if time.time() - left.stat().st_mtime > older_than:
                     shutil.rmtree(left, ignore_errors=True)
                     left.unlink(missing_ok=True)
+
+    def stored(self) -> Iterator[Stored]:
+        for folder, kind in _KINDS.items():
+            for entry in (self._root / folder).iterdir():
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    yield Stored(kind, entry.name, entry.stat().st_mtime)
+
+    def belongs_to(self, ledger_id: str) -> bool:
+        mark = self._root / "ledger"
+        if not mark.exists():
+            write_text(mark, ledger_id)
+        return mark.read_text() == ledger_id
 
     def _link_or_put(self, source: Path, target: Path) -> None:
         try:
@@ -154,10 +202,29 @@ def digest_file(path: Path) -> str:
 
 def digest_directory(path: Path) -> str:
     """SHA-256 over name, size and SHA-256 of each file directly inside, in the order of their names."""
-    total = hashlib.sha256()
-    for file in _files_of(path):
-        total.update(f"{file.name} {file.stat().st_size} {digest_file(file)}\n".encode())
-    return total.hexdigest()
+    return hashlib.sha256(index_of(path)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """One file of a directory."""
+
+    name: str
+    bytes: int
+    #: Of its bytes, in hex.
+    sha256: str
+
+
+def index_of(path: Path) -> bytes:
+    """A line for each file directly inside. Its SHA-256 is the directory's digest, so it proves itself."""
+    lines = (f"{file.name} {file.stat().st_size} {digest_file(file)}\n" for file in _files_of(path))
+    return "".join(lines).encode()
+
+
+def read_index(index: bytes) -> list[Indexed]:
+    """The inverse of `index_of`. Raises ValueError where it is none."""
+    entries = [line.rsplit(" ", 2) for line in index.decode().splitlines()]
+    return [Indexed(name, int(size), sha256) for name, size, sha256 in entries]
 
 
 def size_of(path: Path) -> int:

@@ -7,7 +7,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _ASIDE = re.compile("[0-9a-f]{32}")
@@ -69,6 +69,33 @@ def move(source: Path, target: Path) -> None:
         sync(aside)
         aside.replace(target)
     sync(target.parent)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or a copy where there are no hard links between the two."""
+    try:
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def rename(aside: Path, target: Path) -> None:
+    """Give it its name, or remove it if somebody was faster with the same."""
+    try:
+        aside.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+        remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory, if it is there."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

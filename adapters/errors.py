@@ -39,7 +39,8 @@ GraftError                      500  internal_error
 │   ├── QueueFull               429  queue_full              (retry_after)
 │   └── OverQuota               429  insufficient_quota      (retry: no)
 ├── Unavailable                 503  engine_unavailable      (retry_after)
-│   └── StorageFull             507  storage_full            (retry_after; retry: no)
+│   ├── StorageFull             507  storage_full            (retry_after; retry: no)
+│   └── StoreUnavailable        503  store_unavailable       (retry_after)
 ├── LeaseLost                   500  lease_lost              a worker's write came too late; never on the wire
 ├── ArtifactCorrupt             500  artifact_corrupt        (retry: no)
 └── EngineFault                 502  engine_error            the engine answered with something we did not expect
@@ -366,6 +367,12 @@ class StorageFull(Unavailable):
     status = 507
     code = "storage_full"
     retry = False
+
+
+class StoreUnavailable(Unavailable):
+    """The bucket does not answer, or not as it should."""
+
+    code = "store_unavailable"
 
 
 class LeaseLost(GraftError):

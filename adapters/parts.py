@@ -7,13 +7,15 @@
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 from adapters.durable import move
 from adapters.errors import ArtifactCorrupt
+from adapters.files import Part
 
 _CHUNK = 1 << 20
 
@@ -29,6 +31,26 @@ class Joined:
     md5: str
 
 
+class Parts(Protocol):
+    """Where parts are kept. Methods raise StoreUnavailable where bytes must travel and cannot."""
+
+    def take(self, source: Path, part_id: str) -> None:
+        """Keep a part; its bytes are moved. Durable on return."""
+
+    def joined(self, parts: Sequence[Part]) -> AbstractContextManager[Joined]:
+        """The parts as one file, which is removed on leaving unless somebody has moved it away.
+
+        Raises:
+            ArtifactCorrupt: a part is gone.
+        """
+
+    def delete(self, part_id: str) -> None:
+        """Forget the part, if it is there."""
+
+    def sweep(self, *, older_than: float) -> None:
+        """Remove what no upload can still want, because it is that many seconds old: left by processes that died."""
+
+
 class LocalParts:
     """Parts in a local directory."""
 
@@ -37,28 +59,20 @@ class LocalParts:
         root.mkdir(parents=True, exist_ok=True)
 
     def take(self, source: Path, part_id: str) -> None:
-        """Keep a part; its bytes are moved. Durable on return."""
         move(source, self._root / part_id)
 
     @contextmanager
-    def joined(self, part_ids: Sequence[str]) -> Iterator[Joined]:
-        """The parts as one file, which is removed on leaving unless somebody has moved it away.
-
-        Raises:
-            ArtifactCorrupt: a part is gone.
-        """
+    def joined(self, parts: Sequence[Part]) -> Iterator[Joined]:
         aside = self._root / f".{uuid4().hex}"
         try:
-            yield self._join(part_ids, aside)
+            yield self._join([part.id for part in parts], aside)
         finally:
             aside.unlink(missing_ok=True)
 
     def delete(self, part_id: str) -> None:
-        """Forget the part, if it is there."""
         (self._root / part_id).unlink(missing_ok=True)
 
     def sweep(self, *, older_than: float) -> None:
-        """Remove what no upload can still want, because it is that many seconds old: left by processes that died."""
         for left in self._root.iterdir():
             with suppress(FileNotFoundError):  # where another worker sweeps too
                 if time.time() - left.stat().st_mtime > older_than:

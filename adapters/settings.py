@@ -102,8 +102,21 @@ class BaseModelSettings(BaseModel):
     sampling: Sampling = Sampling()
 
 
+class StoreSettings(BaseModel):
+    """Where the bucket is, and who asks it. Without a key, the machine's own role does, as with any client of AWS."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    endpoint: str = ""
+    region: str = "us-east-1"
+    access_key_id: str = ""
+    secret_access_key: SecretStr = SecretStr("")
+    session_token: SecretStr = SecretStr("")
+
+
 class LedgerSettings(Section):
-    """The `ledger` section: the home folder, the base models, the database."""
+    """The `ledger` section: the home folder, the base models, the database, the bucket."""
 
     model_config = SettingsConfigDict(env_prefix="GRAFT_", extra="forbid", frozen=True)
     section: ClassVar[str] = "ledger"
@@ -116,6 +129,21 @@ class LedgerSettings(Section):
     database_url: SecretStr = SecretStr("")
     #: Most connections of one process to PostgreSQL, beside the one that listens for news.
     database_connections: int = Field(10, ge=1)
+
+    #: The bucket that keeps files and versions, `s3://bucket/prefix`; empty means a folder in the home folder.
+    store_url: str = ""
+    #: Where it is asked for, unless that is AWS.
+    store_endpoint: str = ""
+    #: How much of it this machine keeps at hand.
+    store_cache_bytes: int = Field(20 << 30, ge=0)
+    #: The usual variables, without a prefix of ours.
+    aws_access_key_id: str = Field("", validation_alias="aws_access_key_id")
+    aws_secret_access_key: SecretStr = Field(
+        SecretStr(""), validation_alias="aws_secret_access_key"
+    )
+    aws_session_token: SecretStr = Field(SecretStr(""), validation_alias="aws_session_token")
+    aws_region: str = Field("", validation_alias="aws_region")
+    aws_default_region: str = Field("us-east-1", validation_alias="aws_default_region")
 
     @field_validator("home")
     @classmethod
@@ -136,8 +164,32 @@ class LedgerSettings(Section):
         return self.database_url.get_secret_value() or f"sqlite:///{self.home / 'graft.db'}"
 
     @property
+    def store(self) -> StoreSettings | None:
+        """The bucket; None where there is none, and artifacts lie in `artifacts_dir`."""
+        if not self.store_url:
+            return None
+        return StoreSettings(
+            url=self.store_url,
+            endpoint=self.store_endpoint,
+            region=self.aws_region or self.aws_default_region,
+            access_key_id=self.aws_access_key_id,
+            secret_access_key=self.aws_secret_access_key,
+            session_token=self.aws_session_token,
+        )
+
+    @property
+    def cache_dir(self) -> Path:
+        """What this machine has of the bucket."""
+        return self.home / "cache"
+
+    @property
+    def lent_dir(self) -> Path:
+        """What of it engines may read."""
+        return self.home / "lent"
+
+    @property
     def artifacts_dir(self) -> Path:
-        """Where files and adapter versions are kept, by digest."""
+        """Where files and adapter versions are kept, where there is no bucket."""
         return self.home / "artifacts"
 
     @property

@@ -37,6 +37,7 @@ from service.keys.gate import Gate
 from service.keys.hosts import Hosts
 from service.keys.ring import KeyRing
 from service.limits import Limits
+from service.loans import Loans
 from service.looking import Lookout, Surroundings
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
@@ -233,8 +234,9 @@ def _connect_engines(
         stack.push_async_callback(engine.close)
         return engine
 
+    loans = Loans(ledger.registry.lend, configuration.ledger.lent_dir)
     inspector = Inspector(
-        ledger.registry.directory,
+        loans.directory,
         lambda model_id: read_layers(configuration.ledger.base_model_dir(model_id)),
         max_rank=configuration.engine.max_lora_rank,
     )
@@ -254,6 +256,7 @@ def _connect_engines(
             directory_of=inspector.directory,
             prover=prover,
             metrics=metrics,
+            on_holding=partial(loans.keep_only, model_id),
         )
         return EngineHost(model_id, engine, residency, metrics=metrics)
 

@@ -24,6 +24,7 @@ from adapters.errors import (
     EngineFault,
     InvalidRequest,
     InvalidValue,
+    StoreUnavailable,
     Unavailable,
 )
 from adapters.records import DEFAULT_TENANT, JsonObject
@@ -197,6 +198,8 @@ class Generator:
                 # Of an answer that nobody has read; otherwise it has been said by then how it ended.
                 stack.callback(reckoning.ended, "cancelled")
                 release = stack.pop_all().aclose
+        except StoreUnavailable:
+            raise  # the engine has nothing to do with it, and goes on answering others
         except Unavailable:
             host.mark_down()
             raise _Died(host) from None

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -35,7 +35,7 @@ _MOST_REFUSED = 1000
 class Residency:
     """The versions that one engine holds."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  whom it asks and whom it tells
         self,
         engine: Engine,
         *,
@@ -43,13 +43,16 @@ class Residency:
         directory_of: Callable[[Weights], Path],
         prover: Prover,
         metrics: Metrics,
+        on_holding: Callable[[Collection[str]], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`on_holding` is told what the engine holds, or is about to, whenever that may have become less."""
         self._engine = engine
         self._capacity = capacity
         self._directory_of = directory_of
         self._prover = prover
         self._metrics = metrics
+        self._on_holding = on_holding
         #: Names in the order of their last use, oldest first.
         self._resident: OrderedDict[str, None] = OrderedDict()
         #: Names that this engine process has been compared with, or that there is nothing to compare of.
@@ -84,6 +87,7 @@ class Residency:
         # It may be another engine, and whoever loaded these may have been killed before the comparison.
         self._proven.clear()
         self._restarts += 1
+        self._tell()
 
     async def lost(self, version: Weights) -> bool:
         """Whether the engine, which has just not known the version, is another process than we thought.
@@ -131,6 +135,7 @@ class Residency:
         if name in self._resident:
             self._resident.pop(name)
             await self._engine.unload(name)
+            self._tell()
 
     async def _load(self, version: Weights) -> None:
         restarts = self._restarts
@@ -148,6 +153,7 @@ class Residency:
         except ModelQuarantined:
             self._resident.pop(version.name, None)
             await self._engine.unload(version.name)
+            self._tell()
             raise
         except EngineFault as fault:
             self._note_refusal(version, fault)
@@ -165,10 +171,13 @@ class Residency:
                 del self._pins[name]
 
     async def _bring_in(self, version: Weights) -> None:
+        if version.name in self._resident:
+            return
+        # Not in turn: it may have to come from afar, and those that are here need not wait for it.
+        directory = await asyncio.to_thread(self._directory_of, version)
         async with self._turn:
             if version.name in self._resident:
                 return
-            directory = await asyncio.to_thread(self._directory_of, version)
             await self._make_room()
             started = time.monotonic()
             try:
@@ -192,6 +201,10 @@ class Residency:
             self._resident.pop(idle)
             self._metrics.adapter_evictions.inc()
             await self._engine.unload(idle)
+            self._tell()
+
+    def _tell(self) -> None:
+        self._on_holding({*self._resident, *self._loads})
 
     def _note_refusal(self, version: Weights, fault: EngineFault) -> None:
         self._metrics.adapter_load_failures.labels(version.base_model).inc()

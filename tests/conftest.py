@@ -36,3 +36,14 @@ def empty_database_url(postgres: Any) -> Iterator[str]:
     name = postgres.create(migrated=False)
     yield postgres.url(name)
     postgres.drop(name)
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[Any]:
+    """An S3 server, one for all tests. It is a package of the development group."""
+    from tests.support.seaweed import SeaweedServer, find_weed
+
+    server = SeaweedServer(find_weed())
+    server.start()
+    yield server
+    server.remove()

@@ -66,8 +66,5 @@ class Burial:
     def _give_back(self) -> None:
         if not self._reason:
             return
-        for losses in {held.job.losses for held in self._hands}:
-            alike = [held for held in self._hands if held.job.losses == losses]
-            delay = self._settings.retry_after(losses - 1) if losses else 0.0
-            self._hands.give_back(alike, reason=self._reason, lost=True, delay=delay)
+        self._hands.give_all_back(reason=self._reason, delay=self._settings.retry_after)
         self._reason = ""

@@ -1,13 +1,14 @@
 """The jobs that a worker has in hand, and what it says of them to the ledger: one transaction for all."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from adapters.ledger import Ledger
 from adapters.manifest import TrainingResult
 from adapters.records import (
     Job,
+    JobError,
     JobNote,
     NewEvent,
     Phase,
@@ -36,6 +37,8 @@ class Held:
     makes_way: bool = False
     #: It is dropped because nothing was heard of it.
     stalled: bool = False
+    #: What it has made waits for the artifact store.
+    waits: bool = False
     taken_at: float = field(default_factory=time.monotonic)
     heard_at: float = field(default_factory=time.monotonic)
 
@@ -58,6 +61,8 @@ class Held:
 
     def end(self, result: TrainingResult) -> None:
         """Training is over. What the job shows are the losses of what is published, not of the last step."""
+        if self.phase is Phase.PUBLISHING:
+            return  # the store did not answer the last time
         self.phase = Phase.PUBLISHING
         self.progress = replace(
             self.progress,
@@ -68,6 +73,13 @@ class Held:
             eta_seconds=0.0,
         )
         self.unsaid += told.finished(result)
+
+    def wait(self) -> None:
+        """The artifact store does not answer; that is said once."""
+        self.heard_at = time.monotonic()
+        if not self.waits:
+            self.waits = True
+            self.unsaid.append(told.waiting())
 
     @property
     def ran_seconds(self) -> float:
@@ -177,8 +189,21 @@ class Hands:
         for held in given:
             self.let_go(held)
 
+    def give_all_back(self, *, reason: str, delay: Callable[[int], float]) -> None:
+        """All of them were lost. Each waits as long as is due after so many losses in a row, at first not at all."""
+        for losses in {held.job.losses for held in self}:
+            alike = [held for held in self if held.job.losses == losses]
+            waits = delay(losses - 1) if losses else 0.0
+            self.give_back(alike, reason=reason, lost=True, delay=waits)
+
     def _jobs(self) -> list[Job]:
         return [held.job for held in self]
 
     def _named(self, ids: set[str]) -> list[Held]:
         return [held for held in self if held.job.id in ids]
+
+
+def timed_out(seconds: float) -> JobError:
+    """Why a job that has been in training for so long ends."""
+    message = f"The job has been in training for {seconds:.0f} s, and may not be for longer."
+    return JobError(code="timeout", message=message)

@@ -174,6 +174,14 @@ _orders: TypeAdapter[Admit | Drop | Shutdown] = TypeAdapter(Order)
 _reports: TypeAdapter[JobReport | Ready | Dropped] = TypeAdapter(Report)
 
 
+def checkpoints_dir(work_dir: Path) -> Path:
+    """Where in a job's work folder its checkpoints lie, whose names sort as they follow each other: `step-…`.
+
+    The warm process writes and reads them; the worker carries them to other machines.
+    """
+    return work_dir / "checkpoints"
+
+
 def encode_order(order: Admit | Drop | Shutdown) -> bytes:
     """One line, newline included."""
     return _orders.dump_json(order) + b"\n"

@@ -102,3 +102,12 @@ def finished(result: TrainingResult) -> list[NewEvent]:
             },
         )
     ]
+
+
+def waiting() -> NewEvent:
+    """Why nothing happens."""
+    return NewEvent(
+        kind=EventKind.MESSAGE,
+        level="warn",
+        message="The artifact store does not answer; what was trained is stored as soon as it does",
+    )

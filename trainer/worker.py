@@ -16,15 +16,16 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from adapters.errors import GraftError, LeaseLost, Unavailable
+from adapters.errors import GraftError, LeaseLost, StoreUnavailable, Unavailable
 from adapters.ledger import Ledger
 from adapters.records import Job, JobError
 from trainer.burial import Burial
 from trainer.child import AnyReport, ProcessDied, TrainingProcess
-from trainer.hands import Hands, Held
+from trainer.errands import Errands, Postponed
+from trainer.freight import AGAIN_S, WAITS, Freight
+from trainer.hands import Hands, Held, timed_out
 from trainer.leftovers import Leftovers
 from trainer.messages import (
-    Admit,
     Checkpointed,
     Drop,
     Dropped,
@@ -68,13 +69,17 @@ class Worker:
         self._settings = settings
         self._worker_id = worker_id
         self._base_model = base_model
-        self._work_dir = work_dir
         self._metrics = metrics
         self._hands = Hands(ledger, metrics)
         self._triage = Triage(
             ledger, settings, placement, base_model=base_model, worker_id=worker_id
         )
-        self._leftovers = Leftovers(ledger, work_dir, settings)
+        self._freight = Freight(ledger, work_dir)
+        self._errands = Errands(
+            self._renew, every=settings.heartbeat_seconds, beside=ledger.states is not None
+        )
+        self._postponed = Postponed()
+        self._leftovers = Leftovers(ledger, work_dir, settings, self._freight)
         self._inbox: deque[AnyReport] = deque()
         self._ready = False
         self._running = False
@@ -96,6 +101,8 @@ class Worker:
             self.turn()
         self._triage.close()
         self._process.stop(grace=15)
+        self._freight.close(held.job.id for held in self._hands)
+        self._errands.close()
         reason = "The trainer is stopping; the job continues when it is back"
         try:
             self._hands.give_back(list(self._hands), reason=reason, lost=False)
@@ -134,33 +141,21 @@ class Worker:
         log.info("claimed %s, attempt %d%s", job.id, job.attempt, ", alone" if job.suspect else "")
         held = self._hands.take(job)
         try:
-            self._process.send(self._admission(job))
+            self._process.send(self._errands.run(self._freight.bring, job))
+        except StoreUnavailable:
+            self._hands.give_back([held], reason=WAITS, lost=False, delay=AGAIN_S)
         except Unavailable:
             self._hands.let_go(held)  # its lease runs out, and it is claimed again
             raise
         except GraftError as error:
             self._fail(held, JobError(code=error.code, message=error.message))
 
-    def _admission(self, job: Job) -> Admit:
-        files = self._ledger.files
-        parent = job.spec.parent
-        return Admit(
-            job_id=job.id,
-            attempt=job.attempt,
-            spec=job.spec,
-            data=files.path(job.training_file),
-            validation=files.path(job.validation_file) if job.validation_file else None,
-            work_dir=self._work_dir / job.id,
-            dataset_digest=job.dataset.digest,
-            parent=self._ledger.weights(parent) if parent else None,
-            prove_past=job.lost_at if job.suspect else None,
-        )
-
     # ---- reports
 
     def _listen(self) -> None:
         if not self._inbox:
             self._inbox.extend(self._process.receive(self._triage.patience))
+        self._inbox.extendleft(reversed(self._postponed.due()))
         while self._inbox:
             self._handle(self._inbox[0])
             self._inbox.popleft()  # only now: a ledger that did not answer is told again
@@ -181,25 +176,37 @@ class Worker:
 
     def _hear(self, held: Held, report: JobReport) -> None:
         match report:
-            case Finished():
-                self._finish(held, report)
+            case Finished() | Exported():
+                self._store(held, report)
             case Failed():
                 self._failed(held, report)
-            case Exported():
-                self._keep(held, report)
             case Checkpointed():
                 suspected = not held.proven
                 held.hear(report)
+                self._freight.send(report.job_id)
                 if suspected and held.proven:
                     self._acquit(held)
             case _:
                 held.hear(report)
 
+    def _store(self, held: Held, report: Finished | Exported) -> None:
+        """Where the artifact store does not answer, it is done later; the job has all the time."""
+        try:
+            if self._postponed.concerns(report.job_id):
+                self._postponed.add(report)
+            elif isinstance(report, Finished):
+                self._finish(held, report)
+            else:
+                self._keep(held, report)
+        except StoreUnavailable:
+            held.wait()
+            self._postponed.add(report)
+
     def _keep(self, held: Held, report: Exported) -> None:
         """A checkpoint that can be asked. Where it cannot be stored, the job goes on: nothing depends on it."""
         self._record()
         try:
-            keep(self._ledger, held.job, report.adapter_dir, report.manifest)
+            self._errands.run(keep, self._ledger, held.job, report.adapter_dir, report.manifest)
         except LeaseLost:
             self._drop(held)
         except OSError as error:
@@ -207,8 +214,9 @@ class Worker:
 
     def _finish(self, held: Held, report: Finished) -> None:
         held.end(report.manifest.trained)
+        made, manifest = report.adapter_dir, report.manifest
         try:
-            version = publish(self._ledger, held.note(), report.adapter_dir, report.manifest)
+            version = self._errands.run(publish, self._ledger, held.note(), made, manifest)
         except LeaseLost:
             self._drop(held)
         except OSError as error:
@@ -274,7 +282,7 @@ class Worker:
     def _watch(self) -> None:
         """Stop what takes too long, and what nothing is heard of."""
         for held in self._hands.overdue(self._settings.max_runtime_seconds):
-            self._fail(held, _timeout(self._settings.max_runtime_seconds), training=True)
+            self._fail(held, timed_out(self._settings.max_runtime_seconds), training=True)
         silent = self._hands.silent(self._settings.stall_seconds)
         if silent and (len(silent) == len(self._hands) or any(held.stalled for held in silent)):
             raise ProcessDied(f"it said nothing for {self._settings.stall_seconds:.0f} s")
@@ -328,10 +336,6 @@ class Worker:
         self._metrics.deaths.inc()
         self._ready = self._running = False
         self._inbox.clear()
+        self._postponed.clear()
         self._triage.close()
         self._burial.hold(death)
-
-
-def _timeout(seconds: float) -> JobError:
-    message = f"The job has been in training for {seconds:.0f} s, and may not be for longer."
-    return JobError(code="timeout", message=message)

@@ -340,6 +340,14 @@ webhook_deliveries = Table(
     Index(None, "endpoint_id", "created_at"),
 )
 
+# One row: which ledger this is, so that a store of artifacts knows whose it is.
+ledgers = Table(
+    "ledgers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("created_at", Double, nullable=False),
+)
+
 tenants = Table(
     "tenants",
     metadata,

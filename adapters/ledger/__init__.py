@@ -8,6 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapters.artifacts import Artifacts, LocalArtifacts
+from adapters.bucket.artifacts import BucketArtifacts
+from adapters.bucket.cache import Cache
+from adapters.bucket.client import Bucket
+from adapters.bucket.parts import BucketParts
+from adapters.bucket.states import BucketStates
 from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
@@ -21,12 +26,14 @@ from adapters.ledger.keys import KeyCabinet
 from adapters.ledger.registry import Registry
 from adapters.ledger.sharing import Sharing
 from adapters.ledger.storage import Storage
+from adapters.ledger.sweeping import Sweeper
 from adapters.ledger.uploads import UploadDesk
 from adapters.ledger.verdicts import Verdicts
 from adapters.ledger.webhooks import Webhooks
 from adapters.names import is_checkpoint
-from adapters.parts import LocalParts
+from adapters.parts import LocalParts, Parts
 from adapters.settings import LedgerSettings, QueueSettings, QuotaSettings
+from adapters.weights import Weights
 
 __all__ = [
     "BEHIND_S",
@@ -65,6 +72,9 @@ class Ledger:
     webhooks: Webhooks
     queue: QueueBoard
     keys: KeyCabinet
+    sweeper: Sweeper
+    #: Where checkpoints of running jobs wait for another machine; None where there is only this one.
+    states: BucketStates | None
     changes: Changes
     _drawer: "_Drawer"
 
@@ -77,9 +87,16 @@ class Ledger:
 
     def weights(self, name: str) -> Path:
         """A local directory with the PEFT files of `adapter@N` or of a checkpoint. Raises AdapterNotFound."""
+        return self.registry.directory(self._named(name))
+
+    def lend(self, name: str, into: Path) -> Path:
+        """The same, and it stays until the caller removes the folder `into`, in which it may lie."""
+        return self.registry.lend(self._named(name), into)
+
+    def _named(self, name: str) -> Weights:
         if is_checkpoint(name):
-            return self.registry.directory(self.checkpoints.find(name, also_deleted=True))
-        return self.registry.directory(self.registry.version(name))
+            return self.checkpoints.find(name, also_deleted=True)
+        return self.registry.version(name)
 
     def close(self) -> None:
         """Close the database connections."""
@@ -88,12 +105,20 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
+class Store:
+    """Where bytes are kept."""
+
+    artifacts: Artifacts
+    parts: Parts
+    states: BucketStates | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Drawer:
     """What the parts of a ledger have in common."""
 
     database: Database
-    artifacts: Artifacts
-    parts: LocalParts
+    store: Store
     changes: Changes
     clock: Clock
     rules: QueueSettings
@@ -116,8 +141,7 @@ def open_ledger(
     return _arranged(
         _Drawer(
             database=database,
-            artifacts=LocalArtifacts(settings.artifacts_dir),
-            parts=LocalParts(settings.parts_dir),
+            store=_open_store(settings),
             changes=changes_of(database.engine),
             clock=clock,
             rules=queue or QueueSettings(),
@@ -126,15 +150,28 @@ def open_ledger(
     )
 
 
+def _open_store(settings: LedgerSettings) -> Store:
+    if settings.store is None:
+        return Store(LocalArtifacts(settings.artifacts_dir), LocalParts(settings.parts_dir), None)
+    bucket = Bucket(settings.store)
+    cache = Cache(settings.cache_dir, most_bytes=settings.store_cache_bytes)
+    return Store(
+        BucketArtifacts(bucket, cache),
+        BucketParts(bucket, settings.cache_dir / "staging"),
+        BucketStates(bucket),
+    )
+
+
 def _arranged(drawer: _Drawer) -> Ledger:
-    database, artifacts, clock = drawer.database, drawer.artifacts, drawer.clock
+    database, clock, store = drawer.database, drawer.clock, drawer.store
+    artifacts = store.artifacts
     tenant, rules, most = database.tenant, drawer.rules, None
     if tenant is not None:
         rules = drawer.quotas.rules_of(tenant, rules)
         most = drawer.quotas.of(tenant).stored_bytes
     return Ledger(
         files=FileShelf(database, artifacts, clock, most_bytes=most),
-        uploads=UploadDesk(database, artifacts, drawer.parts, clock, most_bytes=most),
+        uploads=UploadDesk(database, artifacts, store.parts, clock, most_bytes=most),
         jobs=JobQueue(database, clock, rules),
         registry=Registry(database, artifacts, clock, rules, most_bytes=most),
         aliases=Aliases(database),
@@ -145,6 +182,8 @@ def _arranged(drawer: _Drawer) -> Ledger:
         queue=QueueBoard(database, clock, rules),
         storage=Storage(database, artifacts, clock, most),
         keys=KeyCabinet(database, clock),
+        sweeper=Sweeper(database, artifacts, store.states),
+        states=store.states,
         changes=drawer.changes,
         _drawer=drawer,
     )

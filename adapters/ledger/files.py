@@ -108,7 +108,12 @@ class FileShelf:
         """A local path to the bytes of a job's file. Raises FileNotFound."""
         with self._db.read() as tx:
             file = file_rows.get_file(tx, file_id, self._clock(), param="training_file")
-        return self._artifacts.file(file.id)
+        return self._artifacts.file(file.id, file.digest)
+
+    def lend(self, file_id: str, into: Path) -> Path:
+        """The same, and it stays until the caller removes the folder `into`, in which it may lie."""
+        file = self.get(file_id)
+        return self._artifacts.lend_file(file.id, file.digest, into)
 
     def list(
         self,

@@ -173,6 +173,10 @@ class Registry:
         """A local directory with the PEFT files of a version or checkpoint."""
         return self._artifacts.version(weights.digest)
 
+    def lend(self, weights: Weights, into: Path) -> Path:
+        """The same, and it stays until the caller removes the folder `into`, in which it may lie."""
+        return self._artifacts.lend_version(weights.digest, into)
+
     def version(self, name: str) -> Version:
         """The living version of that name, `adapter@N`. Raises AdapterNotFound."""
         parsed = parse_model_name(name)

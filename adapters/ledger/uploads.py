@@ -19,7 +19,7 @@ from adapters.files import (
 )
 from adapters.ledger.files import RETRY_SECONDS, kept
 from adapters.names import new_id
-from adapters.parts import Joined, LocalParts
+from adapters.parts import Joined, Parts
 from adapters.records import IdempotencyKey, Reply
 
 #: How long after its hour an upload is still known: as long as a stored reply.
@@ -37,7 +37,7 @@ class UploadDesk:
         self,
         database: Database,
         artifacts: Artifacts,
-        parts: LocalParts,
+        parts: Parts,
         clock: Clock,
         *,
         most_bytes: int | None = None,
@@ -147,13 +147,13 @@ class UploadDesk:
         """
         with self._db.read() as tx:
             upload = upload_rows.get_upload(tx, upload_id, self._clock())
-            parts = {part.id: part.bytes for part in upload_rows.list_parts(tx, upload_id)}
+            parts = {part.id: part for part in upload_rows.list_parts(tx, upload_id)}
         if upload.status is UploadStatus.COMPLETED:
             return _as_before(upload, part_ids)
         upload_rows.require_pending(upload)
         _require_whole(upload, part_ids, parts)
         try:
-            with self._parts.joined(part_ids) as joined:
+            with self._parts.joined([parts[part_id] for part_id in part_ids]) as joined:
                 _require_md5(joined, md5)
                 self._keep(upload, part_ids, joined, judge(joined.path))
         except ArtifactCorrupt:
@@ -257,11 +257,11 @@ def _require_room(upload: Upload, together: int) -> None:
         )
 
 
-def _require_whole(upload: Upload, part_ids: Sequence[str], parts: dict[str, int]) -> None:
+def _require_whole(upload: Upload, part_ids: Sequence[str], parts: dict[str, Part]) -> None:
     for part_id in part_ids:
         if part_id not in parts:
             raise InvalidValue(f"{upload.id} has no part '{part_id}'.", param="part_ids")
-    together = sum(parts[part_id] for part_id in part_ids)
+    together = sum(parts[part_id].bytes for part_id in part_ids)
     if together != upload.bytes:
         raise InvalidValue(
             f"These parts hold {together:,} bytes, and {upload.bytes:,} were announced.",

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from adapters.durable import new_directory
+from trainer.messages import checkpoints_dir
 from trainer.warm.job import Job, JobState
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def save(job: Job) -> None:
         tensors["best"] = job.best_P
     if job.objective.reference is not None:
         tensors["reference"] = job.objective.reference.known(job.dataset.samples)
-    directory = _directory(job.identity.work_dir)
+    directory = checkpoints_dir(job.identity.work_dir)
     with new_directory(directory / f"step-{job.state.step:08d}") as aside:
         save_file(tensors, aside / TENSORS, metadata={"layout": LAYOUT})
         (aside / STATE).write_text(json.dumps(asdict(job.state), allow_nan=False))
@@ -55,7 +56,7 @@ def save(job: Job) -> None:
 
 def resume(job: Job) -> int:
     """Continue from the newest checkpoint that can be read. Returns its step, or 0 where there is none."""
-    for path in _newest_first(_directory(job.identity.work_dir)):
+    for path in _newest_first(checkpoints_dir(job.identity.work_dir)):
         try:
             _load(job, path)
         except (OSError, SafetensorError, ValidationError, KeyError, RuntimeError) as error:
@@ -90,10 +91,6 @@ def _load(job: Job, path: Path) -> None:
     adapter.second_moment_P.copy_(sources[2])
     job.best_P = best_P
     job.state = state
-
-
-def _directory(work_dir: Path) -> Path:
-    return work_dir / "checkpoints"
 
 
 def _newest_first(directory: Path) -> Iterator[Path]:

@@ -70,10 +70,11 @@ async def serving(
     tokens: Tokens | None = None,
     queue: QueueSettings | None = None,
     quotas: QuotaSettings | None = None,
+    ledger: LedgerSettings | None = None,
     **settings: object,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     configuration = Configuration(
-        ledger=ledger_settings(home),
+        ledger=ledger or ledger_settings(home),
         service=ServiceSettings(**settings),
         engine=EngineSettings(max_cpu_loras=8),
         webhooks=webhooks or WebhookSettings(),

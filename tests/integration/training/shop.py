@@ -51,7 +51,7 @@ class Shop:
             process=self.process,
             settings=TrainerSettings(),
             base_model="tiny",
-            worker_id="w",
+            worker_id=str(self.home),
             work_dir=self.home / "work",
             metrics=Metrics(),
             placement=Placement(),

@@ -2,8 +2,16 @@ from pathlib import Path
 
 import pytest
 
+from adapters.bucket.client import Bucket
 from adapters.errors import InvalidValue, UnknownField
-from adapters.settings import DEMO_MODEL, LedgerSettings, QueueSettings, Quota, QuotaSettings
+from adapters.settings import (
+    DEMO_MODEL,
+    LedgerSettings,
+    QueueSettings,
+    Quota,
+    QuotaSettings,
+    StoreSettings,
+)
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from trainer.settings import TrainerSettings
 
@@ -118,3 +126,31 @@ def test_a_tenants_quota_is_its_own_where_it_says_something_and_everybodys_elsew
 def test_a_quota_that_makes_no_sense_is_refused(quota: dict[str, int]) -> None:
     with pytest.raises(InvalidValue, match=r"section 'quotas', tenants\.acme"):
         QuotaSettings(tenants={"acme": quota})
+
+
+def test_the_bucket_is_asked_with_the_usual_variables_and_no_secret_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert LedgerSettings().store is None
+    monkeypatch.setenv("GRAFT_STORE_URL", "s3://grafts/production")
+    monkeypatch.setenv("GRAFT_STORE_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "t0ken")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    settings = LedgerSettings()
+    store = settings.store
+    assert store is not None
+    assert (store.access_key_id, store.region) == ("me", "eu-west-1")
+    assert store.secret_access_key.get_secret_value() == "s3cr3t"
+    for shown in (repr(settings), str(settings), repr(store), str(store)):
+        assert "s3cr3t" not in shown
+        assert "t0ken" not in shown
+
+
+@pytest.mark.parametrize(
+    "url", ["grafts", "https://grafts", "s3://", "s3://key@grafts", "s3://a?b"]
+)
+def test_a_store_that_is_no_bucket_is_refused_with_an_example(url: str) -> None:
+    with pytest.raises(InvalidValue, match="s3://bucket/prefix"):
+        Bucket(StoreSettings(url=url))

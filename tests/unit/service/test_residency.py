@@ -1,6 +1,7 @@
 """What an engine holds, with the fake engine behind a real socket."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -299,3 +300,34 @@ async def test_what_is_doubted_is_looked_up_again_before_its_next_use(house: Hou
     assert not house.residency.holds(a)
     await house.residency.ensure(a)
     assert (house.engine.loads, house.engine.probes.count("a@1")) == (["a@1"], 1)
+
+
+async def test_it_says_what_the_engine_may_still_read_whenever_that_becomes_less(
+    house: House,
+) -> None:
+    told: list[set[str]] = []
+    house.residency._on_holding = lambda names: told.append(set(names))
+    for name in "abc":
+        async with house.residency.pinned(bot(name)):
+            pass
+    assert told == [{"b@1", "c@1"}]  # what is being loaded counts
+    await house.residency.drop("b@1")
+    house.residency.restart(frozenset({"x@1"}))
+    assert told[1:] == [{"c@1"}, {"x@1"}]
+
+
+async def test_a_version_that_must_come_from_afar_holds_up_no_other(house: House) -> None:
+    near, arrived = house.residency._directory_of, threading.Event()
+
+    def directory_of(version: Version) -> Path:
+        if version.adapter == "far":
+            assert arrived.wait(10)
+        return near(version)
+
+    house.residency._directory_of = directory_of
+    far = asyncio.create_task(house.residency.ensure(bot("far")))
+    await asyncio.sleep(0)
+    await house.residency.ensure(bot("near"))
+    assert house.engine.loads == ["near@1"]
+    arrived.set()
+    await far

@@ -5,6 +5,7 @@ from adapters.ledger import open_ledger
 from adapters.records import Reply
 from adapters.settings import LedgerSettings
 from tests.support.clock import Clock
+from trainer.freight import Freight
 from trainer.hands import Hands
 from trainer.leftovers import Leftovers
 from trainer.metrics import Metrics
@@ -31,7 +32,8 @@ def test_expired_files_and_parts_that_nobody_wants_are_removed_after_a_while(
     ).body
     ledger.uploads.add_part(upload, brought(tmp_path / "b"))
     settings = TrainerSettings(purge_after_seconds=60, keep_deliveries_seconds=60)
-    leftovers = Leftovers(ledger, tmp_path / "work", settings)
+    work_dir = tmp_path / "work"
+    leftovers = Leftovers(ledger, work_dir, settings, Freight(ledger, work_dir))
     hands = Hands(ledger, Metrics())
     kept = [tmp_path / "artifacts" / folder for folder in ("files", "parts")]
     clock.tick(3600 + 59)

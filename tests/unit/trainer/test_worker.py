@@ -172,7 +172,7 @@ def test_a_ledger_that_does_not_answer_fails_no_job(
         def busy(*_: object) -> Path:
             raise Unavailable("locked", retry_after=1)
 
-        patched.setattr(type(ledger.files), "path", busy)
+        patched.setattr(type(ledger.files), "lend", busy)
         work_until(worker, lambda: ledger.jobs.get(job_id).status is JobStatus.RUNNING)
     assert process.admitted == []
     time.sleep(1.1)
