@@ -58,6 +58,7 @@ from service.routes import (
     uploads,
     webhooks,
 )
+from service.scrape import Scrape
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from service.state import ServiceState, Views
 from service.tokens.process import TokenProcess, Tokens
@@ -283,6 +284,13 @@ def _compose(
         most_waiting=settings.max_queued_jobs,
         guard=parts.guard,
     )
+    limits = Limits(
+        ledger,
+        configuration.engine,
+        base_models=base_models,
+        card_of=common.card_of,
+        most_waiting=settings.max_queued_jobs,
+    )
     around = Surroundings(configuration.ledger.base_model_dir, common.card_of, gpu=has_nvidia_gpu())
     return ServiceState(
         ledger=ledger,
@@ -297,16 +305,13 @@ def _compose(
         ),
         intake=intake,
         lookout=Lookout(intake, ledger, parts.tokens, around),
-        limits=Limits(
-            ledger,
-            configuration.engine,
-            base_models=base_models,
-            card_of=common.card_of,
-            most_waiting=settings.max_queued_jobs,
-        ),
+        limits=limits,
         importer=_importer(configuration, ledger, parts.metrics),
         filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),
         metrics=parts.metrics,
+        scrape=Scrape(
+            ledger, limits, catalog, parts.engines, parts.metrics, configuration.ledger.home
+        ),
         endpoints=Endpoints(ledger.webhooks, parts.guard, parts.courier),
         courier=parts.courier,
         incoming=common.incoming,

@@ -29,6 +29,7 @@ from service.schemas.caps import check_caps
 from service.schemas.endpoints import Endpoint
 from service.schemas.sampling import check_fields
 from service.settings import ServiceSettings
+from service.tallies import Ending
 
 _NOT_FOUND = 404
 _BAD_REQUEST = 400
@@ -103,7 +104,7 @@ class Generator:
             try:
                 return await self._attempt(request, watched)
             except _Died as died:
-                self._metrics.retries.labels(died.host.model_id).inc()
+                self._metrics.answers.retries.labels(died.host.model_id).inc()
             try:
                 return await self._attempt(request, watched)
             except _Died as died:
@@ -128,8 +129,8 @@ class Generator:
         except Unavailable:
             host.mark_down()
             raise _Died(host) from None
-        watched.began()
         if streamed:
+            watched.began()
             body = self._relay(host, request, first, reply.body, watched)
         else:
             body = _once(request, reply.status, first, watched)
@@ -207,25 +208,30 @@ class _Watched:
     def __init__(self, target: Target, metrics: Metrics) -> None:
         self._labels = (target.base_model, "adapter" if target.version else "base")
         self._metrics = metrics
-        adapter = target.version.adapter if target.version else target.base_model
-        self._tally = metrics.by_adapter.of(adapter)
+        self._adapter = target.version.adapter if target.version else target.base_model
         self._started = time.monotonic()
+        self._first_token_seconds: float | None = None
         self._has_ended = False
 
     def began(self) -> None:
-        took = time.monotonic() - self._started
-        self._metrics.first_byte_seconds.labels(*self._labels).observe(took)
-        self._tally.first_byte.observe(took)
+        """The first event of a stream is here."""
+        self._first_token_seconds = time.monotonic() - self._started
 
     def ended(self, outcome: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        """Once: by whoever knows first how it ended."""
         if self._has_ended:
             return
         self._has_ended = True
-        self._metrics.completions.labels(*self._labels, outcome).inc()
-        self._tally.duration.observe(time.monotonic() - self._started)
-        self._tally.requests[outcome] = self._tally.requests.get(outcome, 0) + 1
-        self._tally.prompt_tokens += prompt_tokens
-        self._tally.completion_tokens += completion_tokens
+        ending = Ending(
+            outcome,
+            seconds=time.monotonic() - self._started,
+            first_token_seconds=self._first_token_seconds,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+        )
+        self._metrics.answers.note(*self._labels, ending)
+        # Looked up only now: the adapters that have a tally of their own may have changed meanwhile.
+        self._metrics.by_adapter.of(self._adapter).note(ending)
 
 
 async def _once(

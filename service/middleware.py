@@ -94,8 +94,8 @@ class Watch:
         finally:
             took = time.monotonic() - started
             route = getattr(scope.get("route"), "path", "unknown")
-            self._metrics.http_requests.labels(route, scope["method"], str(status)).inc()
-            self._metrics.http_seconds.labels(route, scope["method"]).observe(took)
+            self._metrics.http.requests.labels(route, scope["method"], str(status)).inc()
+            self._metrics.http.seconds.labels(route, scope["method"]).observe(took)
             request_id = scope.get("state", {}).get("request_id", "-")
             log.info("%s %s %d %.0f ms %s", scope["method"], route, status, took * 1000, request_id)
 

@@ -18,6 +18,7 @@ from service.keys.ring import Caller
 from service.limits import Limits
 from service.looking import Lookout
 from service.metrics import Metrics
+from service.scrape import Scrape
 from service.webhooks.courier import Courier
 from service.webhooks.endpoints import Endpoints
 
@@ -36,6 +37,7 @@ class ServiceState:
     limits: Limits
     lookout: Lookout
     metrics: Metrics
+    scrape: Scrape
     endpoints: Endpoints
     courier: Courier
     #: Where uploads lie until the ledger has them.

@@ -21,9 +21,10 @@ from adapters.errors import GraftError
 from adapters.ledger import Ledger, open_ledger
 from adapters.settings import LedgerSettings, QueueSettings
 from trainer.child import WarmProcess
-from trainer.metrics import Metrics
+from trainer.metrics import Instruments, Metrics
 from trainer.placement import Placement
 from trainer.settings import TrainerSettings
+from trainer.storage import keep_counting
 from trainer.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -52,17 +53,22 @@ def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
     ledger_settings.run_dir.mkdir(parents=True, exist_ok=True)
     lock = _only_one(ledger_settings.run_dir / "trainer.lock")
     ledger = open_ledger(ledger_settings, queue=QueueSettings())
-    metrics = Metrics()
+    instruments = Instruments()
     if settings.metrics_port:
-        start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)
+        start_http_server(
+            settings.metrics_port, settings.metrics_host, registry=instruments.registry
+        )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    workers = _workers(ledger, ledger_settings, settings, metrics)
+    workers = _workers(ledger, ledger_settings, settings, instruments)
     threads = [
         threading.Thread(target=_guarded, args=(worker, stop), name=str(index))
         for index, worker in enumerate(workers)
     ]
+    # A daemon: nobody waits for a count of bytes.
+    counting = keep_counting(ledger_settings, instruments, stop)
+    threading.Thread(target=counting, daemon=True, name="storage").start()
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -72,7 +78,10 @@ def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
 
 
 def _workers(
-    ledger: Ledger, ledger_settings: LedgerSettings, settings: TrainerSettings, metrics: Metrics
+    ledger: Ledger,
+    ledger_settings: LedgerSettings,
+    settings: TrainerSettings,
+    instruments: Instruments,
 ) -> list[Worker]:
     """One for each base model on each device."""
     devices = settings.device_names
@@ -86,7 +95,7 @@ def _workers(
             base_model=base_model,
             worker_id=worker_name(ledger_settings.home, base_model, device),
             work_dir=ledger_settings.work_dir,
-            metrics=metrics,
+            metrics=Metrics(instruments, base_model=base_model, device=device),
             placement=placement,
         )
         for base_model, placement in placements.items()

@@ -1,7 +1,7 @@
 """What the log of a job says of each report: the words of `fine_tuning.job.event`."""
 
 from adapters.manifest import TrainingResult
-from adapters.records import EventKind, NewEvent
+from adapters.records import EventKind, JobError, NewEvent
 from trainer.messages import Checkpointed, Evaluated, Started, Stepped
 
 
@@ -102,3 +102,9 @@ def finished(result: TrainingResult) -> list[NewEvent]:
             },
         )
     ]
+
+
+def timed_out(seconds: float) -> JobError:
+    """What a job fails with that was in training for too long."""
+    message = f"The job has been in training for {seconds:.0f} s, and may not be for longer."
+    return JobError(code="timeout", message=message)

@@ -32,11 +32,13 @@ from trainer.messages import (
     Finished,
     JobReport,
     Ready,
+    Squeezed,
 )
 from trainer.metrics import Metrics
 from trainer.placement import Placement
-from trainer.publish import keep, publish
+from trainer.publish import gate_result, keep, publish
 from trainer.settings import TrainerSettings
+from trainer.told import timed_out
 from trainer.triage import Triage
 
 log = logging.getLogger(__name__)
@@ -114,6 +116,7 @@ class Worker:
             self._bury(death)
         except Unavailable as error:
             log.warning("the ledger does not answer: %s", error)
+            self._metrics.no_ledger()
             time.sleep(self._settings.poll_seconds)
 
     def _start(self) -> bool:
@@ -170,6 +173,9 @@ class Worker:
             self._attend()
             log.info("the training process of %s is ready", self._worker_id)
             return
+        if isinstance(report, Squeezed):
+            self._metrics.squeezed()
+            return
         held = self._hands.get(report.job_id)
         if isinstance(report, Dropped):
             if held is not None and held.dropping:
@@ -187,11 +193,11 @@ class Worker:
                 self._keep(held, report)
             case Checkpointed():
                 suspected = not held.proven
-                held.hear(report)
+                self._hands.hear(held, report)
                 if suspected and held.proven:
                     self._acquit(held)
             case _:
-                held.hear(report)
+                self._hands.hear(held, report)
 
     def _keep(self, held: Held, report: Exported) -> None:
         """A checkpoint that can be asked. Where it cannot be stored, the job goes on: nothing depends on it."""
@@ -199,7 +205,7 @@ class Worker:
         try:
             keep(self._ledger, held.job, report.adapter_dir, report.manifest)
         except LeaseLost:
-            self._drop(held)
+            self._refused(held)
         except OSError as error:
             log.warning("a checkpoint of %s could not be stored: %s", held.job.id, error)
 
@@ -208,13 +214,14 @@ class Worker:
         try:
             version = publish(self._ledger, held.note(), report.adapter_dir, report.manifest)
         except LeaseLost:
-            self._drop(held)
+            self._refused(held)
         except OSError as error:
             # A full disk, say: the finished directory stays, so the next attempt only publishes.
             self._retry(held, f"The version could not be stored: {error}")
         else:
             log.info("published %s", version.name)
-            self._metrics.finished.labels("succeeded").inc()
+            gate = gate_result(held.job.spec.gate, report.manifest)
+            self._metrics.succeeded(held.ran_seconds, gate)
             self._hands.let_go(held)
             self._leftovers.remove(held.job)
 
@@ -229,7 +236,7 @@ class Worker:
         try:
             self._hands.record()
             self._ledger.jobs.fail(job.id, job.attempt, error)
-            self._metrics.finished.labels("failed").inc()
+            self._metrics.failed(error.code, held.ran_seconds)
         except LeaseLost:
             log.info("%s was no longer ours to fail", job.id)
         if training:
@@ -272,7 +279,7 @@ class Worker:
     def _watch(self) -> None:
         """Stop what takes too long, and what nothing is heard of."""
         for held in self._hands.overdue(self._settings.max_runtime_seconds):
-            self._fail(held, _timeout(self._settings.max_runtime_seconds), training=True)
+            self._fail(held, timed_out(self._settings.max_runtime_seconds), training=True)
         silent = self._hands.silent(self._settings.stall_seconds)
         if silent and (len(silent) == len(self._hands) or any(held.stalled for held in silent)):
             raise ProcessDied(f"it said nothing for {self._settings.stall_seconds:.0f} s")
@@ -293,6 +300,10 @@ class Worker:
                 log.info("dropping %s%s", held.job.id, ", which goes on later" if keep else "")
                 self._process.send(Drop(job_id=held.job.id, keep=keep))
                 held.dropping = True
+
+    def _refused(self, held: Held) -> None:
+        self._metrics.fenced()
+        self._drop(held)
 
     def _goes_on(self, job: Job) -> bool:
         """Whether a later attempt will want what this one has learned: it is paused, or makes way."""
@@ -323,13 +334,9 @@ class Worker:
             self._drop(held)
 
     def _bury(self, death: ProcessDied) -> None:
-        log.error(
-            "the training process of %s died with %d jobs: %s",
-            self._worker_id,
-            len(self._hands),
-            death,
-        )
-        self._metrics.deaths.inc()
+        told = (self._worker_id, len(self._hands), death)
+        log.error("the training process of %s died with %d jobs: %s", *told)
+        self._metrics.died()
         self._ready = self._running = False
         self._inbox.clear()
         self._triage.close()
@@ -340,8 +347,3 @@ class Worker:
             alike = [held for held in self._hands if held.job.losses == losses]
             delay = self._settings.retry_after(losses - 1) if losses else 0.0
             self._hands.give_back(alike, reason=reason, lost=True, delay=delay)
-
-
-def _timeout(seconds: float) -> JobError:
-    message = f"The job has been in training for {seconds:.0f} s, and may not be for longer."
-    return JobError(code="timeout", message=message)

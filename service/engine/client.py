@@ -52,6 +52,12 @@ class VllmEngine:
                 cards = (await response.json())["data"]
         return frozenset(card["id"] for card in cards if card["id"] != self._model_id)
 
+    async def metrics(self) -> str:
+        timeout = aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)
+        with _translated(self._model_id):
+            async with self._http().get("http://engine/metrics", timeout=timeout) as response:
+                return await response.text()
+
     @asynccontextmanager
     async def post(self, path: str, body: bytes) -> AsyncIterator[EngineReply]:
         headers = {"content-type": "application/json"}

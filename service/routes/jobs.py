@@ -52,7 +52,7 @@ async def create(
     )
     reply = await asyncio.to_thread(state.intake.accept, asked)
     if not reply.replayed:
-        state.metrics.jobs_submitted.inc()
+        state.metrics.jobs.submitted.inc()
     return answer(reply, await asyncio.to_thread(state.limits.told, job_id_of(reply)))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.support import fake_answers
+from tests.support import fake_answers, fake_exposition
 
 Body = dict[str, Any]
 _ANSWERS = {
@@ -60,6 +60,7 @@ class FakeEngine:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         for path, (whole, events) in _ANSWERS.items():
@@ -86,6 +87,10 @@ class FakeEngine:
 
     async def _health(self, _request: web.Request) -> web.Response:
         return web.Response()
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        answered = len(self.bodies)
+        return web.Response(text=fake_exposition.text(self.model_id, answered, self.running))
 
     async def _models(self, _request: web.Request) -> web.Response:
         names = [self.model_id, *self.adapters]

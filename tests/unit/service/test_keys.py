@@ -123,6 +123,7 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(house: House, scope: S
     infer = {f"POST {path}" for path in (*asked, *counted, "/v1/tokenize", "/v1/detokenize")}
     models = {"GET /v1/models", "GET /v1/models/x"}
     admin = {"POST /v1/keys", "GET /v1/keys", "DELETE /v1/keys/x", "GET /metrics"}
+    admin.add("GET /metrics/engines")
     # What is added is the operator's at first.
     admin |= {"GET /docs/oauth2-redirect", "HEAD /docs/oauth2-redirect"}
     everything = {f"{m} {p}" for m, p in operations(house.http) if p not in OPEN}
