@@ -55,7 +55,7 @@ class Side:
     """A catalog and a dict that know the same names, with the questions to ask them."""
 
     def __init__(self, size: int) -> None:
-        adapters = [_adapter(f"adapter-{number}") for number in range(size)]
+        adapters = [adapter(f"adapter-{number}") for number in range(size)]
         self._plain = {
             name: version
             for adapter in adapters
@@ -118,7 +118,8 @@ class Changes:
         return 1, self.adapters if since < 1 else []
 
 
-def _adapter(name: str) -> Adapter:
+def adapter(name: str) -> Adapter:
+    """One with a few versions."""
     versions = tuple(
         Version(
             adapter=name,

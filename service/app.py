@@ -132,6 +132,8 @@ def create_app(
     """
     settings = configuration.service
     metrics = Metrics(max_adapter_labels=settings.max_adapter_labels)
+    for base_model in configuration.ledger.base_model_ids:
+        metrics.expect(base_model)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from adapters import logs
 from adapters.errors import EngineFault, GraftError, InvalidRequest, ModelNotFound, Unavailable
 from service.admission import Admission
 from service.catalog import Catalog, Target
@@ -90,6 +91,8 @@ class Generator:
                 "'model' is required: a base model or an adapter's name.", param="model"
             )
         target = await self._catalog.resolve(model)
+        # As the catalog knows it, not as it was asked for.
+        logs.note(adapter=target.engine_name)
         defaults = target.version.manifest.default_sampling if target.version else {}
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if k in endpoint.fields}
         filled |= {k: v for k, v in body.items() if v is not None}

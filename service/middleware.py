@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from adapters import logs
 from adapters.errors import GraftError, InvalidRequest, PayloadTooLarge
 from service.errors import error_response
 from service.metrics import Metrics
@@ -38,7 +39,8 @@ class RequestIds:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        with logs.about(request_id=request_id):
+            await self._app(scope, receive, send_with_id)
 
 
 class LastResort:
@@ -97,6 +99,7 @@ class Watch:
             self._metrics.http.requests.labels(route, scope["method"], str(status)).inc()
             self._metrics.http.seconds.labels(route, scope["method"]).observe(took)
             request_id = scope.get("state", {}).get("request_id", "-")
+            logs.note(route=route, status=status, milliseconds=round(took * 1000))
             log.info("%s %s %d %.0f ms %s", scope["method"], route, status, took * 1000, request_id)
 
 

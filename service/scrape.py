@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client import generate_latest
-
 from adapters.demand import QueueLoad
 from adapters.errors import Unavailable
 from adapters.ledger import Ledger
@@ -20,6 +18,7 @@ from service.engine.exposition import Exposition
 from service.engines import EngineHost, Engines
 from service.limits import Limits
 from service.metrics import Metrics
+from service.metrics.text import as_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Scrape:
         await self._ask_the_ledger()
         self._look_at_the_disk()
         self._look_at_the_engines()
-        return generate_latest(self.metrics.registry)
+        return as_text(self.metrics.registry.collect())
 
     async def engines_own(self) -> bytes:
         """What the engines that answer say of themselves: vLLM's own metrics, with the base model as a label."""

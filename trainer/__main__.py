@@ -19,7 +19,8 @@ from prometheus_client import start_http_server
 
 from adapters.errors import GraftError
 from adapters.ledger import Ledger, open_ledger
-from adapters.settings import LedgerSettings, QueueSettings
+from adapters.logs import configure
+from adapters.settings import LedgerSettings, LogSettings, QueueSettings
 from trainer.child import WarmProcess
 from trainer.metrics import Instruments, Metrics
 from trainer.placement import Placement
@@ -37,10 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     parser.add_argument("action", nargs="?", choices=["run", "prepare"], default="run")
     action = parser.parse_args().action
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
-    )
     try:
+        configure(LogSettings())
         if action == "prepare":
             command = [sys.executable, "-m", "trainer.warm", "--prepare"]
             sys.exit(subprocess.call(command))  # noqa: S603  our own module

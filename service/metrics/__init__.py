@@ -26,3 +26,9 @@ class Metrics:
         self.weights = WeightsMetrics(self.registry)
         self.jobs = JobMetrics(self.registry)
         self.house = HouseMetrics(self.registry)
+
+    def expect(self, base_model: str) -> None:
+        """Begin every count of a base model at nought: what appears as one has never grown, as Prometheus sees it."""
+        self.answers.expect(base_model)
+        self.engines.restarts.labels(base_model)
+        self.weights.expect(base_model)

@@ -5,6 +5,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from service.metrics.registry import LATENCY_S
 from service.tallies import Ending
 
+#: How a completion may end.
+OUTCOMES = ("ok", "client_error", "engine_error", "overloaded", "cancelled")
+
 
 class AnswerMetrics:
     """By base model, and whether an adapter answered; by adapter there is `service/tallies.py`."""
@@ -64,3 +67,14 @@ class AnswerMetrics:
             self.first_token_seconds.labels(base_model, kind).observe(ending.first_token_seconds)
         self.tokens.labels(base_model, "prompt").inc(ending.prompt_tokens)
         self.tokens.labels(base_model, "completion").inc(ending.completion_tokens)
+
+    def expect(self, base_model: str) -> None:
+        """Begin at nought."""
+        self.retries.labels(base_model)
+        for kind in ("base", "adapter"):
+            self.seconds.labels(base_model, kind)
+            self.first_token_seconds.labels(base_model, kind)
+            for outcome in OUTCOMES:
+                self.completions.labels(base_model, kind, outcome)
+        for kind in ("prompt", "completion"):
+            self.tokens.labels(base_model, kind)

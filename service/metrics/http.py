@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from service.metrics.registry import LATENCY_S
+from service.metrics.registry import COARSE_S
 
 
 class HttpMetrics:
@@ -19,6 +19,6 @@ class HttpMetrics:
             "graft_http_request_duration_seconds",
             "Seconds until the last byte of the response.",
             ["route", "method"],
-            buckets=LATENCY_S,
+            buckets=COARSE_S,
             registry=registry,
         )

@@ -8,6 +8,8 @@ from prometheus_client.core import Metric
 
 #: Seconds, of requests.
 LATENCY_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+#: The same more coarsely, where there is a histogram for each of a hundred routes.
+COARSE_S: Final = (0.01, 0.05, 0.25, 1, 5, 30, 120)
 
 
 class Registry(CollectorRegistry):

@@ -60,3 +60,14 @@ class WeightsMetrics:
             ["outcome"],
             registry=registry,
         )
+
+    def expect(self, base_model: str) -> None:
+        """Begin at nought."""
+        for instrument in (
+            self.load_seconds,
+            self.load_failures,
+            self.cold_requests,
+            self.evictions,
+            self.activation_seconds,
+        ):
+            instrument.labels(base_model)

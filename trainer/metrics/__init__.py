@@ -18,6 +18,7 @@ class Metrics:
         self.all = instruments or Instruments()
         self._base_model, self._device = base_model, device
         self._running = RunningJobs(self.all, base_model)
+        self.all.expect(base_model)
 
     # ---- the worker itself
 

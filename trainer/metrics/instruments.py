@@ -33,6 +33,22 @@ class Instruments:
         self._make_of_running()
         self._make_of_house()
 
+    def expect(self, base_model: str) -> None:
+        """Begin every count of a base model at nought: what appears as one has never grown, as Prometheus sees it."""
+        for plain in (
+            *(self.deaths, self.memory_retries, self.ledger_failures, self.fenced, self.losses),
+            *(self.nonfinite, self.steps, self.tokens),
+            *(self.wait_seconds, self.first_step_seconds, self.checkpoint_seconds),
+        ):
+            plain.labels(base_model)
+        for reason in ("first", "rescued", "resumed"):
+            self.attempts.labels(base_model, reason)
+        for outcome in ("succeeded", "failed_user", "failed_system"):
+            self.finished.labels(base_model, outcome)
+            self.job_seconds.labels(base_model, outcome)
+        for result in ("passed", "held_back", "not_compared", "off"):
+            self.gates.labels(base_model, result)
+
     def counter(self, name: str, what: str, *labels: str) -> Counter:
         """By base model and whatever else."""
         return Counter(name, what, ["base_model", *labels], registry=self.registry)
@@ -105,7 +121,7 @@ class Instruments:
         )
         self.gates = self.counter(
             "graft_gate_results",
-            "What the gate said of new versions: passed, held_back, off, or nothing held out.",
+            "What the gate said of new versions: passed, held_back, not_compared, off.",
             "result",
         )
         self.nonfinite = self.counter(

@@ -68,10 +68,10 @@ CASES = {
         quiet={f"graft_engine_restarts_total{{{B}}}": "0x10 1x50"},
     ),
     "GraftAvailabilityBurnFast": Case(
-        fires=_completions(98, 2, 400), quiet=_completions(9995, 5, 400), at="390m"
+        fires=_completions(98, 2, 60), quiet=_completions(9995, 5, 60)
     ),
     "GraftAvailabilityBurnSlow": Case(
-        fires=_completions(997, 3, 4400), quiet=_completions(99_950, 50, 4400), at="4390m"
+        fires=_completions(997, 3, 120), quiet=_completions(99_950, 50, 120), at="110m"
     ),
     "GraftFirstTokenSlow": Case(
         fires=_buckets("graft_time_to_first_token_seconds", 80, 20, "1.0"),
@@ -195,9 +195,9 @@ CASES = {
         quiet={'graft_training_checkpoint_timestamp_seconds{job_id="j"}': "0+60x60"},
     ),
     "GraftStorageFillingUp": Case(
-        fires={"graft_storage_free_bytes": "100000-200x400"},
-        quiet={"graft_storage_free_bytes": "100000-20x400"},
-        at="390m",
+        fires={"graft_storage_free_bytes": "30000-200x60"},
+        quiet={"graft_storage_free_bytes": "30000-20x60"},
+        at="50m",
     ),
     "GraftStorageFull": Case(
         fires={"graft_storage_free_bytes": "3x60", "graft_storage_size_bytes": "100x60"},

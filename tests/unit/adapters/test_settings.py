@@ -3,11 +3,18 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import InvalidValue, UnknownField
-from adapters.settings import DEMO_MODEL, LedgerSettings
+from adapters.settings import DEMO_MODEL, LedgerSettings, LogSettings
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from trainer.settings import TrainerSettings
 
-SECTIONS = (LedgerSettings, ServiceSettings, WebhookSettings, EngineSettings, TrainerSettings)
+SECTIONS = (
+    LedgerSettings,
+    ServiceSettings,
+    WebhookSettings,
+    EngineSettings,
+    TrainerSettings,
+    LogSettings,
+)
 
 
 @pytest.fixture

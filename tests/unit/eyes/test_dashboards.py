@@ -115,9 +115,7 @@ def test_a_dashboard_keeps_to_what_grafana_and_prometheus_ask_of_one(dashboard: 
 
 
 def test_every_alert_that_a_dashboard_names_has_a_runbook() -> None:
-    headings = set(
-        re.findall(r"^## (\S+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE)
-    )
+    headings = set(re.findall(r"^## (\S+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE))
     named = set(re.findall(r"runbook (\w+)", "".join(rendered(one) for one in DASHBOARDS)))
     assert named
     assert named <= headings

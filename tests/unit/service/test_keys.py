@@ -423,7 +423,7 @@ def test_routes_that_see_everything_are_few(house: House) -> None:
         if isinstance(route, APIRoute)
         and any(one.call is whole for one in route.dependant.dependencies)
     }
-    assert see_all == {"/readyz", "/metrics", "/v1/keys", "/v1/keys/{key_id}"}
+    assert see_all == {"/readyz", "/metrics", "/metrics/engines", "/v1/keys", "/v1/keys/{key_id}"}
 
 
 def chat(house: House, model: str, header: dict[str, str]) -> tuple[int, str]:
