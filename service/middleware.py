@@ -17,6 +17,8 @@ from service.metrics import Metrics
 
 log = logging.getLogger("graft.access")
 
+#: HTTP lets a client make up a method; as a label each would be a series for ever.
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -96,8 +98,9 @@ class Watch:
         finally:
             took = time.monotonic() - started
             route = getattr(scope.get("route"), "path", "unknown")
-            self._metrics.http.requests.labels(route, scope["method"], str(status)).inc()
-            self._metrics.http.seconds.labels(route, scope["method"]).observe(took)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.http.requests.labels(route, method, str(status)).inc()
+            self._metrics.http.seconds.labels(route, method).observe(took)
             request_id = scope.get("state", {}).get("request_id", "-")
             logs.note(route=route, status=status, milliseconds=round(took * 1000))
             log.info("%s %s %d %.0f ms %s", scope["method"], route, status, took * 1000, request_id)

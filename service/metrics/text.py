@@ -1,4 +1,4 @@
-"""Prometheus's text format, 0.0.4, as prometheus-client writes it but for the order of labels, in a third of the time.
+"""Prometheus's text format, 0.0.4, as prometheus-client writes it, in a fraction of the time.
 
 While this is written no token is passed on, so that the time counts; tests compare the two, sample by sample.
 """
@@ -17,10 +17,11 @@ def as_text(families: Iterable[Metric]) -> bytes:
         about = family.documentation.replace("\\", "\\\\").replace("\n", "\\n")
         lines += [f"# HELP {name} {about}", f"# TYPE {name} {family.type}"]
         for sample in family.samples:
-            value = float(sample.value)
-            told = repr(value) if math.isfinite(value) else _unusual(value)
+            number = float(sample.value)
+            told = repr(number) if math.isfinite(number) else _unusual(number)
             if sample.labels:
-                labels = ",".join([f'{key}="{_told(val)}"' for key, val in sample.labels.items()])
+                pairs = sorted(sample.labels.items())
+                labels = ",".join([f'{key}="{_told(value)}"' for key, value in pairs])
                 lines.append(f"{sample.name}{{{labels}}} {told}")
             else:
                 lines.append(f"{sample.name} {told}")

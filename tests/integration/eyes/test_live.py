@@ -21,6 +21,7 @@ from adapters.ledger import open_ledger
 from tests.integration.service.conftest import BASE, Running, ledger_settings, serving, until
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_process import FakeProcess
+from tests.support.samples import adapter_directory, brought
 from tests.unit.trainer.workshop import submit
 from tools import prometheus
 from tools.dashboards import queries
@@ -105,7 +106,7 @@ async def house(home: Path) -> AsyncIterator[tuple[Running, int]]:
     server, serving_thread = start_http_server(port, "127.0.0.1", registry=instruments.registry)
     worker = Worker(
         ledger=ledger,
-        process=SlowProcess(steps=400, checkpoint_every=20),
+        process=SlowProcess(steps=100, checkpoint_every=20),
         settings=TrainerSettings(max_jobs=2, heartbeat_seconds=0.2),
         base_model=BASE,
         worker_id="w",
@@ -142,7 +143,10 @@ class SlowProcess(FakeProcess):
 async def use(running: Running, seconds: float) -> None:
     """Traffic of every kind that dashboards show, for so long."""
     for number in range(6):
-        running.publish(f"bot-{number}")
+        # Not by a job: those the worker would take.
+        source = adapter_directory(running.home / f"made-{number}", content=bytes([65 + number]))
+        made = brought(str(number) * 64)
+        running.ledger.registry.bring_in(f"bot-{number}", source, made, promote=True)
     end, asked = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         asked += 1
@@ -163,8 +167,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
         async with house(home) as (running, trainer_port):
             with scraping(home, running.url, trainer_port) as client:
                 await until(partial(scraped, client))
-                for name in ("new-1", "new-2", "new-3"):
-                    submit(running.ledger, home, name)
+                # Some end meanwhile, and some run when the questions are asked.
+                for number in range(12):
+                    submit(running.ledger, home, f"new-{number}")
                 await use(running, 9.0)
                 await running.engine.kill()
                 await asyncio.sleep(1.5)
@@ -215,7 +220,7 @@ def test_what_cannot_be_bounded_does_not_get_through(answers: dict[str, list[flo
 def test_figures_are_what_happened(answers: dict[str, list[float]]) -> None:
     assert max(answers["graft-serving: Completions: {{outcome}}"]) > 1
     assert max(answers["graft-training: Tokens: {{base_model}}"]) > 0
-    assert answers["graft-adapters: Registered: registered"] == [6.0]
+    assert answers["graft-adapters: Registered: registered"][0] > 6
     assert answers["graft-serving: Went away: {{base_model}}"][0] > 0
     assert sum(answers["graft-training: Submitted: submitted"]) == 0
     assert set(answers["graft-serving: Up: {{base_model}}"]) == {1.0}

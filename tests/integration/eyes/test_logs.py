@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ CANARY = "Kanarienvogel-7731"
 
 
 @pytest.fixture
-def lines() -> AsyncIterator[io.StringIO]:
+def lines() -> Iterator[io.StringIO]:
     """All that is logged from INFO on, as `service` writes it with GRAFT_LOG_FORMAT=json."""
     stream, root = io.StringIO(), logging.getLogger()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
+    # The client is in this process too; and uvicorn's own access log is off in `service/__main__.py`.
+    handler.addFilter(lambda record: record.name not in {"httpx", "uvicorn.access"})
     before = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
@@ -70,7 +72,7 @@ async def test_logs_have_facts_and_neither_secrets_nor_what_users_say(
     engine = FakeEngine(settings.engine_socket(BASE), BASE)
     await engine.start()
     ledger = open_ledger(settings)
-    made = ledger.keys.make(NewKey(tenant="acme", scopes=frozenset({Scope.INFER, Scope.TUNE})))
+    made = ledger.keys.make(NewKey(tenant="acme", scopes=(Scope.INFER, Scope.TUNE)))
     async with serving(tmp_path, auth=True, engine_wait_seconds=0.1) as (client, url):
         running = Running(client, engine, ledger, tmp_path, url)
         await until(running._ready)

@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 from bench.scrape import ADAPTERS, busy_service
 from service.metrics import Metrics
 from service.tallies import Ending
+from tests.support.in_process import answering
 
 ALLOWED_BYTES = 200_000
 ALLOWED_SERIES = 2000
@@ -30,14 +31,25 @@ def test_a_thousand_adapters_with_traffic_each_make_a_bounded_scrape(tmp_path: P
     assert 1000 < series_of(text) < ALLOWED_SERIES
 
 
-def test_a_hundred_thousand_make_no_more_than_a_thousand() -> None:
+def test_twenty_thousand_make_no_more_than_a_thousand() -> None:
     def asked(adapters: int) -> int:
         metrics = Metrics()
         for number in range(adapters):
             metrics.by_adapter.of(f"bot-{number}").note(Ending("ok", seconds=0.1))
         return series_of(generate_latest(metrics.registry))
 
-    assert asked(100_000) == asked(1000) > asked(10)
+    assert asked(20_000) == asked(1000) > asked(10)
+
+
+def test_what_a_client_makes_up_is_no_label(tmp_path: Path) -> None:
+    with answering(tmp_path) as http:
+        for number in range(5):
+            http.request(f"ODD{number}", "/v1/models")
+            http.get(f"/nowhere/{number}")
+        text = http.get("/metrics").text
+    assert "ODD" not in text
+    assert "nowhere" not in text
+    assert 'method="other"' in text
 
 
 def test_no_series_says_when_its_counter_was_made() -> None:

@@ -1,7 +1,8 @@
 from hypothesis import given, strategies as st
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.metrics.registry import Registry
 from service.metrics.text import as_text
 
 
@@ -20,7 +21,7 @@ def samples(text: bytes) -> list[tuple[str, str, str, frozenset[tuple[str, str]]
     about=st.text(st.sampled_from('ab \\\n"'), max_size=8),
 )
 def test_it_says_what_prometheus_client_says(values, label, about):
-    registry = CollectorRegistry()
+    registry = Registry()
     counter = Counter("graft_c", "Counts." + about, ["of"], registry=registry)
     gauge = Gauge("graft_g", "Is.", registry=registry)
     histogram = Histogram("graft_h", "Lies.", ["of", "at"], buckets=(1, 2.5), registry=registry)
