@@ -103,6 +103,7 @@ SUITE: Sequence[object] = [
     it_forgets_an_adapter_that_was_unloaded,
     it_refuses_a_directory_without_an_adapter,
     it_streams_events_that_end_with_done,
+    it_says_how_it_is_in_the_words_of_prometheus,
     it_says_which_field_is_out_of_range,
     it_survives_a_reader_who_leaves,
 ]
