@@ -7,11 +7,11 @@ BIN := .venv/bin
 FAST := tests/unit tests/conformance
 # What mostly waits for processes runs side by side, a file at a time; what computes has the machine for itself.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
-PROCESSES := $(addprefix tests/integration/,chart launcher ledger sdk service) tests/security tests/chaos
+PROCESSES := $(addprefix tests/integration/,chart eyes launcher ledger sdk service) tests/security tests/chaos
 COMPUTING := $(addprefix tests/integration/,bench training)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test fuzz chaos testgpu check lint bench bench-rivals sdks postgres charts images lock clean
+.PHONY: help install serve test fuzz chaos testgpu check lint bench bench-rivals sdks postgres charts images prometheus dashboards lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ install: ## Set up .venv with the pinned packages that fit this machine (GPU or 
 serve: install ## Bring everything up: service, engines, trainer. ARGS="--host ... --port ... --home ..."
 	@exec $(BIN)/graft up $(ARGS)
 
-test: install sdks postgres charts ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
+test: install sdks postgres charts prometheus ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
 	$(BIN)/pytest $(SPREAD) $(FAST) $(PROCESSES) $(ARGS)
 	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" $(COMPUTING) tests/e2e $(ARGS)
 
@@ -57,6 +57,12 @@ charts: install ## Set up Helm 3 and 4, validators and hadolint, for the tests o
 
 images: install charts ## Run the steps of the Dockerfile's service image outside of a container. Minutes.
 	$(BIN)/pytest tests/integration/images $(ARGS)
+
+prometheus: ## See that Prometheus and promtool are there, for tests that let it scrape. Root has it installed.
+	@$(PYTHON) -m tools.prometheus
+
+dashboards: install ## Rewrite the Grafana dashboards in helm/graft/files/dashboards from tools/dashboards.
+	$(BIN)/python -m tools.dashboards
 
 bench: install ## Measure against peers and print ratios (bench/LOG.md keeps the history).
 	$(BIN)/python -m bench $(ARGS)

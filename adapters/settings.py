@@ -28,7 +28,7 @@ from adapters.errors import InvalidValue, UnknownField
 from adapters.sampling import Sampling
 
 DEMO_MODEL = "smollm2-135m-instruct"
-SECTIONS = ["ledger", "queue", "quotas", "service", "webhooks", "engine", "trainer"]
+SECTIONS = ["ledger", "queue", "quotas", "service", "webhooks", "engine", "trainer", "log"]
 
 
 class Section(BaseSettings):
@@ -219,6 +219,16 @@ class LedgerSettings(Section):
     def engine_socket(self, model_id: str) -> Path:
         """The Unix socket that the model's engine listens on."""
         return self.run_dir / f"engine-{model_id.replace('/', '--')}.sock"
+
+
+class LogSettings(Section):
+    """The `log` section: how processes log. Read by all but the engine, which logs as vLLM does."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_LOG_", extra="forbid", frozen=True)
+    section: ClassVar[str] = "log"
+
+    #: `text` for people, `json` for machines: one object a line.
+    format: Literal["text", "json"] = "text"
 
 
 class QueueSettings(Section):

@@ -61,7 +61,7 @@ class Side:
     """A catalog and a dict that know the same names, with the questions to ask them."""
 
     def __init__(self, size: int, *, canary: bool = False) -> None:
-        adapters = [_adapter(f"adapter-{number}", canary=canary) for number in range(size)]
+        adapters = [adapter(f"adapter-{number}", canary=canary) for number in range(size)]
         self._plain = {
             name: version
             for adapter in adapters
@@ -124,7 +124,8 @@ class Changes:
         return 1, self.adapters if since < 1 else []
 
 
-def _adapter(name: str, *, canary: bool) -> Adapter:
+def adapter(name: str, *, canary: bool = False) -> Adapter:
+    """One with a few versions."""
     versions = tuple(
         Version(
             adapter=name,

@@ -1,14 +1,14 @@
 """`python -m service`: serve HTTP until told to stop."""
 
 import argparse
-import logging
 import sys
 
 import uvicorn
 
 from adapters.durable import keep_private
 from adapters.errors import GraftError
-from adapters.settings import LedgerSettings
+from adapters.logs import configure
+from adapters.settings import LedgerSettings, LogSettings
 from service.app import Configuration, create_app
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 
@@ -20,10 +20,8 @@ def main() -> None:
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
-    )
     try:
+        configure(LogSettings())
         settings = ServiceSettings(**given)
         app = create_app(
             Configuration(LedgerSettings(), settings, EngineSettings(), WebhookSettings())

@@ -55,8 +55,8 @@ class Admission:
         self._pace = Pace(clock())
         #: Of adapters that somebody waits for or runs.
         self._paces: dict[str, Pace] = {}
-        self._gauge = metrics.waiting.labels(model_id)
-        self._waits = metrics.queue_wait_seconds.labels(model_id)
+        self._gauge = metrics.answers.waiting.labels(model_id)
+        self._waits = metrics.answers.wait_seconds.labels(model_id)
 
     def has_room_for(self, adapter: str) -> bool:
         """Whether a request for an adapter could start now, and nobody waits who might want the place."""

@@ -66,6 +66,7 @@ from service.routes import (
     usage,
     webhooks,
 )
+from service.scrape import Scrape
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from service.shadow import Shadows
 from service.state import ServiceState, Views
@@ -142,6 +143,8 @@ def create_app(
     """
     settings = configuration.service
     metrics = Metrics(max_adapter_labels=settings.max_adapter_labels)
+    for base_model in configuration.ledger.base_model_ids:
+        metrics.expect(base_model)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -319,6 +322,13 @@ def _compose(
         most_waiting=settings.max_queued_jobs,
         guard=parts.guard,
     )
+    limits = Limits(
+        ledger,
+        configuration.engine,
+        base_models=base_models,
+        card_of=common.card_of,
+        most_waiting=settings.max_queued_jobs,
+    )
     around = Surroundings(configuration.ledger.base_model_dir, common.card_of, gpu=has_nvidia_gpu())
     return ServiceState(
         ledger=ledger,
@@ -336,16 +346,13 @@ def _compose(
         rates=rates,
         intake=intake,
         lookout=Lookout(intake, ledger, parts.tokens, around),
-        limits=Limits(
-            ledger,
-            configuration.engine,
-            base_models=base_models,
-            card_of=common.card_of,
-            most_waiting=settings.max_queued_jobs,
-        ),
+        limits=limits,
         importer=_importer(configuration, ledger, parts.metrics),
         filing=Filing(ledger, max_assembled_bytes=settings.max_assembled_bytes),
         metrics=parts.metrics,
+        scrape=Scrape(
+            ledger, limits, catalog, parts.engines, parts.metrics, configuration.ledger.home
+        ),
         endpoints=Endpoints(ledger.webhooks, parts.guard, parts.courier),
         courier=parts.courier,
         incoming=common.incoming,

@@ -5,13 +5,14 @@ The ledger is followed, engines are watched, live versions are loaded ahead of u
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from adapters.errors import GraftError
 from adapters.names import CANARY, parse_fine_tuned_name
-from adapters.records import Adapter
+from adapters.records import Adapter, Version
 from service.settings import ServiceSettings
 from service.state import ServiceState
 
@@ -19,12 +20,15 @@ log = logging.getLogger(__name__)
 
 #: How many adapters are loaded ahead of the first request after an engine has come up.
 _PRELOADED = 4
+#: A version that is loaded later than this after its publication says nothing of how long publication takes.
+_OLD_S = 3600.0
 
 
 @asynccontextmanager
 async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncIterator[None]:
     """Inside the context the ledger is followed, the engines are watched and webhooks are called."""
     errands: set[asyncio.Task[None]] = set()
+    news = _News(time.time())
 
     def go_on(errand: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(errand)
@@ -33,7 +37,7 @@ async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncItera
 
     def on_change(changed: Sequence[Adapter]) -> None:
         for adapter in changed:
-            go_on(_bring_in(state, adapter))
+            go_on(_welcome(state, adapter, news))
             go_on(_take_out(state, adapter))
 
     def on_up(model_id: str) -> None:
@@ -58,6 +62,33 @@ async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncItera
         await asyncio.gather(*tasks, *errands, return_exceptions=True)
 
 
+class _News:
+    """Which versions are new, so that what is measured is how long publication takes, not promotion or a restart."""
+
+    def __init__(self, since: float) -> None:
+        self._since = since
+        self._known: dict[str, float] = {}
+
+    def is_new(self, version: Version) -> bool:
+        """True once of a version that was published while this service ran, within the last hour."""
+        old = time.time() - _OLD_S
+        self._known = {name: made for name, made in self._known.items() if made > old}
+        if version.name in self._known or version.created_at <= max(self._since, old):
+            return False
+        self._known[version.name] = version.created_at
+        return True
+
+
+async def _welcome(state: ServiceState, adapter: Adapter, news: _News) -> None:
+    """Load the live version, and take the time from its publication on."""
+    new = adapter.live if adapter.live is not None and news.is_new(adapter.live) else None
+    await _bring_in(state, adapter)
+    host = state.engines.get(adapter.base_model)
+    if new is not None and host is not None and host.residency.holds(new):
+        seconds = max(0.0, time.time() - new.created_at)
+        state.metrics.weights.activation_seconds.labels(adapter.base_model).observe(seconds)
+
+
 async def _bring_in(state: ServiceState, adapter: Adapter) -> None:
     """Load the live version, and the one that shares its requests."""
     host = state.engines.get(adapter.base_model)
@@ -79,6 +110,8 @@ async def _take_out(state: ServiceState, adapter: Adapter) -> None:
 
     Once the last request that uses them has ended.
     """
+    if not adapter.versions:
+        state.metrics.by_adapter.forget(adapter.name)
     host = state.engines.get(adapter.base_model)
     if host is None:
         return

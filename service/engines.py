@@ -7,7 +7,7 @@ every adapter, and its residency starts from what it says it has.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from adapters.errors import Unavailable
 from service.engine.protocol import Engine
@@ -77,21 +77,23 @@ class EngineHost:
             log.warning("engine %s is down", self.model_id)
             self._up.clear()
             self._down_since = time.monotonic()
-            self._metrics.engine_restarts.labels(self.model_id).inc()
-        self._metrics.engine_up.labels(self.model_id).set(0)
+            self._metrics.engines.restarts.labels(self.model_id).inc()
+        self._metrics.engines.up.labels(self.model_id).set(0)
 
     async def look(self) -> None:
         """Ask the engine for its health once."""
         if not await self.engine.healthy():
             self.mark_down()
-        elif not self._up.is_set():
+            return
+        self._metrics.engines.last_answer.labels(self.model_id).set(time.time())
+        if not self._up.is_set():
             await self._welcome()
 
     async def _welcome(self) -> None:
         self.residency.restart(await self.engine.loaded())
         took = time.monotonic() - self._down_since
         self._usual_start_s = took
-        self._metrics.engine_up.labels(self.model_id).set(1)
+        self._metrics.engines.up.labels(self.model_id).set(1)
         self._up.set()
         log.info("engine %s is up after %.1f s", self.model_id, took)
 
@@ -104,6 +106,9 @@ class Engines:
 
     def __getitem__(self, model_id: str) -> EngineHost:
         return self._hosts[model_id]
+
+    def __iter__(self) -> Iterator[EngineHost]:
+        return iter(self._hosts.values())
 
     def get(self, model_id: str) -> EngineHost | None:
         """The engine of a base model; None where it is not configured (any more)."""

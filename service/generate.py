@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from adapters import logs
 from adapters.errors import (
     EngineFault,
     InvalidRequest,
@@ -127,6 +128,8 @@ class Generator:
             )
         ticket = ticket_of(asked, endpoint) or user or anybody()
         target = await self._catalog.resolve(model, ticket)
+        # As the catalog knows it, not as it was asked for.
+        logs.note(adapter=target.engine_name)
         prepared = self._prepared(endpoint, tenant, body, target)
         if target.shadow is None or not endpoint.generates:
             return prepared
@@ -171,7 +174,7 @@ class Generator:
             try:
                 return await self._attempt(request, reckoning)
             except _Died as died:
-                self._metrics.retries.labels(died.host.model_id).inc()
+                self._metrics.answers.retries.labels(died.host.model_id).inc()
             try:
                 return await self._attempt(request, reckoning)
             except _Died as died:
@@ -203,10 +206,10 @@ class Generator:
         except Unavailable:
             host.mark_down()
             raise _Died(host) from None
-        reckoning.began()
         if request.shadow is not None:
             self._send_shadow(request.shadow)
         if streamed:
+            reckoning.began()
             body = self._relay(host, request, first, reply.body, reckoning)
         else:
             body = _once(request, reply.status, first, reckoning)

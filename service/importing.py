@@ -165,7 +165,7 @@ class Importer:
     @contextmanager
     def _counted(self, name: str) -> Iterator[Callable[[str], None]]:
         def count(outcome: str) -> None:
-            self._metrics.adapter_imports.labels(outcome).inc()
+            self._metrics.weights.imports.labels(outcome).inc()
 
         try:
             yield count

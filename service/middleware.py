@@ -10,12 +10,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from adapters import logs
 from adapters.errors import GraftError, InvalidRequest, PayloadTooLarge
 from service.errors import error_response
 from service.metrics import Metrics
 
 log = logging.getLogger("graft.access")
 
+#: HTTP lets a client make up a method; as a label each would be a series for ever.
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -38,7 +41,8 @@ class RequestIds:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        with logs.about(request_id=request_id):
+            await self._app(scope, receive, send_with_id)
 
 
 class LastResort:
@@ -94,9 +98,11 @@ class Watch:
         finally:
             took = time.monotonic() - started
             route = getattr(scope.get("route"), "path", "unknown")
-            self._metrics.http_requests.labels(route, scope["method"], str(status)).inc()
-            self._metrics.http_seconds.labels(route, scope["method"]).observe(took)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.http.requests.labels(route, method, str(status)).inc()
+            self._metrics.http.seconds.labels(route, method).observe(took)
             request_id = scope.get("state", {}).get("request_id", "-")
+            logs.note(route=route, status=status, milliseconds=round(took * 1000))
             log.info("%s %s %d %.0f ms %s", scope["method"], route, status, took * 1000, request_id)
 
 

@@ -124,7 +124,7 @@ class Prover:
         return f"{await self._engine.build()} {self._number_format} {base}"[:200]
 
     def _count(self, weights: Weights, outcome: str) -> None:
-        self._metrics.adapter_probes.labels(weights.base_model, outcome).inc()
+        self._metrics.weights.probes.labels(weights.base_model, outcome).inc()
 
 
 def _reply(probe: Probe, logprobs: Sequence[float]) -> Sequence[float]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from adapters.errors import GraftError, ModelNotFound
 from service.metrics import Metrics
-from service.tallies import Tally
+from service.tallies import Ending
 
 _BAD_REQUEST = 400
 _SERVER_ERROR = 500
@@ -19,21 +19,20 @@ class Reckoning:
         self._labels = (base_model, kind)
         self._metrics = metrics
         # Nobody has asked for what a shadow says.
-        self._tally = Tally() if kind == "shadow" else metrics.by_adapter.of(adapter)
+        self._adapter = None if kind == "shadow" else adapter
         self._started = time.monotonic()
+        self._first_token_seconds: float | None = None
         self._has_ended = False
         #: Told the outcome, and the tokens of the prompt and of the answer.
         self.settle: Callable[[str, int, int], None] | None = None
 
     def began(self) -> None:
-        """The engine's first byte is here."""
-        took = time.monotonic() - self._started
-        self._metrics.first_byte_seconds.labels(*self._labels).observe(took)
-        self._tally.first_byte.observe(took)
+        """The first event of a stream is here."""
+        self._first_token_seconds = time.monotonic() - self._started
 
     def looped(self) -> None:
         """A choice has been ended by the repetition guard."""
-        self._metrics.repetition_stops.labels(self._labels[0]).inc()
+        self._metrics.answers.repetition_stops.labels(self._labels[0]).inc()
 
     def ended(self, outcome: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         """Whether it went well, was refused, failed or was left, as `graft_completions_total` names it."""
@@ -42,11 +41,17 @@ class Reckoning:
         self._has_ended = True
         if self.settle is not None:
             self.settle(outcome, prompt_tokens, completion_tokens)
-        self._metrics.completions.labels(*self._labels, outcome).inc()
-        self._tally.duration.observe(time.monotonic() - self._started)
-        self._tally.requests[outcome] = self._tally.requests.get(outcome, 0) + 1
-        self._tally.prompt_tokens += prompt_tokens
-        self._tally.completion_tokens += completion_tokens
+        ending = Ending(
+            outcome,
+            seconds=time.monotonic() - self._started,
+            first_token_seconds=self._first_token_seconds,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+        )
+        self._metrics.answers.note(*self._labels, ending)
+        if self._adapter is not None:
+            # Looked up only now: the adapters that have a tally of their own may have changed meanwhile.
+            self._metrics.by_adapter.of(self._adapter).note(ending)
 
 
 def outcome_of_status(status: int) -> str:

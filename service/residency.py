@@ -67,6 +67,11 @@ class Residency:
         self._turn = asyncio.Lock()
 
     @property
+    def capacity(self) -> int:
+        """How many versions it is given to hold."""
+        return self._capacity
+
+    @property
     def resident(self) -> tuple[str, ...]:
         """Names that the engine holds, least recently used first."""
         return tuple(self._resident)
@@ -111,6 +116,8 @@ class Residency:
             Overloaded: every place is taken by a version in use.
         """
         with self._kept(version.name):
+            if version.name not in self._resident:
+                self._metrics.weights.cold_requests.labels(version.base_model).inc()
             await self.ensure(version)
             self._resident.move_to_end(version.name)
             yield
@@ -178,7 +185,7 @@ class Residency:
         async with self._turn:
             if version.name in self._resident:
                 return
-            await self._make_room()
+            await self._make_room(version.base_model)
             started = time.monotonic()
             try:
                 await self._engine.load(version.name, directory)
@@ -187,10 +194,10 @@ class Residency:
                 raise
             self._resident[version.name] = None
             took = time.monotonic() - started
-        self._metrics.adapter_load_seconds.labels(version.base_model).observe(took)
+        self._metrics.weights.load_seconds.labels(version.base_model).observe(took)
         log.info("loaded %s in %.0f ms", version.name, took * 1000)
 
-    async def _make_room(self) -> None:
+    async def _make_room(self, base_model: str) -> None:
         while len(self._resident) >= self._capacity:
             idle = next((name for name in self._resident if name not in self._pins), None)
             if idle is None:
@@ -199,7 +206,7 @@ class Residency:
                     retry_after=2,
                 )
             self._resident.pop(idle)
-            self._metrics.adapter_evictions.inc()
+            self._metrics.weights.evictions.labels(base_model).inc()
             await self._engine.unload(idle)
             self._tell()
 
@@ -207,7 +214,7 @@ class Residency:
         self._on_holding({*self._resident, *self._loads})
 
     def _note_refusal(self, version: Weights, fault: EngineFault) -> None:
-        self._metrics.adapter_load_failures.labels(version.base_model).inc()
+        self._metrics.weights.load_failures.labels(version.base_model).inc()
         log.warning("%s", fault)
         self._refused[version.name] = (self._clock() + _REFUSED_S, fault.message)
         self._refused.move_to_end(version.name)

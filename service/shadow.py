@@ -29,7 +29,7 @@ class Shadows:
 
     def drop(self, base_model: str) -> None:
         """Count one that is not sent."""
-        self._metrics.shadows_dropped.labels(base_model).inc()
+        self._metrics.answers.shadows_dropped.labels(base_model).inc()
 
     async def close(self) -> None:
         """Cancel what is under way."""

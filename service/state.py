@@ -19,6 +19,7 @@ from service.limits import Limits
 from service.looking import Lookout
 from service.metrics import Metrics
 from service.rates import Rates
+from service.scrape import Scrape
 from service.webhooks.courier import Courier
 from service.webhooks.endpoints import Endpoints
 
@@ -38,6 +39,7 @@ class ServiceState:
     limits: Limits
     lookout: Lookout
     metrics: Metrics
+    scrape: Scrape
     endpoints: Endpoints
     courier: Courier
     #: Where uploads lie until the ledger has them.

@@ -20,11 +20,13 @@ from prometheus_client import start_http_server
 from adapters.durable import keep_private
 from adapters.errors import GraftError
 from adapters.ledger import Ledger, open_ledger
-from adapters.settings import LedgerSettings, QueueSettings
+from adapters.logs import configure
+from adapters.settings import LedgerSettings, LogSettings, QueueSettings
 from trainer.child import WarmProcess
-from trainer.metrics import Metrics
+from trainer.metrics import Instruments, Metrics
 from trainer.placement import Placement
 from trainer.settings import TrainerSettings
+from trainer.storage import keep_counting
 from trainer.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -38,10 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     parser.add_argument("action", nargs="?", choices=["run", "prepare"], default="run")
     action = parser.parse_args().action
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
-    )
     try:
+        configure(LogSettings())
         if action == "prepare":
             command = [sys.executable, "-m", "trainer.warm", "--prepare"]
             sys.exit(subprocess.call(command))  # noqa: S603  our own module
@@ -54,17 +54,22 @@ def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
     ledger_settings.run_dir.mkdir(parents=True, exist_ok=True)
     lock = _only_one(ledger_settings.run_dir / "trainer.lock")
     ledger = open_ledger(ledger_settings, queue=QueueSettings())
-    metrics = Metrics()
+    instruments = Instruments()
     if settings.metrics_port:
-        start_http_server(settings.metrics_port, settings.metrics_host, registry=metrics.registry)
+        start_http_server(
+            settings.metrics_port, settings.metrics_host, registry=instruments.registry
+        )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    workers = _workers(ledger, ledger_settings, settings, metrics)
+    workers = _workers(ledger, ledger_settings, settings, instruments)
     threads = [
         threading.Thread(target=_guarded, args=(worker, stop), name=str(index))
         for index, worker in enumerate(workers)
     ]
+    # A daemon: nobody waits for a count of bytes.
+    counting = keep_counting(ledger_settings, instruments, stop)
+    threading.Thread(target=counting, daemon=True, name="storage").start()
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -74,7 +79,10 @@ def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
 
 
 def _workers(
-    ledger: Ledger, ledger_settings: LedgerSettings, settings: TrainerSettings, metrics: Metrics
+    ledger: Ledger,
+    ledger_settings: LedgerSettings,
+    settings: TrainerSettings,
+    instruments: Instruments,
 ) -> list[Worker]:
     """One for each base model on each device."""
     devices = settings.device_names
@@ -88,7 +96,7 @@ def _workers(
             base_model=base_model,
             worker_id=worker_name(ledger_settings.home, base_model, device),
             work_dir=ledger_settings.work_dir,
-            metrics=metrics,
+            metrics=Metrics(instruments, base_model=base_model, device=device),
             placement=placement,
         )
         for base_model, placement in placements.items()

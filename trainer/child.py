@@ -11,17 +11,16 @@ from typing import Protocol
 from trainer.messages import (
     Admit,
     Drop,
-    Dropped,
     JobReport,
-    Ready,
     Shutdown,
+    Word,
     decode_report,
     encode_order,
 )
 
 log = logging.getLogger(__name__)
 
-AnyReport = JobReport | Ready | Dropped
+AnyReport = JobReport | Word
 _READ_BYTES = 1 << 16
 
 

@@ -8,7 +8,6 @@ from adapters.ledger import Ledger
 from adapters.manifest import TrainingResult
 from adapters.records import (
     Job,
-    JobError,
     JobNote,
     NewEvent,
     Phase,
@@ -147,12 +146,30 @@ class Hands:
         """Hold a job that was claimed."""
         held = Held(job, job.progress, proven=not job.suspect)
         self._held[job.id] = held
+        self._metrics.claimed(job, time.time())
+        self._metrics.holds(len(self))
         return held
+
+    def hear(self, held: Held, report: Started | Stepped | Evaluated | Checkpointed) -> None:
+        """Take in what the process says of a job."""
+        held.hear(report)
+        now = time.time()
+        match report:
+            case Started():
+                self._metrics.started(held.job, report.resumed_from_step)
+            case Stepped():
+                rates = {"learning_rate": report.learning_rate, "grad_norm": report.grad_norm}
+                self._metrics.stepped(held.job, report.progress, rates, now)
+            case Checkpointed():
+                self._metrics.checkpointed(held.job, report.seconds, now)
+            case Evaluated():
+                pass
 
     def let_go(self, held: Held) -> None:
         """Hold it no longer."""
         self._held.pop(held.job.id, None)
         self._metrics.forget(held.job)
+        self._metrics.holds(len(self))
 
     # ---- to the ledger; each returns the jobs that turned out to be ours no longer
 
@@ -164,15 +181,18 @@ class Hands:
         lost = self._ledger.jobs.record([held.note() for held in told_of])
         for held in told_of:
             if held.job.id not in lost:
-                self._metrics.note(held.job, held.progress)
                 held.written()
+        self._metrics.fenced(len(lost))
         return self._named(lost)
 
     def renew(self, *, lease_seconds: float) -> list[Held]:
         """Renew the leases."""
-        if not self._held:
-            return []
-        return self._named(self._ledger.jobs.renew(self._jobs(), lease_seconds=lease_seconds))
+        lost: set[str] = set()
+        if self._held:
+            lost = self._ledger.jobs.renew(self._jobs(), lease_seconds=lease_seconds)
+        self._metrics.lives(time.time())
+        self._metrics.fenced(len(lost))
+        return self._named(lost)
 
     def lost(self) -> list[Held]:
         """Look whether they are still ours. A read."""
@@ -186,6 +206,7 @@ class Hands:
             return
         notes = [held.note() for held in given]
         self._ledger.jobs.requeue(notes, reason=reason, lost=lost, delay=delay)
+        self._metrics.lost(len(notes) if lost else 0)
         for held in given:
             self.let_go(held)
 
@@ -201,9 +222,3 @@ class Hands:
 
     def _named(self, ids: set[str]) -> list[Held]:
         return [held for held in self if held.job.id in ids]
-
-
-def timed_out(seconds: float) -> JobError:
-    """Why a job that has been in training for so long ends."""
-    message = f"The job has been in training for {seconds:.0f} s, and may not be for longer."
-    return JobError(code="timeout", message=message)

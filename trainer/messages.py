@@ -120,6 +120,8 @@ class Checkpointed:
     job_id: str
     attempt: int
     step: int
+    #: What writing it took.
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Squeezed:
+    """A pass did not fit into memory; from now on one has so many tokens at most."""
+
+    kind: Literal["squeezed"] = "squeezed"
+    token_budget: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
     """The job is no longer here."""
 
@@ -165,13 +175,12 @@ class Dropped:
 
 
 JobReport: TypeAlias = Started | Stepped | Evaluated | Checkpointed | Exported | Finished | Failed
-Report: TypeAlias = Annotated[
-    Ready | Started | Stepped | Evaluated | Checkpointed | Exported | Finished | Failed | Dropped,
-    Field(discriminator="kind"),
-]
+#: What is not about the training of one job.
+Word: TypeAlias = Ready | Squeezed | Dropped
+Report: TypeAlias = Annotated[JobReport | Word, Field(discriminator="kind")]
 
 _orders: TypeAdapter[Admit | Drop | Shutdown] = TypeAdapter(Order)
-_reports: TypeAdapter[JobReport | Ready | Dropped] = TypeAdapter(Report)
+_reports: TypeAdapter[JobReport | Word] = TypeAdapter(Report)
 
 
 def checkpoints_dir(work_dir: Path) -> Path:
@@ -192,12 +201,12 @@ def decode_order(line: bytes) -> Admit | Drop | Shutdown:
     return _orders.validate_json(line)
 
 
-def encode_report(report: JobReport | Ready | Dropped) -> bytes:
+def encode_report(report: JobReport | Word) -> bytes:
     """One line, newline included."""
     return _reports.dump_json(report) + b"\n"
 
 
-def decode_report(line: bytes) -> JobReport | Ready | Dropped:
+def decode_report(line: bytes) -> JobReport | Word:
     """The inverse of `encode_report`."""
     return _reports.validate_json(line)
 

@@ -49,6 +49,16 @@ def _declare(directory: Path, manifest: Manifest) -> None:
     (directory / MANIFEST_FILE).write_text(dump_manifest(manifest))
 
 
+def gate_result(gate: Gate, manifest: Manifest) -> str:
+    """What the gate says of a version, in a word for the metrics."""
+    result = manifest.trained
+    if gate == "off":
+        return "off"
+    if result.published_valid_loss is None or result.base_valid_loss is None:
+        return "not_compared"
+    return "passed" if passes_gate(gate, result) else "held_back"
+
+
 def passes_gate(gate: Gate, result: TrainingResult) -> bool:
     """Whether the version becomes the live one.
 

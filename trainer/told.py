@@ -1,7 +1,7 @@
 """What the log of a job says of each report: the words of `fine_tuning.job.event`."""
 
 from adapters.manifest import TrainingResult
-from adapters.records import EventKind, NewEvent
+from adapters.records import EventKind, JobError, NewEvent
 from trainer.messages import Checkpointed, Evaluated, Started, Stepped
 
 
@@ -111,3 +111,9 @@ def waiting() -> NewEvent:
         level="warn",
         message="The artifact store does not answer; what was trained is stored as soon as it does",
     )
+
+
+def timed_out(seconds: float) -> JobError:
+    """What a job fails with that was in training for too long."""
+    message = f"The job has been in training for {seconds:.0f} s, and may not be for longer."
+    return JobError(code="timeout", message=message)

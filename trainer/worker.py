@@ -23,7 +23,7 @@ from trainer.burial import Burial
 from trainer.child import AnyReport, ProcessDied, TrainingProcess
 from trainer.errands import Errands, Postponed
 from trainer.freight import AGAIN_S, WAITS, Freight
-from trainer.hands import Hands, Held, timed_out
+from trainer.hands import Hands, Held
 from trainer.leftovers import Leftovers
 from trainer.messages import (
     Checkpointed,
@@ -34,11 +34,13 @@ from trainer.messages import (
     Finished,
     JobReport,
     Ready,
+    Squeezed,
 )
 from trainer.metrics import Metrics
 from trainer.placement import Placement
-from trainer.publish import keep, publish
+from trainer.publish import gate_result, keep, publish
 from trainer.settings import TrainerSettings
+from trainer.told import timed_out
 from trainer.triage import Triage
 
 log = logging.getLogger(__name__)
@@ -122,6 +124,7 @@ class Worker:
             self._bury(death)
         except Unavailable as error:
             log.warning("the ledger does not answer: %s", error)
+            self._metrics.no_ledger()
             time.sleep(self._settings.poll_seconds)
 
     def _start(self) -> bool:
@@ -167,6 +170,9 @@ class Worker:
             self._attend()
             log.info("the training process of %s is ready", self._worker_id)
             return
+        if isinstance(report, Squeezed):
+            self._metrics.squeezed()
+            return
         held = self._hands.get(report.job_id)
         if isinstance(report, Dropped):
             if held is not None and held.dropping:
@@ -182,12 +188,12 @@ class Worker:
                 self._failed(held, report)
             case Checkpointed():
                 suspected = not held.proven
-                held.hear(report)
+                self._hands.hear(held, report)
                 self._freight.send(report.job_id)
                 if suspected and held.proven:
                     self._acquit(held)
             case _:
-                held.hear(report)
+                self._hands.hear(held, report)
 
     def _store(self, held: Held, report: Finished | Exported) -> None:
         """Where the artifact store does not answer, it is done later; the job has all the time."""
@@ -208,7 +214,7 @@ class Worker:
         try:
             self._errands.run(keep, self._ledger, held.job, report.adapter_dir, report.manifest)
         except LeaseLost:
-            self._drop(held)
+            self._refused(held)
         except OSError as error:
             log.warning("a checkpoint of %s could not be stored: %s", held.job.id, error)
 
@@ -218,13 +224,14 @@ class Worker:
         try:
             version = self._errands.run(publish, self._ledger, held.note(), made, manifest)
         except LeaseLost:
-            self._drop(held)
+            self._refused(held)
         except OSError as error:
             # A full disk, say: the finished directory stays, so the next attempt only publishes.
             self._retry(held, f"The version could not be stored: {error}")
         else:
             log.info("published %s", version.name)
-            self._metrics.finished.labels("succeeded").inc()
+            gate = gate_result(held.job.spec.gate, report.manifest)
+            self._metrics.succeeded(held.ran_seconds, gate)
             self._hands.let_go(held)
             self._leftovers.remove(held.job)
 
@@ -239,7 +246,7 @@ class Worker:
         try:
             self._hands.record()
             self._ledger.jobs.fail(job.id, job.attempt, error)
-            self._metrics.finished.labels("failed").inc()
+            self._metrics.failed(error.code, held.ran_seconds)
         except LeaseLost:
             log.info("%s was no longer ours to fail", job.id)
         if training:
@@ -304,6 +311,10 @@ class Worker:
                 self._process.send(Drop(job_id=held.job.id, keep=keep))
                 held.dropping = True
 
+    def _refused(self, held: Held) -> None:
+        self._metrics.fenced()
+        self._drop(held)
+
     def _goes_on(self, job: Job) -> bool:
         """Whether a later attempt will want what this one has learned: it is paused, or makes way."""
         now = self._ledger.jobs.get(job.id)
@@ -333,7 +344,7 @@ class Worker:
             self._drop(held)
 
     def _bury(self, death: ProcessDied) -> None:
-        self._metrics.deaths.inc()
+        self._metrics.died()
         self._ready = self._running = False
         self._inbox.clear()
         self._postponed.clear()

@@ -79,6 +79,12 @@ class VllmEngine:
                 f"The engine did not say what {model} thinks of a prompt: {_message(text)}"
             ) from error
 
+    async def metrics(self) -> str:
+        timeout = aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)
+        with _translated(self._model_id):
+            async with self._http().get("http://engine/metrics", timeout=timeout) as response:
+                return await response.text()
+
     @asynccontextmanager
     async def post(self, path: str, body: bytes) -> AsyncIterator[EngineReply]:
         headers = {"content-type": "application/json"}

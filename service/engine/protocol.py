@@ -19,7 +19,7 @@ class EngineReply:
 class Engine(Protocol):
     """One running base model.
 
-    Seven methods, all of HTTP's making: that is vLLM's one stable surface (docs/adr/0004-vllm-behind-one-seam.md).
+    Eight methods, all of HTTP's making: that is vLLM's one stable surface (docs/adr/0004-vllm-behind-one-seam.md).
     Names given to `load` are used once and for all: a name never comes back with other weights, because the engine's
     prefix cache is keyed by it.
     """
@@ -47,6 +47,9 @@ class Engine(Protocol):
         None where the engine does not take such prompts. Raises EngineFault, and Unavailable, also where the engine
         does not know the model (any more).
         """
+
+    async def metrics(self) -> str:
+        """What it says of itself, in Prometheus's text format. Raises Unavailable."""
 
     def post(self, path: str, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
         """Send a request; leaving the context cancels what has not been generated. Raises Unavailable."""

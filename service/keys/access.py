@@ -42,8 +42,8 @@ _OPEN: Final = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/red
 
 
 def open_paths(*, metrics: bool) -> frozenset[str]:
-    """What answers without a key: whether the service lives, and what its API is; `/metrics` if that is wanted."""
-    return _OPEN | {"/metrics"} if metrics else _OPEN
+    """What answers without a key: whether the service lives, and what its API is; the metrics if that is wanted."""
+    return _OPEN | {"/metrics", "/metrics/engines"} if metrics else _OPEN
 
 
 def scopes_for(method: str, path: str) -> frozenset[Scope]:

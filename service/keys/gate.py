@@ -5,6 +5,7 @@ from collections.abc import Collection
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope as Connection, Send
 
+from adapters import logs
 from adapters.errors import Forbidden, GraftError
 from service.errors import error_response
 from service.keys.access import scopes_for
@@ -31,6 +32,7 @@ class Gate:
             await _refuse(error, scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller
+        logs.note(tenant=caller.tenant)
         await self._app(scope, receive, send)
 
 

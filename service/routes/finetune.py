@@ -48,7 +48,7 @@ async def create(
             return Response(estimate.model_dump_json(), 200, media_type="application/json")
         reply = await asyncio.to_thread(state.intake.accept, asked)
     if not reply.replayed:
-        state.metrics.jobs_submitted.inc()
+        state.metrics.jobs.submitted.inc()
     room = await asyncio.to_thread(state.limits.told)
     if prefers_events(request.headers.get("accept")):
         return _streamed(state, reply, room)

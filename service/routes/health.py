@@ -1,12 +1,11 @@
 """`/healthz`: the process lives. `/readyz`: it can answer from every base model. `/metrics`: for Prometheus."""
 
 import asyncio
-import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.state import Whole, is_known
 
@@ -39,12 +38,10 @@ async def readyz(request: Request, state: Whole) -> JSONResponse:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(state: Whole) -> Response:
     """Every instrument in Prometheus's text format."""
-    for status, number in (await asyncio.to_thread(state.ledger.jobs.count)).items():
-        state.metrics.jobs.labels(status).set(number)
-    now = time.time()
-    for model_id, load in (await asyncio.to_thread(state.limits.loads)).items():
-        state.metrics.queue_depth.labels(model_id).set(load.queued)
-        waited = max(0.0, now - load.oldest) if load.oldest is not None else 0.0
-        state.metrics.queue_age_seconds.labels(model_id).set(waited)
-    state.metrics.adapters.set(len(state.catalog.adapters))
-    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(await state.scrape.own(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+@router.get("/metrics/engines", response_class=PlainTextResponse)
+async def engine_metrics(state: Whole) -> Response:
+    """What the engines that answer say of themselves: vLLM's own metrics, by base model."""
+    return Response(await state.scrape.engines_own(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

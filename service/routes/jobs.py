@@ -51,7 +51,7 @@ async def create(
     )
     reply = await asyncio.to_thread(state.intake.accept, asked)
     if not reply.replayed:
-        state.metrics.jobs_submitted.inc()
+        state.metrics.jobs.submitted.inc()
     return answer(reply, await asyncio.to_thread(state.limits.told))
 
 

@@ -97,7 +97,7 @@ class Courier:
     async def _deliver(self, errand: Errand) -> None:
         outcome = await self.send(errand.endpoint, errand.delivery.announcement)
         told = "ok" if outcome.error is None else "failed"
-        self._metrics.webhook_deliveries.labels(told).inc()
+        self._metrics.jobs.webhook_deliveries.labels(told).inc()
         if outcome.error is not None:
             log.info("%s to %s: %s", errand.delivery.id, errand.endpoint.id, outcome.error)
         await asyncio.to_thread(partial(self._webhooks.settle, errand, outcome))

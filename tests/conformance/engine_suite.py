@@ -75,6 +75,15 @@ async def it_streams_events_that_end_with_done(
     assert {json.loads(event)["model"] for event in events[:-1]} == {base}
 
 
+async def it_says_how_it_is_in_the_words_of_prometheus(
+    engine: VllmEngine, base: str, adapter: Path
+) -> None:
+    await ask(engine, chat(base))
+    text = await engine.metrics()
+    assert "# TYPE vllm:num_requests_running gauge" in text
+    assert "vllm:generation_tokens_total{" in text
+
+
 async def it_says_which_field_is_out_of_range(engine: VllmEngine, base: str, adapter: Path) -> None:
     status, answer = await ask(engine, chat(base, temperature=9))
     assert status == 400
@@ -146,6 +155,7 @@ SUITE: Sequence[object] = [
     it_forgets_an_adapter_that_was_unloaded,
     it_refuses_a_directory_without_an_adapter,
     it_streams_events_that_end_with_done,
+    it_says_how_it_is_in_the_words_of_prometheus,
     it_says_which_field_is_out_of_range,
     it_survives_a_reader_who_leaves,
     it_ends_what_loops_where_it_is_asked_to,

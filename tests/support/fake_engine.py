@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.support import fake_answers
+from tests.support import fake_answers, fake_exposition
 
 Body = dict[str, Any]
 _MAX_MODEL_LEN = 2048
@@ -71,6 +71,7 @@ class FakeEngine:
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/version", self._version)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         for path, (whole, events) in _ANSWERS.items():
@@ -100,6 +101,10 @@ class FakeEngine:
 
     async def _version(self, _request: web.Request) -> web.Response:
         return web.json_response({"version": self.version})
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        answered = len(self.bodies)
+        return web.Response(text=fake_exposition.text(self.model_id, answered, self.running))
 
     async def _models(self, _request: web.Request) -> web.Response:
         names = [self.model_id, *self.adapters]

@@ -219,7 +219,13 @@ class FakeProcess:
 
 def _progress(step: int, total: int) -> Progress:
     percent = 100.0 * step / total
-    return Progress(step=step, total_steps=total, percent=percent, train_loss=1.0 / step)
+    return Progress(
+        step=step,
+        total_steps=total,
+        percent=percent,
+        tokens_seen=30 * step,
+        train_loss=1.0 / step,
+    )
 
 
 def _as_new(order: Admit) -> NewJob:

@@ -15,7 +15,8 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from adapters.errors import GraftError
-from adapters.settings import LedgerSettings
+from adapters.logs import configure
+from adapters.settings import LedgerSettings, LogSettings
 from trainer.settings import TrainerSettings
 from trainer.warm.adopt import load
 from trainer.warm.base import prepare
@@ -37,10 +38,7 @@ NICENESS = 10
 def main(arguments: list[str]) -> int:
     """The exit status."""
     parsed = _parse(arguments)
-    logging.basicConfig(
-        level=logging.INFO,
-        format=f"%(asctime)s %(levelname)s {_whose(parsed.follow)}%(name)s: %(message)s",
-    )
+    configure(LogSettings(), who=_whose(parsed.follow))
     disable_progress_bar()
     ledger, settings = LedgerSettings(), TrainerSettings()
     try:

@@ -9,6 +9,7 @@ dropout are functions of seed and step, so there is no generator state to keep.
 import json
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -31,11 +32,12 @@ LAYOUT = "2"
 _state = TypeAdapter(JobState)
 
 
-def save(job: Job) -> None:
-    """Write a checkpoint of the job as it was after its latest step. Raises OSError.
+def save(job: Job) -> float:
+    """Write a checkpoint of the job as it was after its latest step. Returns the seconds it took; raises OSError.
 
     Costs one write of four or five times the adapter's size: 80 MB for rank 16 on a model of 135M parameters.
     """
+    began = time.monotonic()
     adapter = job.adapter
     tensors = {
         "weights": adapter.weights_P,
@@ -52,6 +54,7 @@ def save(job: Job) -> None:
         (aside / STATE).write_text(json.dumps(asdict(job.state), allow_nan=False))
     for old in list(_newest_first(directory))[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
+    return time.monotonic() - began
 
 
 def resume(job: Job) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.messages import Checkpointed, Evaluated, Failed, Finished
+from trainer.messages import Checkpointed, Evaluated, Failed, Finished, Squeezed
 from trainer.warm import checkpoint
 from trainer.warm.batch import Share, by_share
 from trainer.warm.budget import TokenBudget
@@ -259,12 +259,10 @@ class Loop:
 
     def _checkpoint(self, active: Active) -> None:
         active.progress.flush()
-        if self._crew.rank == 0:
-            checkpoint.save(active.job)
+        seconds = checkpoint.save(active.job) if self._crew.rank == 0 else 0.0
         active.checkpointed_at = self._now
-        identity = active.job.identity
-        step = active.job.state.step
-        self._send(Checkpointed(job_id=identity.job_id, attempt=identity.attempt, step=step))
+        of, step = active.job.identity, active.job.state.step
+        self._send(Checkpointed(job_id=of.job_id, attempt=of.attempt, step=step, seconds=seconds))
 
     def _finish(self, active: Active) -> None:
         active.progress.flush()
@@ -333,6 +331,7 @@ class Loop:
         """A pass did not fit: halve the budget; where it was one sample, compute layers twice; else give the job up."""
         self.budget.failed(tokens)
         log.warning("out of memory: token budget is now %d", self.budget.tokens)
+        self._send(Squeezed(token_budget=self.budget.tokens))
         if alone is None:
             return
         if not alone.tight and alone.job.evaluation is None:

@@ -7,10 +7,9 @@ from collections import deque
 from trainer.messages import (
     Admit,
     Drop,
-    Dropped,
     JobReport,
-    Ready,
     Shutdown,
+    Word,
     decode_order,
     encode_report,
 )
@@ -55,7 +54,7 @@ class Mailbox:
         """Whether an order is waiting that should interrupt a micro-batch."""
         return any(isinstance(order, Drop | Shutdown) for order in self._orders)
 
-    def send(self, report: JobReport | Ready | Dropped) -> None:
+    def send(self, report: JobReport | Word) -> None:
         """Raises WorkerGone where nobody listens any more."""
         try:
             self._connection.sendall(encode_report(report))
@@ -79,5 +78,5 @@ class Following:
     def next(self) -> None:
         """See Mailbox."""
 
-    def send(self, report: JobReport | Ready | Dropped) -> None:
+    def send(self, report: JobReport | Word) -> None:
         """See Mailbox."""

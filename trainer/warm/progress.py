@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from adapters.records import Progress
-from trainer.messages import Dropped, JobReport, Ready, Stepped
+from trainer.messages import JobReport, Stepped, Word
 from trainer.warm.job import Job, StepDone
 
-Send: TypeAlias = Callable[[JobReport | Ready | Dropped], None]
+Send: TypeAlias = Callable[[JobReport | Word], None]
 
 #: Seconds between two `Stepped` of one job.
 INTERVAL = 0.2

@@ -7,6 +7,7 @@ from adapters.errors import InvalidValue, UnknownField
 from adapters.settings import (
     DEMO_MODEL,
     LedgerSettings,
+    LogSettings,
     QueueSettings,
     Quota,
     QuotaSettings,
@@ -22,6 +23,7 @@ SECTIONS = (
     WebhookSettings,
     EngineSettings,
     TrainerSettings,
+    LogSettings,
 )
 
 

@@ -34,7 +34,7 @@ def test_the_list_names_every_benchmark_and_there_is_a_module_for_each(capsys):
     assert command.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     listed = [line.split()[0] for line in lines]
-    assert listed == ["resolve", "hop", "admit", "train", "train_e2e", "train_gpu"]
+    assert listed == ["resolve", "scrape", "hop", "admit", "train", "train_e2e", "train_gpu"]
     long = [line.split()[0] for line in lines if line.endswith("(on request)")]
     assert long == ["train_e2e", "train_gpu"]
     here = Path(bench.__file__).parent

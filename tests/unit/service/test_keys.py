@@ -124,6 +124,7 @@ def test_a_key_opens_what_its_scope_says_and_nothing_else(house: House, scope: S
     infer = {f"POST {path}" for path in (*asked, *counted, "/v1/tokenize", "/v1/detokenize")}
     models = {"GET /v1/models", "GET /v1/models/x", "GET /v1/usage"}
     admin = {"POST /v1/keys", "GET /v1/keys", "DELETE /v1/keys/x", "GET /metrics"}
+    admin.add("GET /metrics/engines")
     # What is added is the operator's at first.
     admin |= {"GET /docs/oauth2-redirect", "HEAD /docs/oauth2-redirect"}
     everything = {f"{m} {p}" for m, p in operations(house.http) if p not in OPEN}
@@ -454,7 +455,7 @@ def test_routes_that_see_everything_are_few(house: House) -> None:
         if isinstance(route, APIRoute)
         and any(one.call is whole for one in route.dependant.dependencies)
     }
-    assert see_all == {"/readyz", "/metrics", "/v1/keys", "/v1/keys/{key_id}"}
+    assert see_all == {"/readyz", "/metrics", "/metrics/engines", "/v1/keys", "/v1/keys/{key_id}"}
 
 
 def refused(house: House, model: str, header: dict[str, str]) -> list[str]:

@@ -3,15 +3,12 @@ from hypothesis import given, strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from service.metrics import Metrics
-from service.tallies import OTHER, AdapterTallies
+from service.tallies import OTHER, AdapterTallies, Ending
 
 
 def ask(tallies: AdapterTallies, adapter: str, times: int = 1, tokens: int = 1) -> None:
     for _ in range(times):
-        tally = tallies.of(adapter)
-        tally.requests["ok"] = tally.requests.get("ok", 0) + 1
-        tally.completion_tokens += tokens
-        tally.duration.observe(0.3)
+        tallies.of(adapter).note(Ending("ok", seconds=0.3, completion_tokens=tokens))
 
 
 def values(tallies: AdapterTallies, name: str) -> dict[str, float]:
@@ -64,19 +61,27 @@ def test_nothing_is_lost_when_adapters_change_places_and_other_only_grows(asked,
         assert sum(values(tallies, name).values()) == len(asked)
 
 
-def test_a_histogram_is_one_that_prometheus_reads() -> None:
+def test_how_long_it_takes_is_told_as_a_count_and_a_sum() -> None:
     registry = CollectorRegistry()
     tallies = AdapterTallies(5)
     registry.register(tallies)
-    for seconds in (0.2, 0.05, 500.0):
-        tallies.of("bot").first_byte.observe(seconds)
+    for seconds in (0.25, 500.0):
+        tallies.of("bot").note(Ending("ok", seconds=seconds, first_token_seconds=seconds / 2))
     text = generate_latest(registry).decode()
-    name = 'graft_adapter_time_to_first_byte_seconds_bucket{adapter="bot",le='
-    assert f'{name}"0.05"}} 1.0' in text
-    assert f'{name}"0.25"}} 2.0' in text
-    assert f'{name}"120.0"}} 2.0' in text
-    assert f'{name}"+Inf"}} 3.0' in text
-    assert 'first_byte_seconds_sum{adapter="bot"} 500.25' in text
+    assert 'graft_adapter_request_duration_seconds_count{adapter="bot"} 2.0' in text
+    assert 'graft_adapter_request_duration_seconds_sum{adapter="bot"} 500.25' in text
+    assert 'graft_adapter_time_to_first_token_seconds_sum{adapter="bot"} 250.125' in text
+
+
+def test_a_deleted_adapter_has_no_series_and_what_it_was_asked_counts_on() -> None:
+    tallies = AdapterTallies(5)
+    ask(tallies, "bot", times=3)
+    ask(tallies, "other-bot")
+    tallies.forget("bot")
+    tallies.forget("nobody")
+    assert values(tallies, "graft_adapter_requests_total") == {"other-bot": 1, OTHER: 3}
+    ask(tallies, "bot")
+    assert values(tallies, "graft_adapter_requests_total")["bot"] == 1
 
 
 @pytest.mark.parametrize("most", [0, 7])
