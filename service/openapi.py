@@ -17,6 +17,7 @@ from service.schemas.files import Completion, FileOptions, UploadOptions
 from service.schemas.finetune import FinetuneOptions
 from service.schemas.importing import ImportOptions, SourceOptions
 from service.schemas.keys import KeyOptions
+from service.schemas.shares import ShareOptions
 from service.schemas.webhooks import (
     EndpointChange,
     EndpointOptions,
@@ -28,6 +29,7 @@ _OBJECTS: Final = {"type": "array", "items": {"type": "object"}}
 _BINARY: Final = {"type": "string", "format": "binary"}
 #: JSON bodies that are what a model says.
 _MODELS: Final[Mapping[str, type[BaseModel]]] = {
+    "/adapters/{name}/shares": ShareOptions,
     "/v1/keys": KeyOptions,
     "/v1/uploads": UploadOptions,
     "/v1/uploads/{upload_id}/complete": Completion,
