@@ -12,7 +12,6 @@ from typing import Any
 from fastapi import FastAPI
 
 from adapters.files import MAX_PART_BYTES
-from adapters.layers import read_layers
 from adapters.ledger import Ledger, open_ledger
 from adapters.manifest import BaseModelCard, read_base_card
 from adapters.settings import LedgerSettings, QueueSettings, Quota, QuotaSettings
@@ -21,30 +20,25 @@ from service.background import followed
 from service.catalog import Catalog
 from service.decision import Decider
 from service.drain import is_leaving, present
-from service.engine.client import VllmEngine
-from service.engine.protocol import Engine
-from service.engine.start import has_nvidia_gpu, number_format
-from service.engines import EngineHost, Engines
+from service.engine.start import has_nvidia_gpu
+from service.engines import Engines
 from service.errors import install_error_handlers
 from service.filing import Filing
 from service.finetune import Intake
+from service.fleet import EngineFactory, Fleet, seats_of
 from service.generate import Generator
 from service.importing import BaseModels, Importer
 from service.incoming import incoming_folder
-from service.inspection import Inspector
 from service.keys.access import open_paths
 from service.keys.gate import Gate
 from service.keys.hosts import Hosts
 from service.keys.ring import KeyRing
 from service.limits import Limits
-from service.loans import Loans
 from service.looking import Lookout, Surroundings
 from service.metrics import Metrics
 from service.middleware import BodyLimit, LastResort, RequestIds, Watch
 from service.openapi import publish
-from service.prover import Prover
 from service.rates import Rates
-from service.residency import Residency
 from service.routes import (
     adapters,
     aliases,
@@ -113,7 +107,6 @@ class Common:
     incoming: Path
 
 
-EngineFactory = Callable[[str], Engine]
 _UPLOADS = (
     "/adapters",
     "/v1/adapters",
@@ -157,7 +150,8 @@ def create_app(
                 quotas=configuration.quotas,
             )
             stack.callback(ledger.close)
-            hosts = _connect_engines(configuration, ledger, metrics, connect, stack)
+            fleet = Fleet(configuration.ledger, configuration.engine, ledger, metrics, stack)
+            hosts = fleet.hosts(configuration.ledger.base_model_ids, connect)
             guard = Guard(allow_private=configuration.webhooks.allow_private)
             postman = Postman(guard, timeout=configuration.webhooks.timeout_seconds)
             stack.callback(postman.close)
@@ -225,62 +219,10 @@ def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
     app.add_middleware(RequestIds)
 
 
-def _connect_engines(
-    configuration: Configuration,
-    ledger: Ledger,
-    metrics: Metrics,
-    connect: EngineFactory | None,
-    stack: AsyncExitStack,
-) -> dict[str, EngineHost]:
-    def vllm(model_id: str) -> Engine:
-        engine = VllmEngine(configuration.ledger.engine_socket(model_id), model_id)
-        stack.push_async_callback(engine.close)
-        return engine
-
-    loans = Loans(ledger.registry.lend, configuration.ledger.lent_dir)
-    inspector = Inspector(
-        loans.directory,
-        lambda model_id: read_layers(configuration.ledger.base_model_dir(model_id)),
-        max_rank=configuration.engine.max_lora_rank,
-    )
-
-    def host(model_id: str) -> EngineHost:
-        engine = (connect or vllm)(model_id)
-        prover = Prover(
-            engine,
-            ledger.verdicts,
-            number_format=number_format(configuration.engine, gpu=has_nvidia_gpu()),
-            base_model_dir=configuration.ledger.base_model_dir,
-            metrics=metrics,
-        )
-        residency = Residency(
-            engine,
-            capacity=_capacity(configuration.engine),
-            directory_of=inspector.directory,
-            prover=prover,
-            metrics=metrics,
-            on_holding=partial(loans.keep_only, model_id),
-        )
-        return EngineHost(model_id, engine, residency, metrics=metrics)
-
-    return {model_id: host(model_id) for model_id in configuration.ledger.base_model_ids}
-
-
-def _capacity(engine: EngineSettings) -> int:
-    """How many versions an engine is given to hold; why half: service/residency.py."""
-    return max(1, engine.max_cpu_loras // 2)
-
-
-def _seats(configuration: Configuration) -> int:
-    """How many versions may run at a time. All of them are pinned, so no more than are held."""
-    wanted = configuration.service.max_active_adapters or configuration.engine.max_loras
-    return min(wanted, _capacity(configuration.engine))
-
-
 def _share(configuration: Configuration, parts: Parts, incoming: Path) -> Common:
     ledger, settings = parts.ledger, configuration.service
     base_models = configuration.ledger.base_model_ids
-    seats = _seats(configuration)
+    seats = seats_of(configuration.service, configuration.engine)
     sampling = {model.id: model.sampling.given for model in configuration.ledger.base_models}
 
     def card_of(model_id: str) -> BaseModelCard | None:

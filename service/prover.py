@@ -101,8 +101,6 @@ class Prover:
     async def _measure(self, weights: Weights) -> list[Measured] | None:
         probes = weights.manifest.probes
         prompts = [probe.token_ids for probe in probes]
-        # One after the other: in one batch with adapters, vLLM 0.32 on a CPU may give base requests the weights of its
-        # last slot.
         adapter = await self._engine.logprobs(weights.name, prompts)
         base = await self._engine.logprobs(weights.base_model, prompts)
         if adapter is None or base is None:

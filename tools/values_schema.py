@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from adapters.settings import QueueSettings
+from adapters.settings import LogSettings, QueueSettings, QuotaSettings
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from tools import install
 from trainer.settings import TrainerSettings
@@ -17,7 +17,15 @@ from trainer.settings import TrainerSettings
 Schema = dict[str, Any]
 
 TARGET = install.ROOT / "helm" / "graft" / "values.schema.json"
-SECTIONS = [QueueSettings, ServiceSettings, WebhookSettings, EngineSettings, TrainerSettings]
+SECTIONS = [
+    QueueSettings,
+    QuotaSettings,
+    ServiceSettings,
+    WebhookSettings,
+    EngineSettings,
+    TrainerSettings,
+    LogSettings,
+]
 #: What the chart itself decides about, and config may not.
 DECIDED = {
     "service": {"host", "port", "auth", "drain_seconds"},

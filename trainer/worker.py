@@ -14,6 +14,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from adapters.errors import GraftError, LeaseLost, StoreUnavailable, Unavailable
@@ -86,12 +87,12 @@ class Worker:
         self._ready = False
         self._running = False
         self._burial = Burial(ledger, self._hands, settings, worker_id)
-        self._due = {
+        self._due: dict[Callable[[], None], float] = {
             self._record: _RECORD_S,
             self._look: _LOOK_S,
             self._renew: settings.heartbeat_seconds,
             self._watch: min(_WATCH_S, settings.stall_seconds / 4),
-            self._purge: _PURGE_S,
+            partial(self._leftovers.purge, self._hands): _PURGE_S,
         }
         self._last = dict.fromkeys(self._due, 0.0)
 
@@ -297,9 +298,6 @@ class Worker:
             log.error("nothing is heard of %s", held.job.id)
             self._drop(held)
             held.stalled, held.heard_at = True, time.monotonic()
-
-    def _purge(self) -> None:
-        self._leftovers.purge(self._hands)
 
     # ---- letting go
 

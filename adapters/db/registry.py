@@ -6,14 +6,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, case, delete, insert, or_, select, update
 
 from adapters.db import history
-from adapters.db.notices import Topic, notify
 from adapters.db.owners import claim_name
+from adapters.db.revision import raise_revision
 from adapters.db.rows import dump_manifest, to_version
 from adapters.db.schema import (
     adapters,
     aliases,
     checkpoints,
-    ledger_revision,
     verdicts,
     versions,
 )
@@ -36,36 +35,6 @@ _NOT_SHARED_FOR = {
     Use.DOWNLOAD: "Its files may not be fetched",
     Use.CHANGE: "Only its owner changes it",
 }
-
-
-def raise_revision(tx: Connection) -> int:
-    """Count one change of what can be served.
-
-    The row's lock makes publishers wait for each other, so that revisions are committed in their order and a reader who
-    has seen revision n has seen everything up to n.
-    """
-    revision: int = tx.execute(
-        update(ledger_revision)
-        .values(value=ledger_revision.c.value + 1)
-        .returning(ledger_revision.c.value)
-    ).scalar_one()
-    notify(tx, Topic.SERVED)
-    return revision
-
-
-def hold_revision(tx: Connection) -> None:
-    """Let nobody else change what can be served for the rest of the transaction.
-
-    For those who look before they change, or change rows of checkpoints before they raise the revision: whoever
-    publishes locks the revision first, and two who lock in different orders would wait for each other for ever.
-    """
-    tx.execute(select(ledger_revision.c.id).with_for_update()).all()
-
-
-def current_revision(tx: Connection) -> int:
-    """The newest revision."""
-    revision: int = tx.execute(select(ledger_revision.c.value)).scalar_one()
-    return revision
 
 
 def get_adapter(tx: Connection, name: str, use: Use = Use.CHANGE) -> Adapter:

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from adapters.db.registry import raise_revision
+from adapters.db.revision import raise_revision
 from adapters.db.rows import to_version
 from adapters.db.schema import adapters, verdicts, versions
 from adapters.proof import Outcome, Verdict

@@ -6,6 +6,7 @@ error, whatever is expected: a request that is repeated because its answer was l
 
 from adapters.db import history, registry
 from adapters.db.connect import Database
+from adapters.db.revision import hold_revision
 from adapters.errors import AdapterNotFound, AliasMoved, InvalidRequest, InvalidValue
 from adapters.names import LIVE, check_alias
 from adapters.records import Adapter, JsonObject
@@ -37,7 +38,7 @@ class Aliases:
         """
         check_alias(alias, weight=weight)
         with self._db.write() as tx:
-            registry.hold_revision(tx)  # the lock: what is read from here on stays so
+            hold_revision(tx)  # the lock: what is read from here on stays so
             adapter = registry.get_adapter(tx, name)
             if (adapter.aliases.get(alias), adapter.weights.get(alias, 0.0)) == (number, weight):
                 return adapter
@@ -58,7 +59,7 @@ class Aliases:
                 param="alias",
             )
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             if alias in registry.get_adapter(tx, name).aliases:
                 registry.remove_alias(tx, name, alias)
             return registry.get_adapter(tx, name)
@@ -75,7 +76,7 @@ class Aliases:
             AliasMoved: another version than expected is live.
         """
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             adapter = registry.get_adapter(tx, name)
             number = adapter.aliases.get(alias)
             if number is None:
@@ -101,7 +102,7 @@ class Aliases:
             AliasMoved: another version than expected is live.
         """
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             adapter = registry.get_adapter(tx, name)
             moved = expected is not None and expected != adapter.aliases.get(LIVE)
             if moved and history.last_undone(tx, name) == expected:
@@ -120,7 +121,7 @@ class Aliases:
     def set_sampling(self, name: str, sampling: JsonObject) -> Adapter:
         """Replace what requests for the adapter are given where they leave something open. Raises AdapterNotFound."""
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             if registry.get_adapter(tx, name).sampling != sampling:
                 registry.touch(tx, name, sampling=sampling or None)
             return registry.get_adapter(tx, name)

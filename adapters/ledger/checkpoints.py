@@ -11,10 +11,10 @@ from adapters.db import (
     jobs as job_rows,
     outbox,
     pausing,
-    registry,
     storage,
 )
 from adapters.db.connect import Database
+from adapters.db.revision import hold_revision, raise_revision
 from adapters.errors import AdapterNotFound
 from adapters.manifest import Manifest
 from adapters.names import FineTunedName, new_id
@@ -50,13 +50,13 @@ class CheckpointShelf:
         with self._db.write() as tx:
             now = self._clock()
             pausing.hold_while_stopping(tx, job)
-            registry.hold_revision(tx)
+            hold_revision(tx)
             checkpoint = new_checkpoint(job, manifest, digest, now)
             if not rows.add_checkpoint(tx, checkpoint):
                 return
             storage.note_size(tx, digest, size_of(source))
             if rows.prune_checkpoints(tx, job.id, kept=KEPT, now=now):
-                registry.raise_revision(tx)  # so that nobody goes on serving those that went
+                raise_revision(tx)  # so that nobody goes on serving those that went
             event_rows.append_events(tx, job.id, [created(checkpoint)], now)
             outbox.announce(tx, job, Happening.CHECKPOINT_CREATED, now, step=checkpoint.step)
 
@@ -79,9 +79,9 @@ class CheckpointShelf:
         """Remove the files of those that were deleted that many seconds ago; returns how many."""
         now = self._clock()
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             if rows.expire_checkpoints(tx, ended_before=now - _IN_VAIN_S, now=now):
-                registry.raise_revision(tx)
+                raise_revision(tx)
             condemned = rows.purgeable_checkpoints(tx, before=now - older_than)
         for checkpoint in condemned:
             with self._db.write() as tx:

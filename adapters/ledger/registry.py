@@ -15,6 +15,7 @@ from adapters.db import (
     use,
 )
 from adapters.db.connect import Conflict, Database
+from adapters.db.revision import current_revision, hold_revision
 from adapters.db.tenancy import owner
 from adapters.errors import AdapterNotFound, InvalidRequest, ModelQuarantined, OverQuota
 from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
@@ -144,7 +145,7 @@ class Registry:
         base = manifest.base.id
         with self._db.write() as tx:
             # Those wait who bring the same at the same time.
-            registry.hold_revision(tx)
+            hold_revision(tx)
             same = registry.find_import(tx, name, base, manifest.imported.digest)
             if same is not None:
                 return same
@@ -222,14 +223,14 @@ class Registry:
     def changes(self, *, since: int) -> tuple[int, Sequence[Adapter]]:
         """The newest revision, and what changed after `since`. A deleted adapter comes without versions."""
         with self._db.read() as tx:
-            revision = registry.current_revision(tx)
+            revision = current_revision(tx)
             changed = registry.changed_adapters(tx, since=since) if revision > since else []
             return revision, changed
 
     def promote(self, name: str, number: int, *, alias: str = LIVE) -> Adapter:
         """Point an alias at a version. Raises AdapterNotFound, AdapterReadOnly, ModelQuarantined."""
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             version = registry.get_adapter(tx, name).version(number)
             if version is not None and version.quarantined is not None:
                 raise ModelQuarantined(
@@ -241,7 +242,7 @@ class Registry:
     def delete(self, name: str) -> Adapter:
         """Delete an adapter, with the checkpoints of its jobs. Raises AdapterNotFound."""
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             now = self._clock()
             checkpoints.delete_of_adapter(tx, name, now)
             return registry.delete_adapter(tx, name, now)
@@ -249,7 +250,7 @@ class Registry:
     def delete_version(self, name: str, number: int) -> Version:
         """Delete one version, with its job's checkpoints. Raises AdapterNotFound, InvalidRequest."""
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             now = self._clock()
             version = registry.delete_version(tx, name, number, now)
             checkpoints.delete_of_job(tx, version.job_id, now)
@@ -265,7 +266,7 @@ class Registry:
             AdapterNotFound: it has been deleted meanwhile.
         """
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             now, adapter = self._clock(), registry.get_adapter(tx, version.adapter)
             others = [one for one in adapter.versions if one.number != version.number]
             if not others:

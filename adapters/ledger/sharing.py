@@ -6,6 +6,7 @@ from dataclasses import replace
 from adapters.clock import Clock
 from adapters.db import registry, shares
 from adapters.db.connect import Database
+from adapters.db.revision import hold_revision
 from adapters.errors import InvalidValue, NotFound
 from adapters.records import Adapter
 from adapters.sharing import EVERYBODY, Share
@@ -25,7 +26,7 @@ class Sharing:
             InvalidValue: the tenant is its owner.
         """
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             if registry.get_adapter(tx, name).tenant == share.tenant:
                 raise InvalidValue("An adapter's owner need not be shared with.", param="tenant")
             shares.put_share(tx, name, replace(share, created_at=self._clock()))
@@ -45,7 +46,7 @@ class Sharing:
             NotFound: it is not shared with them.
         """
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             registry.get_adapter(tx, name)
             if not shares.end_share(tx, name, tenant):
                 whom = "everybody" if tenant == EVERYBODY else f"'{tenant}'"

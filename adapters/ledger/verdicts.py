@@ -3,6 +3,7 @@
 from adapters.clock import Clock
 from adapters.db import events as event_rows, registry, verdicts as rows
 from adapters.db.connect import Conflict, Database
+from adapters.db.revision import hold_revision
 from adapters.errors import AdapterNotFound
 from adapters.proof import Outcome, Verdict
 from adapters.records import EventKind, NewEvent, Version
@@ -28,7 +29,7 @@ class Verdicts:
         """
         try:
             with self._db.write() as tx:
-                registry.hold_revision(tx)
+                hold_revision(tx)
                 known = rows.find_verdict(tx, weights.digest, engine)
                 if known is not None:
                     return known
@@ -51,7 +52,7 @@ class Verdicts:
             AdapterNotFound: there is no such version.
         """
         with self._db.write() as tx:
-            registry.hold_revision(tx)
+            hold_revision(tx)
             version = registry.get_adapter(tx, name).version(number)
             if version is None:
                 raise AdapterNotFound(f"There is no version {name}@{number}.", param="version")

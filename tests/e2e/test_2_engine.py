@@ -31,8 +31,9 @@ def test_vllm(check: Check, stack: Stack, adapter: Path) -> None:
         try:
             await check(engine, BASE, adapter)
         finally:
-            for name in ("suite-a@1", "suite-b@1", "suite-c@1"):
-                await engine.unload(name)
+            for name in await engine.loaded():
+                if name.startswith("suite-"):
+                    await engine.unload(name)
             await engine.close()
 
     asyncio.run(run())

@@ -9,14 +9,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("adapters", "cli", "service", "trainer")
+#: Lists that one looks things up in, of many short entries that belong together: errors, tables.
+LISTS = {"adapters/errors.py": 450, "adapters/db/schema.py": 450}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
 def test_no_module_is_longer_than_a_reader_can_hold() -> None:
     long = {
-        str(path.relative_to(ROOT)): lines
+        name: lines
         for path in MODULES
-        if (lines := len(path.read_text().splitlines())) > 350
+        if (lines := len(path.read_text().splitlines()))
+        > LISTS.get(name := str(path.relative_to(ROOT)), 350)
     }
     assert long == {}
 

@@ -25,7 +25,7 @@ from trainer.messages import Finished
 from trainer.warm.base import measure
 from trainer.warm.export import export, read_into
 from trainer.warm.finish import finished_before
-from trainer.warm.probe import LONGEST_PROBE, PROBES, take_probes
+from trainer.warm.probe import CONTEXT_TOKENS, PROBES, REPLY_TOKENS, take_probes
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ("v_proj", "gate_proj")])
@@ -126,12 +126,15 @@ def test_probes_say_what_adapter_and_base_think_of_the_reply(base, model_dir, tm
         assert probe.adapter_logprobs != pytest.approx(expected, abs=1e-2)
 
 
-def test_long_rows_are_probed_as_far_as_is_allowed(base, tmp_path):
-    reply_too_far = random_rows(1, seed=2, shortest=300, longest=300)
-    cut = random_rows(1, seed=2, shortest=200, longest=200)
-    job = make_job(base, make_spec(), tmp_path, train=cut)
-    (probe,) = take_probes(base, job.adapter, (*reply_too_far, *cut))
-    assert len(probe.token_ids) == LONGEST_PROBE
+def test_of_long_rows_the_beginning_of_the_reply_is_probed_and_a_little_before_it(base, tmp_path):
+    long = random_rows(1, seed=2, shortest=300, longest=300)
+    job = make_job(base, make_spec(), tmp_path, train=long)
+    (probe,) = take_probes(base, job.adapter, long)
+    (row,) = long
+    start = int(row.targets_at_N[0])
+    asked_T = row.tokens_T[start - CONTEXT_TOKENS : start + REPLY_TOKENS]
+    assert list(probe.token_ids) == asked_T.tolist()
+    assert (probe.reply_start, len(probe.adapter_logprobs)) == (CONTEXT_TOKENS, REPLY_TOKENS)
 
 
 def test_a_finished_job_leaves_a_manifest_that_a_new_attempt_finds(base, tmp_path):
