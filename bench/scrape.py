@@ -21,6 +21,7 @@ from service.engine.client import VllmEngine
 from service.engines import EngineHost, Engines
 from service.limits import Limits
 from service.metrics import Metrics
+from service.prover import Prover
 from service.residency import Residency
 from service.scrape import Scrape
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
@@ -93,7 +94,16 @@ async def busy_service(home: Path, adapters: int = ADAPTERS) -> AsyncIterator[Bu
     metrics = Metrics()
     metrics.expect(BASE)
     engine = VllmEngine(home / "nobody.sock", BASE)
-    residency = Residency(engine, capacity=16, directory_of=lambda _: home, metrics=metrics)
+    prover = Prover(
+        engine,
+        ledger.verdicts,
+        number_format="float32",
+        base_model_dir=lambda _: home,
+        metrics=metrics,
+    )
+    residency = Residency(
+        engine, capacity=16, directory_of=lambda _: home, prover=prover, metrics=metrics
+    )
     limits = Limits(
         ledger, EngineSettings(), base_models=[BASE], card_of=lambda _: None, most_waiting=1
     )

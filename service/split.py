@@ -48,6 +48,6 @@ def answering(adapter: Adapter, ticket: str) -> Version | None:
 def looking_on(adapter: Adapter) -> Version | None:
     """The shadow, for its share of the requests; None for the others."""
     shadow = adapter.sharing(SHADOW)
-    if shadow is None or shadow[1].quarantined or random.random() >= shadow[0]:  # noqa: S311
+    if shadow is None or shadow[1].quarantined or random.random() >= shadow[0]:  # noqa: S311  who looks on is nobody's secret
         return None
     return shadow[1]

@@ -171,7 +171,7 @@ def _check_code(raw: dict[str, Any], findings: Findings) -> None:
         if module and not (isinstance(module, str) and _MODULES[name].fullmatch(module)):
             findings.add(
                 Flaw.UNSUPPORTED_OPTION,
-                f"{name} names {module!r:.80}, code that PEFT would run. Take it out.",
+                f"{name} names {module!r:.80}, code that PEFT would run. Train without it, or take it out.",
             )
 
 

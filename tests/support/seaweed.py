@@ -69,6 +69,7 @@ class SeaweedServer:
             *(
                 f"-s3.config={self._folder / 's3.json'}",
                 "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
                 "-master.telemetry=false",
             ),
             *(f"{option}={port}" for option, port in self._ports.items()),

@@ -91,14 +91,19 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{one.name}" for one in node.names)
 
 
+#: Archives that these open are pinned by their digests.
+PINNED = {("tools/helm.py", "zipfile"), ("tools/helm.py", "tarfile.open")}
+
+
 def unsafe(path: Path) -> Iterator[str]:
     """What is wrong in that file, by line."""
     where = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
     for name in imports(path):
-        if name in MODULES or name.partition(".")[0] in MODULES:
+        if {name, name.partition(".")[0]} & MODULES.keys() and (where, name) not in PINNED:
             yield f"{where} imports {name}"
     for line, name, given in calls(path):
-        if name in CALLS or (EXEC.fullmatch(name) and (where, name) not in NAMED):
+        banned = name in CALLS and (where, name) not in PINNED
+        if banned or (EXEC.fullmatch(name) and (where, name) not in NAMED):
             yield f"{where}:{line} calls {name}"
         for keyword, value in KEYWORDS.items():
             if given.get(keyword) is value:

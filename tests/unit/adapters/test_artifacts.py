@@ -44,4 +44,4 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> N
     artifacts.sweep(older_than=60)
     assert not any(path.exists() for path in left)
     assert sorted(path.name for path in files.iterdir()) == [".file-3.4567", "file-1"]
-    assert artifacts.file("file-1").read_text() == "kept"
+    assert artifacts.file("file-1", "").read_text() == "kept"

@@ -2,8 +2,8 @@
 
 import json
 import re
-from importlib.util import find_spec
 from pathlib import Path
+from sysconfig import get_path
 
 import pytest
 import yaml
@@ -85,10 +85,7 @@ def test_counters_are_asked_for_their_growth_and_gauges_for_their_value() -> Non
 
 
 def test_what_the_fake_engine_says_vllm_says_too() -> None:
-    spec = find_spec("vllm")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    folder = Path(spec.submodule_search_locations[0]) / "v1/metrics"
+    folder = Path(get_path("purelib")) / "vllm/v1/metrics"  # unit tests cannot import it
     source = "".join(file.read_text() for file in folder.glob("*.py"))
     for name in fake_exposition.COUNTERS + fake_exposition.GAUGES + fake_exposition.HISTOGRAMS:
         assert f'"{name}"' in source, name

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from adapters.errors import InvalidValue
+from adapters.settings import Quota
 from service.catalog import Target
 from service.generate import Generator, Prepared
+from service.rates import Rates
 from service.schemas.endpoints import (
     CHAT,
     COMPLETIONS,
@@ -62,6 +64,7 @@ async def prepared(
         admissions={},
         shadows=nothing,
         metrics=nothing,
+        rates=Rates(Quota()),
     )
     raw = json.dumps({"model": "bot", **body}).encode()
     return await generator.prepare(endpoint, raw, tenant="acme", user=header)
@@ -81,9 +84,15 @@ async def test_a_shadow_asks_for_the_same_in_the_name_of_the_same_tenant() -> No
         "top_p": 0.5,
         "stream": True,
         "stream_options": {},
+        "cache_salt": "acme",
         **WORDS,
     }
-    assert json.loads(shadow.body) == {"model": "bot@1", "top_k": 3, **WORDS}
+    assert json.loads(shadow.body) == {
+        "model": "bot@1",
+        "top_k": 3,
+        "cache_salt": "acme",
+        **WORDS,
+    }
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def proven(house: House, name: str) -> Version:
 
 def outcomes(house: House) -> dict[str, float]:
     """How many comparisons came to what."""
-    [family] = house.metrics.adapter_probes.collect()
+    [family] = house.metrics.weights.probes.collect()
     return {
         one.labels["outcome"]: one.value for one in family.samples if one.name.endswith("_total")
     }

@@ -80,6 +80,11 @@ ROUTES: dict[tuple[str, str], tuple[dict[str, Any], Any]] = {
     ("DELETE", "/adapters/{name}"): ({}, REFUSED),
     ("GET", "/adapters/{name}/download"): ({}, REFUSED),
     ("POST", "/adapters/{name}/promote"): ({"json": {"version": 1}}, REFUSED),
+    ("POST", "/adapters/{name}/rollback"): ({}, REFUSED),
+    ("POST", "/adapters/{name}/recheck"): ({"json": {"version": 1}}, REFUSED),
+    ("PUT", "/adapters/{name}/aliases/{alias}"): ({"json": {"version": 1}}, REFUSED),
+    ("DELETE", "/adapters/{name}/aliases/{alias}"): ({}, REFUSED),
+    ("PUT", "/adapters/{name}/defaults"): ({"json": {"temperature": 0.5}}, REFUSED),
     ("GET", "/adapters/{name}/shares"): ({}, REFUSED),
     ("POST", "/adapters/{name}/shares"): (
         {"json": {"tenant": "ours", "may_download": True}},
@@ -117,9 +122,14 @@ def test_a_sharee_sees_an_adapter_on_every_route_and_changes_it_on_none(
     for (method, path), (body, outcome) in ROUTES.items():
         if by != "bare" and "download" not in path and "{model" not in path and method != "DELETE":
             continue  # these speak of a whole adapter
-        if by != "bare" and "shares" in path:
+        if by != "bare" and ("shares" in path or "aliases" in path):
             continue
-        at = path.replace("{name}", name).replace("{model:path}", name).replace("{tenant}", "ours")
+        at = (
+            path.replace("{name}", name)
+            .replace("{model:path}", name)
+            .replace("{tenant}", "ours")
+            .replace("{alias}", "canary")
+        )
         told = house.http.request(method, at, headers=house.sharee, **body)
         if outcome == 200:
             assert told.status_code == 200, (method, at)

@@ -150,5 +150,5 @@ def test_the_work_of_a_paused_job_is_kept(
     folder = tmp_path / "work" / job_id
     folder.mkdir(parents=True)
     pause(worker, ledger, job_id)
-    worker._purge()
+    worker._leftovers.purge(worker._hands)
     assert folder.exists()
