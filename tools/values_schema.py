@@ -227,18 +227,23 @@ def section(settings: Any) -> Schema:
     """A section of graft.yaml, without what the chart decides itself."""
     decided = DECIDED.get(settings.section, set())
     found = settings.model_json_schema()
-    fields = {name: bare(told) for name, told in found["properties"].items() if name not in decided}
+    named = found.get("$defs", {})
+    fields = {
+        name: bare(told, named) for name, told in found["properties"].items() if name not in decided
+    }
     return record(**fields)
 
 
-def bare(told: Any) -> Any:
-    """A schema without titles and defaults: those are the settings' own to say."""
+def bare(told: Any, named: dict[str, Any]) -> Any:
+    """A schema without titles and defaults, which are the settings' own to say, and with what it names by reference."""
     if isinstance(told, list):
-        return [bare(item) for item in told]
+        return [bare(item, named) for item in told]
     if not isinstance(told, dict):
         return told
+    if "$ref" in told:
+        return bare(named[told["$ref"].rpartition("/")[2]], named)
     return {
-        name: bare(value)
+        name: bare(value, named)
         for name, value in told.items()
         if name not in {"title", "default", "format"}
     }
