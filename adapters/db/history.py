@@ -1,5 +1,7 @@
 """Statements about what was live before: a stack for each adapter, as an editor keeps one for undoing."""
 
+from collections.abc import Set as AbstractSet
+
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from adapters.db.schema import live_history, versions
@@ -17,12 +19,15 @@ def remember(tx: Connection, name: str, number: int) -> None:
     tx.execute(insert(live_history).values(adapter=name, seq=seq, number=number))
 
 
-def step_back(tx: Connection, name: str) -> int | None:
-    """Undo the newest entry; returns the one that stands then, passing over deleted versions. None: there is none."""
+def step_back(tx: Connection, name: str, *, past: AbstractSet[int] = frozenset()) -> int | None:
+    """Undo the newest entry; returns the one that stands then, which is neither deleted nor among `past`.
+
+    None: there is none.
+    """
     entries = _standing(tx, name)
     if not entries:
         return None
-    newest, living = entries[0], _living(tx, name) - {entries[0].number}
+    newest, living = entries[0], _living(tx, name) - {entries[0].number} - past
     before = next((entry for entry in entries[1:] if entry.number in living), None)
     if before is None:
         return None

@@ -7,7 +7,13 @@ error, whatever is expected: a request that is repeated because its answer was l
 from adapters.db import history, registry
 from adapters.db.connect import Database
 from adapters.db.revision import hold_revision
-from adapters.errors import AdapterNotFound, AliasMoved, InvalidRequest, InvalidValue
+from adapters.errors import (
+    AdapterNotFound,
+    AliasMoved,
+    InvalidRequest,
+    InvalidValue,
+    ModelQuarantined,
+)
 from adapters.names import LIVE, check_alias
 from adapters.records import Adapter, JsonObject
 
@@ -34,6 +40,7 @@ class Aliases:
         Raises:
             InvalidValue: no alias may be called that, or have a share.
             AdapterNotFound: there is no such adapter or version.
+            ModelQuarantined: the version is not to be served.
             AliasMoved: it points at another version than expected.
         """
         check_alias(alias, weight=weight)
@@ -42,6 +49,7 @@ class Aliases:
             adapter = registry.get_adapter(tx, name)
             if (adapter.aliases.get(alias), adapter.weights.get(alias, 0.0)) == (number, weight):
                 return adapter
+            _refuse_quarantined(adapter, number)
             _check(adapter, alias, expected)
             registry.set_alias(tx, name, alias, number, weight=weight)
             return registry.get_adapter(tx, name)
@@ -65,7 +73,7 @@ class Aliases:
             return registry.get_adapter(tx, name)
 
     def promote(self, name: str, number: int, *, expected: int | None = None) -> Adapter:
-        """Make a version the live one. Raises AdapterNotFound, AliasMoved."""
+        """Make a version the live one. Raises AdapterNotFound, ModelQuarantined, AliasMoved."""
         return self.point(name, LIVE, number, expected=expected)
 
     def promote_alias(self, name: str, alias: str, *, expected: int | None = None) -> Adapter:
@@ -73,6 +81,7 @@ class Aliases:
 
         Raises:
             AdapterNotFound: there is no such adapter, or the alias points nowhere.
+            ModelQuarantined: its version is not to be served.
             AliasMoved: another version than expected is live.
         """
         with self._db.write() as tx:
@@ -85,6 +94,7 @@ class Aliases:
                     f"'{name}' has no alias '{alias}'. Its aliases: {known}.", param="alias"
                 )
             if adapter.aliases.get(LIVE) != number:
+                _refuse_quarantined(adapter, number)
                 _check(adapter, LIVE, expected)
                 registry.set_alias(tx, name, LIVE, number)
             if alias in adapter.weights:
@@ -98,7 +108,7 @@ class Aliases:
 
         Raises:
             AdapterNotFound: there is no such adapter.
-            InvalidRequest: nothing that is still there was live before.
+            InvalidRequest: nothing that is still there and may be served was live before.
             AliasMoved: another version than expected is live.
         """
         with self._db.write() as tx:
@@ -108,7 +118,8 @@ class Aliases:
             if moved and history.last_undone(tx, name) == expected:
                 return adapter
             _check(adapter, LIVE, expected)
-            before = history.step_back(tx, name)
+            quarantined = {one.number for one in adapter.versions if one.quarantined is not None}
+            before = history.step_back(tx, name, past=quarantined)
             if before is None:
                 raise InvalidRequest(
                     f"No other version of '{name}' that is still there was live before. "
@@ -125,6 +136,14 @@ class Aliases:
             if registry.get_adapter(tx, name).sampling != sampling:
                 registry.touch(tx, name, sampling=sampling or None)
             return registry.get_adapter(tx, name)
+
+
+def _refuse_quarantined(adapter: Adapter, number: int) -> None:
+    version = adapter.version(number)
+    if version is not None and version.quarantined is not None:
+        raise ModelQuarantined(
+            f"{version.name} is quarantined: {version.quarantined}", param="version"
+        )
 
 
 def _check(adapter: Adapter, alias: str, expected: int | None) -> None:

@@ -17,7 +17,7 @@ from adapters.db import (
 from adapters.db.connect import Conflict, Database
 from adapters.db.revision import current_revision, hold_revision
 from adapters.db.tenancy import owner
-from adapters.errors import AdapterNotFound, InvalidRequest, ModelQuarantined, OverQuota
+from adapters.errors import AdapterNotFound, InvalidRequest, OverQuota
 from adapters.ledger.checkpoints import KEPT, created, new_checkpoint
 from adapters.manifest import Manifest
 from adapters.names import LIVE, parse_fine_tuned_name, parse_model_name
@@ -226,18 +226,6 @@ class Registry:
             revision = current_revision(tx)
             changed = registry.changed_adapters(tx, since=since) if revision > since else []
             return revision, changed
-
-    def promote(self, name: str, number: int, *, alias: str = LIVE) -> Adapter:
-        """Point an alias at a version. Raises AdapterNotFound, AdapterReadOnly, ModelQuarantined."""
-        with self._db.write() as tx:
-            hold_revision(tx)
-            version = registry.get_adapter(tx, name).version(number)
-            if version is not None and version.quarantined is not None:
-                raise ModelQuarantined(
-                    f"{version.name} is quarantined: {version.quarantined}", param="version"
-                )
-            registry.set_alias(tx, name, alias, number)
-            return registry.get_adapter(tx, name)
 
     def delete(self, name: str) -> Adapter:
         """Delete an adapter, with the checkpoints of its jobs. Raises AdapterNotFound."""

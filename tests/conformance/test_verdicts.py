@@ -84,14 +84,14 @@ def test_a_quarantined_version_is_not_promoted_and_a_rechecked_one_is(
     publish(ledger, tmp_path)
     ledger.verdicts.note(version, BAD, engine=ENGINE)
     with pytest.raises(ModelQuarantined, match="base model"):
-        ledger.registry.promote("bot", 1)
+        ledger.aliases.promote("bot", 1)
     assert ledger.registry.get("bot").aliases == {"live": 2}
     revision, _ = ledger.registry.changes(since=0)
     ledger.verdicts.recheck("bot", 1)
     _, [changed] = ledger.registry.changes(since=revision)
     assert changed.versions[0].quarantined is None
     assert ledger.verdicts.find(version, engine=ENGINE) is None
-    assert ledger.registry.promote("bot", 1).aliases == {"live": 1}
+    assert ledger.aliases.promote("bot", 1).aliases == {"live": 1}
 
 
 def test_after_the_live_model_a_sound_one_is_live(ledger: Ledger, tmp_path: Path) -> None:

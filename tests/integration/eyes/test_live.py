@@ -106,7 +106,7 @@ async def house(home: Path) -> AsyncIterator[tuple[Running, int]]:
     server, serving_thread = start_http_server(port, "127.0.0.1", registry=instruments.registry)
     worker = Worker(
         ledger=ledger,
-        process=SlowProcess(steps=100, checkpoint_every=20),
+        process=SlowProcess(steps=100, checkpoint_every=2),
         settings=TrainerSettings(max_jobs=2, heartbeat_seconds=0.2),
         base_model=BASE,
         worker_id="w",

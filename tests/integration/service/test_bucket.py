@@ -133,7 +133,7 @@ async def test_what_an_engine_may_read_outlives_the_service(pair: Pair, tmp_path
     version = pair.one.publish("bot")
     await ask(pair.one, "bot")
     lent = Path(pair.one.engine.adapters[version.name])
-    pair.one.ledger.registry.promote("bot", version.number)
+    pair.one.ledger.aliases.promote("bot", version.number)
     pair.one.ledger.registry._artifacts.delete_version(version.digest)
     assert (lent / "adapter_config.json").is_file()
     await pair.one.http.delete("/adapters/bot")

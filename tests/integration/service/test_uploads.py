@@ -57,7 +57,7 @@ async def test_a_client_that_breaks_off_leaves_nothing_and_is_no_error_of_ours(
 ) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", int(service.url.rpartition(":")[2]))
     writer.write(
-        b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+        b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nhalf of'
     )
