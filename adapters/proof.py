@@ -37,6 +37,8 @@ class Verdict:
     outcome: Outcome
     #: For people: what was compared, and how far apart it is.
     reason: str
+    #: Whether the next load need not compare again.
+    lasts: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,12 @@ def compare(probes: Sequence[Probe], measured: Sequence[Measured], *, within: fl
     # If the adapter were not applied, `off` would be `signal`, but for `base_off`: more than is allowed.
     if signal <= 2 * allowed:
         told = f"Adapter and base model are {signal:.3g} nats apart, and rounding explains {allowed:.3g}"
-        return Verdict(outcome=Outcome.INCONCLUSIVE, reason=f"{told}: too near to tell.")
+        # Where the base model strays, it is the engine that is not itself, perhaps for a moment only.
+        return Verdict(
+            outcome=Outcome.INCONCLUSIVE,
+            reason=f"{told}: too near to tell.",
+            lasts=base_off <= within,
+        )
     told = (
         f"Within {off:.3g} nats of training, which saw adapter and base model {signal:.3g} apart."
     )

@@ -67,7 +67,7 @@ class Fleet:
         )
         residency = Residency(
             engine,
-            capacity=capacity_of(self._settings, gpu=has_nvidia_gpu()),
+            capacity=capacity_of(self._settings),
             directory_of=self._inspector.directory,
             prover=prover,
             metrics=self._metrics,
@@ -76,16 +76,11 @@ class Fleet:
         return EngineHost(model_id, engine, residency, metrics=self._metrics)
 
 
-def capacity_of(engine: EngineSettings, *, gpu: bool) -> int:
-    """How many versions an engine is given to hold; why half: service/residency.py.
-
-    On a CPU no more than it batches, so that its spare slot stays empty: service/engine/start.py.
-    """
-    held = max(1, engine.max_cpu_loras // 2)
-    return held if gpu else min(held, engine.max_loras)
+def capacity_of(engine: EngineSettings) -> int:
+    """How many versions an engine is given to hold; why half: service/residency.py."""
+    return max(1, engine.max_cpu_loras // 2)
 
 
 def seats_of(service: ServiceSettings, engine: EngineSettings) -> int:
     """How many versions may run at a time. All of them are pinned, so no more than are held."""
-    held = capacity_of(engine, gpu=has_nvidia_gpu())
-    return min(service.max_active_adapters or engine.max_loras, held)
+    return min(service.max_active_adapters or engine.max_loras, capacity_of(engine))

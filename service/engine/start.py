@@ -12,11 +12,6 @@ from pathlib import Path
 from adapters.manifest import BaseModelCard
 from service.settings import EngineSettings
 
-#: On a CPU, what vLLM's operations add for a token without an adapter is looked up at -1, the last slot: a base
-#: model's request in a batch with others is computed with whatever adapter lies there (vllm/lora/ops/torch_ops, 0.32).
-#: vLLM takes the first slot that is free, so one slot more than adapters that it is given stays empty.
-SPARE_SLOTS = 1
-
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -43,7 +38,7 @@ def plan_launch(
         *("--dtype", number_format(settings, gpu=gpu)),
         "--enable-lora",
         *("--max-lora-rank", str(settings.max_lora_rank)),
-        *("--max-loras", str(settings.max_loras + (0 if gpu else SPARE_SLOTS))),
+        *("--max-loras", str(settings.max_loras)),
         *("--max-cpu-loras", str(settings.max_cpu_loras)),
         # No adapter of ours has an output head. vLLM would wrap it all the same: a large product for each token, and on
         # a CPU the engine's end when it is asked for the log-probabilities of a prompt in a batch of several requests.

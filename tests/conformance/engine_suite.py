@@ -10,7 +10,6 @@ import pytest
 from adapters.errors import EngineFault, Unavailable
 from service.defaults import GUARD
 from service.engine.client import VllmEngine
-from service.settings import EngineSettings
 
 CHAT = "/v1/chat/completions"
 
@@ -136,26 +135,6 @@ async def it_says_what_it_thinks_of_prompts_with_an_adapter_and_without(
     assert [*again[1], *again[0]] == pytest.approx(flat[1], abs=1e-3)
 
 
-async def it_computes_the_base_model_by_itself_however_many_adapters_are_at_work(
-    engine: VllmEngine, base: str, adapter: Path
-) -> None:
-    for held in await engine.loaded():
-        await engine.unload(held)
-    names = [f"suite-{number}@1" for number in range(EngineSettings().max_loras)]
-    for name in names:
-        await engine.load(name, adapter)
-        await ask(engine, chat(name, max_tokens=1))
-    prompt = [list(range(300, 320))]
-    alone = await engine.logprobs(base, prompt)
-    others = asyncio.gather(*(ask(engine, chat(name, max_tokens=16)) for name in names))
-    await asyncio.sleep(0.5)
-    beside = await engine.logprobs(base, prompt)
-    await others
-    assert alone is not None
-    assert beside is not None
-    assert beside[0] == pytest.approx(alone[0], abs=0.01)
-
-
 async def it_says_which_release_it_is(engine: VllmEngine, base: str, adapter: Path) -> None:
     name, _, release = (await engine.build()).partition(" ")
     assert name == "vllm"
@@ -181,7 +160,6 @@ SUITE: Sequence[object] = [
     it_survives_a_reader_who_leaves,
     it_ends_what_loops_where_it_is_asked_to,
     it_says_what_it_thinks_of_prompts_with_an_adapter_and_without,
-    it_computes_the_base_model_by_itself_however_many_adapters_are_at_work,
     it_says_which_release_it_is,
     it_takes_no_prompt_that_is_too_long_and_knows_no_stranger,
 ]

@@ -83,6 +83,7 @@ def test_an_adapter_that_changes_hardly_anything_is_inconclusive_and_another_in_
 ):
     barely = tuple(one + 0.01 for one in BASE)
     assert verdict(barely, BASE, told=barely).outcome is Outcome.INCONCLUSIVE
+    assert verdict(barely, BASE, told=barely).lasts
     assert verdict(BASE, BASE, told=barely).outcome is Outcome.INCONCLUSIVE
     assert verdict(OTHER, BASE, told=barely).outcome is Outcome.QUARANTINED
 
@@ -92,6 +93,9 @@ def test_a_base_model_that_strays_condemns_no_adapter() -> None:
     assert verdict([one - 2 for one in ADAPTER], strays).outcome is Outcome.INCONCLUSIVE
     assert verdict(ADAPTER, [nan] * 6).outcome is Outcome.INCONCLUSIVE
     assert verdict([nan] * 6, [nan] * 6).outcome is Outcome.INCONCLUSIVE
+    # It may be for a moment only, so the next load looks again.
+    assert not verdict([one - 2 for one in ADAPTER], strays).lasts
+    assert not verdict([nan] * 6, [nan] * 6).lasts
 
 
 @pytest.mark.parametrize("broken", [nan, inf, -inf])
