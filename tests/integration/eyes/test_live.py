@@ -168,7 +168,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
             with scraping(home, running.url, trainer_port) as client:
                 await until(partial(scraped, client))
                 # Some end meanwhile, and some run when the questions are asked.
-                for number in range(12):
+                for number in range(60):
                     submit(running.ledger, home, f"new-{number}")
                 await use(running, 9.0)
                 await running.engine.kill()
