@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tools.postgres import binaries
+
+# A deadline is a timed test: on a busy machine it fails for no fault of ours.
+hypothesis.settings.register_profile("graft", deadline=None)
+hypothesis.settings.load_profile("graft")
 
 
 @pytest.fixture(scope="session")
