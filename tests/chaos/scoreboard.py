@@ -4,8 +4,8 @@ import platform
 import re
 import sqlite3
 import subprocess
+import tomllib
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from tests.chaos.sizes import Chaos, Outcome
@@ -15,6 +15,7 @@ BEGIN, END = "<!-- scoreboard: begin -->", "<!-- scoreboard: end -->"
 HEAD = "| id | experiment | size | result | upper bound (95 %) | date | seed | with |"
 RULE = "|---|---|---|---|---|---|---|---|"
 _LAST = 99
+_PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 _NUMBER = re.compile(r"\d+")
 
 
@@ -50,6 +51,12 @@ def _row(outcome: Outcome, chaos: Chaos) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _own_version() -> str:
+    """As the checkout has it: it need not be installed as a package."""
+    told: str = tomllib.loads(_PROJECT.read_text())["project"]["version"]
+    return told
+
+
 def _versions() -> str:
     found = binaries()
     server = ""
@@ -58,6 +65,6 @@ def _versions() -> str:
         told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         server = f", PostgreSQL {told.split()[2]}"
     return (
-        f"graft {version('graft')}, Python {platform.python_version()}, "
+        f"graft {_own_version()}, Python {platform.python_version()}, "
         f"SQLite {sqlite3.sqlite_version}{server}"
     )
