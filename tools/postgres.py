@@ -6,10 +6,10 @@ is installed; anybody else is told what to install.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
+
+from tools import debian
 
 DEBIAN = Path("/usr/lib/postgresql")
 PROGRAMS = ("initdb", "postgres")
@@ -18,21 +18,14 @@ PACKAGE = "postgresql"
 
 def main() -> None:
     """Install what is not there yet."""
-    if binaries() is not None:
-        return
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0:
-        raise SystemExit(
+    debian.see_to(
+        PACKAGE,
+        binaries,
+        missing=(
             "The tests need PostgreSQL's server programs (initdb, postgres), and they are neither on PATH nor in "
-            f"{DEBIAN}. Install the package of your distribution, on Debian: sudo apt-get install {PACKAGE}"
-        )
-    print(f"Installing {PACKAGE} ...", flush=True)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run([apt, "update", "--quiet"], env=environment, check=False)
-    install = [apt, "install", "--quiet", "--yes", "--no-install-recommends", PACKAGE]
-    done = subprocess.run(install, env=environment, check=False)
-    if done.returncode or binaries() is None:
-        raise SystemExit(f"{PACKAGE} could not be installed; the reason is above.")
+            f"{DEBIAN}."
+        ),
+    )
 
 
 def binaries() -> Path | None:

@@ -6,10 +6,10 @@ else is told what to install. No server of the package's own is started or wante
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
+
+from tools import debian
 
 PROGRAMS = ("prometheus", "promtool")
 PACKAGE = "prometheus"
@@ -17,21 +17,11 @@ PACKAGE = "prometheus"
 
 def main() -> None:
     """Install what is not there yet."""
-    if binaries() is not None:
-        return
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0:
-        raise SystemExit(
-            "The tests need Prometheus (prometheus, promtool), and it is not on PATH. Install the package of your "
-            f"distribution, on Debian: sudo apt-get install {PACKAGE}"
-        )
-    print(f"Installing {PACKAGE} ...", flush=True)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run([apt, "update", "--quiet"], env=environment, check=False)
-    install = [apt, "install", "--quiet", "--yes", "--no-install-recommends", PACKAGE]
-    done = subprocess.run(install, env=environment, check=False)
-    if done.returncode or binaries() is None:
-        raise SystemExit(f"{PACKAGE} could not be installed; the reason is above.")
+    debian.see_to(
+        PACKAGE,
+        binaries,
+        missing=("The tests need Prometheus (prometheus, promtool), and it is not on PATH."),
+    )
 
 
 def binaries() -> Path | None:

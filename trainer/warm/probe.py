@@ -15,7 +15,7 @@ from trainer.warm.rows import Row, Sample
 #: Few and short: they stand between the last step and the published version, and an engine computes them before it may
 #: answer.
 PROBES = 2
-#: Tokens of each: of the reply, and before it. On a CPU, vLLM 0.32 takes some 20 ms for each token with an adapter.
+#: Tokens of each: of the reply, and before it.
 REPLY_TOKENS, CONTEXT_TOKENS = 12, 8
 
 
