@@ -12,39 +12,14 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from adapters.keys import NewKey, Scope
 from adapters.ledger import open_ledger
-from adapters.settings import LedgerSettings
-from service.app import Configuration, create_app
-from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from tests.integration.service.conftest import BASE, ledger_settings, serving
 from tests.support.fake_engine import FakeEngine
+from tests.support.published import PROMISED, description
 
-PROMISED = (
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-)
-SCHEMA = schemathesis.openapi.from_dict(
-    create_app(
-        Configuration(
-            LedgerSettings(home=Path("nowhere")),
-            ServiceSettings(auth=True),
-            EngineSettings(),
-            WebhookSettings(),
-        )
-    ).openapi()
-)
+SCHEMA = description(auth=True)
 OPERATIONS = [result.ok() for result in SCHEMA.get_all_operations()]
 #: Requests of all operations together, at the least.
 CASES = 3000

@@ -8,19 +8,10 @@ from pathlib import Path
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
-from adapters.settings import LedgerSettings
-from service.app import Configuration, create_app
-from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from tests.integration.service.conftest import BASE, ledger_settings, serving
 from tests.support.fake_engine import FakeEngine
+from tests.support.published import PROMISED, description
 
 
 class House(threading.Thread):
@@ -61,24 +52,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     house.close()
 
 
-PROMISED = (
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-)
-
-schema = schemathesis.openapi.from_dict(
-    create_app(
-        Configuration(
-            LedgerSettings(home=Path("nowhere")),
-            ServiceSettings(),
-            EngineSettings(),
-            WebhookSettings(),
-        )
-    ).openapi()
-)
+schema = description(auth=False)
 
 
 @schema.parametrize()
