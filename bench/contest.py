@@ -17,14 +17,18 @@ Train: TypeAlias = Callable[[Workload], Outcome]
 
 
 class Products(Protocol):
-    """The least that a step takes: its matrix products through the frozen weights."""
+    """The least that a step takes: its matrix products."""
+
+    def frozen_flop(self, tokens: int, targets: int) -> float:
+        """Of one step, through the frozen weights."""
+        ...
 
     def flop(self, tokens: int, targets: int) -> float:
-        """Of one step."""
+        """Of one step, with the adapters' own."""
         ...
 
     def seconds(self, tokens: int, targets: int, steps: int) -> float:
-        """How long they take, alone."""
+        """How long those through the frozen weights take, alone."""
         ...
 
 
@@ -50,8 +54,7 @@ def contest(rounds: int, stage: Stage, workload: Workload) -> list[Row]:
     for turn in turns:
         for name in peers or [OURS]:
             _check(workload, turn, name, stage.tolerance)
-    flop = workload.steps * stage.products.flop(workload.tokens, workload.targets)
-    return [*_against(workload, turns, peers), _of_the_limit(workload, turns, flop)]
+    return [*_against(workload, turns, peers), _of_the_limit(workload, turns, stage.products)]
 
 
 def _limit(products: Products, workload: Workload) -> Outcome:
@@ -87,12 +90,18 @@ def _against(
     ]
 
 
-def _of_the_limit(workload: Workload, turns: Sequence[Mapping[str, Outcome]], flop: float) -> Row:
-    """The same operations a second on both sides: the ratio is the share of the machine that is used."""
+def _of_the_limit(
+    workload: Workload, turns: Sequence[Mapping[str, Outcome]], products: Products
+) -> Row:
+    """Operations a second that had to be done: the ratio is the share of the machine that is used."""
+    size = workload.tokens, workload.targets
+    needed, frozen = (
+        workload.steps * flop / 1e9 for flop in (products.flop(*size), products.frozen_flop(*size))
+    )
     return Row(
         name=f"{workload.name}: of the limit",
         unit="GFLOP/s",
         better="higher",
-        ours=[flop / turn[OURS].seconds / 1e9 for turn in turns],
-        peer=[flop / turn[LIMIT].seconds / 1e9 for turn in turns],
+        ours=[needed / turn[OURS].seconds for turn in turns],
+        peer=[frozen / turn[LIMIT].seconds for turn in turns],
     )

@@ -1,9 +1,10 @@
-"""What this machine's matrix products allow: those of a training step through the frozen weights, and nothing else.
+"""What this machine's matrix products allow: the rate of those of a training step through the frozen weights, alone.
 
 For each adapted layer the product forward and the one that carries the gradient back, with as many rows as there are
-tokens in a step of all jobs together; for the head the same with the target tokens only. That is the least that anyone
-can compute: nothing of LoRA's own products, attention, norms, loss or optimizer is in it, and all weights of the model
-are gone through in turn, since they have to come from memory.
+tokens in a step of all jobs together; for the head the same with the target tokens only. Nothing of attention, norms,
+loss or optimizer is in it, and all weights of the model are gone through in turn, since they have to come from memory.
+LoRA's own products have to be computed as well, so whoever trains is credited with them: at the rate of the large ones,
+which narrow products nowhere reach.
 """
 
 import time
@@ -16,19 +17,25 @@ from bench.workloads import UNTIMED_STEPS
 
 
 class MatrixProducts:
-    """Of one model: its layers' weights and its head's."""
+    """Of one model: its layers' weights, each with an adapter of that rank, and its head's."""
 
-    def __init__(self, layers: Sequence[Tensor], head: Tensor) -> None:
+    def __init__(self, layers: Sequence[Tensor], head: Tensor, rank: int) -> None:
         self._layers = [layer.detach() for layer in layers]
         self._head = head.detach()
+        self._rank = rank
 
-    def flop(self, tokens: int, targets: int) -> float:
+    def frozen_flop(self, tokens: int, targets: int) -> float:
         """Of one step: 4 for each weight and token, a multiplication and an addition forward and back."""
         body = sum(layer.numel() for layer in self._layers)
         return 4.0 * (body * tokens + self._head.numel() * targets)
 
+    def flop(self, tokens: int, targets: int) -> float:
+        """With the adapters': 6 for each of their weights and tokens, since these have gradients of their own."""
+        adapters = self._rank * sum(sum(layer.shape) for layer in self._layers)
+        return self.frozen_flop(tokens, targets) + 6.0 * adapters * tokens
+
     def seconds(self, tokens: int, targets: int, steps: int) -> float:
-        """How long the products of so many steps take, after one that is not timed."""
+        """How long the frozen weights' products of so many steps take, after one that is not timed."""
         for _ in range(UNTIMED_STEPS):
             self._step(tokens, targets)
         self._wait()

@@ -23,7 +23,7 @@ from bench.plain_peft import PlainPeft
 from bench.proof import Outcome
 from bench.rivals.client import Rival, rival
 from bench.table import Row, Table
-from bench.workloads import Lesson, Workload, chosen, workloads
+from bench.workloads import RANK, Lesson, Workload, chosen, workloads
 
 PEFT = "peft"
 #: By the name of their environment and worker.
@@ -48,7 +48,8 @@ def run(settings: Settings) -> Table:
             "Rivals' bfloat16 is off, their rows come tokenised, changing jobs is not on their clock. 'tuned' is "
             "without gradient checkpointing, and in TRL without padding. 'of the limit': share of the rate at which "
             "this machine does nothing but the frozen weights' matrix products of the same step, counted as "
-            "4 x (body weights x tokens + head weights x target tokens), for both sides alike"
+            "4 x (body weights x tokens + head weights x target tokens); ours is credited with the adapters' own products too, "
+            "6 x adapter weights x tokens"
         ),
         rows=rows,
     )
@@ -77,7 +78,7 @@ def contestants(settings: Settings) -> Iterator[Stage]:
         for name, each in rivals.items():
             trainers[RIVALS[name]] = partial(_train_rival, each, initial, tuned=False)
             trainers[f"{RIVALS[name]} tuned"] = partial(_train_rival, each, initial, tuned=True)
-        yield Stage(trainers, MatrixProducts(peft.frozen, peft.head))
+        yield Stage(trainers, MatrixProducts(peft.frozen, peft.head, RANK))
 
 
 def wanted(settings: Settings, peer: str) -> bool:

@@ -20,7 +20,7 @@ from bench.plain_peft import PlainPeft
 from bench.proof import BFLOAT16, FLOAT32
 from bench.shapes import FIXED, Shape, gpu_workloads, shape_of
 from bench.table import Row, Table
-from bench.workloads import Workload, chosen
+from bench.workloads import RANK, Workload, chosen
 
 PEFT = "plain PEFT"
 #: What the CUDA runtime and driver call a launch.
@@ -72,7 +72,7 @@ def _stage(shape: Shape, device: torch.device) -> Stage:
         PEFT: lambda w: peft.train(w.lessons, w.steps, ours.initial_weights),
     }
     tolerance = BFLOAT16 if device.type == "cuda" else FLOAT32
-    return Stage(trainers, MatrixProducts(peft.frozen, peft.head), tolerance)
+    return Stage(trainers, MatrixProducts(peft.frozen, peft.head, RANK), tolerance)
 
 
 def make_model(shape: Shape, device: torch.device) -> Any:

@@ -26,6 +26,7 @@ from trainer.warm.model import BaseModel
 from trainer.warm.narrow import LastFeedForward
 from trainer.warm.objective import CrossEntropy
 from trainer.warm.rows import Row, Sample
+from trainer.warm.shortcuts import take_shortcuts
 from trainer.warm.siblings import find_siblings
 from trainer.warm.unsupported import UnsupportedBaseModel
 
@@ -91,6 +92,7 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard, held: Held | None = N
         native_logits_TV = _native_logits(model)
     linears = _replace_linears(model, layers, siblings, routing, keeper)
     model.to(device or model.device)
+    take_shortcuts(model.base_model)
     model.set_attn_implementation(PACKED)
     crew.spread(model)
     base = BaseModel(

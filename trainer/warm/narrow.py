@@ -70,13 +70,14 @@ class LastFeedForward:
         self._narrow: Narrow | None = None
         self._part = _find(decoder)
         if self._part is not None:
+            self._whole = self._part.forward
             # Not a module around it, which would change the names of what is inside.
-            self._part.forward = partial(self._forward, self._part.forward)
+            self._part.forward = partial(self._forward, self._whole)
 
     def give_up(self) -> None:
         """From now on, compute all tokens."""
         if self._part is not None:
-            del self._part.forward
+            self._part.forward = self._whole
             self._part = None
 
     @contextmanager

@@ -16,8 +16,11 @@ class Products:
     def __init__(self):
         self.asked = []
 
-    def flop(self, tokens, targets):
+    def frozen_flop(self, tokens, targets):
         return 1e9 * tokens
+
+    def flop(self, tokens, targets):
+        return self.frozen_flop(tokens, targets) * 1.25
 
     def seconds(self, tokens, targets, steps):
         self.asked.append((tokens, targets, steps))
@@ -38,8 +41,9 @@ def test_every_peer_has_a_row_in_real_tokens_and_the_limit_comes_last():
     assert fast.ratio.median == pytest.approx(0.8)
     assert "padding 1.25x" in slow.note
     assert limit.name == "w: of the limit"
-    assert limit.ours == [32.0] * 3
-    assert limit.ratio.median == pytest.approx(0.5), "the share of the limit"
+    assert limit.ours == [40.0] * 3, "with the adapters' products"
+    assert limit.peer == [64.0] * 3, "without"
+    assert limit.ratio.median == pytest.approx(0.625), "the share of the limit"
     assert products.asked == [(16, 8, 2)] * 3
 
 
