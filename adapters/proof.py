@@ -58,6 +58,28 @@ def tolerance(*formats: str) -> float:
     return max(_LEAST, _GROWTH * coarsest)
 
 
+def verify_alone(
+    probes: Sequence[Probe], adapter_logprobs: Sequence[Sequence[float]], *, within: float
+) -> Verdict | None:
+    """What the engine's answers with the adapter prove by themselves; None where the base model's are needed too.
+
+    They are as near to training as rounding explains, and the base model was more than twice as far from there.
+    Were the adapter not applied, they would be the answers of a base model that is not the one that training had.
+
+    Args:
+        probes: at least one.
+        adapter_logprobs: what the engine thinks of the reply tokens of each.
+        within: what rounding explains, in nats.
+    """
+    told = _joined(probe.adapter_logprobs for probe in probes)
+    off = _distance(_joined(adapter_logprobs), told)
+    signal = _distance(told, _joined(probe.base_logprobs for probe in probes))
+    # Not the other way round: comparisons with what is no number are false.
+    if off <= within and signal > 2 * within:
+        return _verified(off, signal)
+    return None
+
+
 def compare(probes: Sequence[Probe], measured: Sequence[Measured], *, within: float) -> Verdict:
     """Hold what an engine measured against what training saw.
 
@@ -89,10 +111,7 @@ def compare(probes: Sequence[Probe], measured: Sequence[Measured], *, within: fl
             reason=f"{told}: too near to tell.",
             lasts=base_off <= within,
         )
-    told = (
-        f"Within {off:.3g} nats of training, which saw adapter and base model {signal:.3g} apart."
-    )
-    return Verdict(outcome=Outcome.VERIFIED, reason=told)
+    return _verified(off, signal)
 
 
 def quarantine_message(name: str, reason: str) -> str:
@@ -101,6 +120,13 @@ def quarantine_message(name: str, reason: str) -> str:
         f"{name} is quarantined: the engine does not compute what training saw. {reason} Name another version, or have "
         "whoever runs this server look into it."
     )
+
+
+def _verified(off: float, signal: float) -> Verdict:
+    told = (
+        f"Within {off:.3g} nats of training, which saw adapter and base model {signal:.3g} apart."
+    )
+    return Verdict(outcome=Outcome.VERIFIED, reason=told)
 
 
 def _joined(parts: Iterable[Sequence[float]]) -> list[float]:

@@ -20,12 +20,16 @@ from bench.table import Table
 BENCHMARKS = {
     "resolve": "what a `model` means, with up to 10000 adapters: the catalog against a dict",
     "scrape": "what Prometheus reads of a service with 1000 adapters: milliseconds and bytes",
+    "quota": "what a request does for its tenant's quota, against a tenant that nothing bounds",
     "hop": "the service in front of an engine against the engine alone",
     "admit": "from an order to the first step: a running process against one started for the job",
     "train": "optimizer steps of warm jobs against PEFT, TRL and LLaMA-Factory, and against the machine's limit",
 }
 #: Those that take long or want other hardware run only when they are named.
 ON_REQUEST = {
+    "hop_engine": "the same with a real vLLM: tokens a second, first tokens, processor time",
+    "cold_load": "a request whose adapter has to come in first, and what running streams notice of it",
+    "lora_cpu": "how vLLM multiplies by adapters on a CPU, against a product for each adapter",
     "train_e2e": "eight POST /finetune until all adapters answer, against eight runs of LLaMA-Factory's command",
     "train_gpu": "the trainer on models made from shapes, on a GPU or, with --shape tiny, on a CPU",
 }

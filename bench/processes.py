@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -62,3 +64,17 @@ def running(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(grace)
             process.kill()
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has computed so far, all its threads, in user and kernel mode; in steps of 10 ms. Linux only."""
+    # The name of the program, in brackets, may have blanks.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -2,7 +2,6 @@
 
 import io
 import json
-import socket
 import sys
 import tarfile
 import tempfile
@@ -17,7 +16,7 @@ import httpx
 from bench.demo import demo_model
 from bench.jobs import BATCH, EPOCHS, STEPS, Done, Submission
 from bench.measure import Settings
-from bench.processes import running
+from bench.processes import free_port, running
 
 #: For the engine to start, and for any one answer.
 PATIENCE = 600.0
@@ -105,7 +104,7 @@ def graft_up(settings: Settings) -> Iterator[Client]:
     with tempfile.TemporaryDirectory(prefix="graft-bench-") as directory:
         home = Path(directory)
         (home / "models").symlink_to(settings.home / "models")
-        port = _free_port()
+        port = free_port()
         with (
             running(_command(home, port), home / "up.log", grace=GRACE),
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as http,
@@ -135,9 +134,3 @@ def _request(submitted: Submission) -> dict[str, Any]:
         "validation_split": 0,
         "gate": "off",
     }
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

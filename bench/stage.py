@@ -4,7 +4,6 @@ In the client's process they would share its event loop, and every figure would 
 """
 
 import asyncio
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ import aiohttp
 
 from adapters.ledger import open_ledger
 from adapters.settings import BaseModelSettings, LedgerSettings
-from bench.processes import configure, python, running
+from bench.processes import configure, free_port, python, running
 from tests.support.samples import adapter_directory, manifest, new_job, render
 
 BASE = "bench-base"
@@ -69,7 +68,7 @@ async def staged() -> AsyncIterator[tuple[Way, Way]]:
         version = _publish(ledger)
         engine_socket = ledger.engine_socket(BASE)
         engine = python(config, "bench.fake_engine_server", str(engine_socket), BASE)
-        port = _free_port()
+        port = free_port()
         service = python(config, "service", "--port", str(port))
         with (
             running(engine, home / "engine.log"),
@@ -96,12 +95,6 @@ def _publish(settings: LedgerSettings) -> str:
         return ledger.registry.publish(job, source, manifest(job), promote=True).name
     finally:
         ledger.close()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 async def _until_ready(way: Way) -> None:

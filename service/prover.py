@@ -8,12 +8,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.errors import EngineFault, ModelQuarantined, Unavailable
 from adapters.ledger import Verdicts
 from adapters.manifest import Probe, read_base_card
-from adapters.proof import Measured, Outcome, Verdict, compare, quarantine_message, tolerance
+from adapters.proof import (
+    Measured,
+    Outcome,
+    Verdict,
+    compare,
+    quarantine_message,
+    tolerance,
+    verify_alone,
+)
 from adapters.weights import Weights
 from service.engine.protocol import Engine
 from service.metrics import Metrics
@@ -23,6 +32,16 @@ log = logging.getLogger(__name__)
 _ABSENT, _UNANSWERED = "absent", "unanswered"
 #: An engine that fails so often in a row is not asked for a while: it may be the question that kills it.
 _MOST_IN_VAIN, _LEFT_ALONE_S = 3, 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of a version before it is loaded."""
+
+    #: Which engine it is, as the ledger tells engines apart. Asked for once in a load; empty where nobody will compare.
+    engine: str
+    #: Whether that engine has been compared before.
+    compared: bool
 
 
 class Prover:
@@ -46,24 +65,25 @@ class Prover:
         self._clock = clock
         self._in_vain, self._again_at = 0, 0.0
 
-    async def recall(self, weights: Weights) -> bool:
-        """Whether this engine has been compared before.
+    async def recall(self, weights: Weights) -> Standing:
+        """Which engine this is, and whether it has been compared before.
 
         Raises:
             ModelQuarantined: some engine has been, and computed something else.
             Unavailable: the engine or the ledger does not answer.
         """
         if not weights.manifest.probes:
-            return False
+            return Standing(engine="", compared=False)
         engine = await self._identity(weights)
         verdict = await asyncio.to_thread(self._verdicts.find, weights, engine=engine)
-        if verdict is None:
-            return False
-        _raise_if_quarantined(weights, verdict)
-        return True
+        if verdict is not None:
+            _raise_if_quarantined(weights, verdict)
+        return Standing(engine, compared=verdict is not None)
 
-    async def prove(self, weights: Weights) -> None:
+    async def prove(self, weights: Weights, engine: str) -> None:
         """Compare the engine, which holds the version, with what training saw, and remember what came out.
+
+        `engine` is which one it is, as `recall` has said before the load.
 
         Raises:
             ModelQuarantined: it computes something else. The ledger knows of it by then.
@@ -73,13 +93,11 @@ class Prover:
         if not weights.manifest.probes:
             self._count(weights, _ABSENT)
             return
-        measured = await self._try_to_measure(weights)
-        if measured is None:
+        verdict = await self._try_to_compare(weights)
+        if verdict is None:
             log.warning("%s is served without a comparison: the engine tells nothing", weights.name)
             self._count(weights, _UNANSWERED)
             return
-        verdict = compare(weights.manifest.probes, measured, within=self._tolerance(weights))
-        engine = await self._identity(weights)
         if verdict.lasts:
             verdict = await asyncio.to_thread(self._verdicts.note, weights, verdict, engine=engine)
         self._count(weights, verdict.outcome)
@@ -87,31 +105,38 @@ class Prover:
         log.log(level, "%s is %s: %s", weights.name, verdict.outcome, verdict.reason)
         _raise_if_quarantined(weights, verdict)
 
-    async def _try_to_measure(self, weights: Weights) -> list[Measured] | None:
+    async def _try_to_compare(self, weights: Weights) -> Verdict | None:
         if self._in_vain >= _MOST_IN_VAIN and self._clock() < self._again_at:
             return None
         try:
-            measured = await self._measure(weights)
+            verdict = await self._compare(weights)
         except (EngineFault, Unavailable):
             self._in_vain += 1
             self._again_at = self._clock() + _LEFT_ALONE_S
             raise
         self._in_vain = 0
-        return measured
+        return verdict
 
-    async def _measure(self, weights: Weights) -> list[Measured] | None:
-        probes = weights.manifest.probes
+    async def _compare(self, weights: Weights) -> Verdict | None:
+        probes, within = weights.manifest.probes, self._tolerance(weights)
         prompts = [probe.token_ids for probe in probes]
+        adapter = await self._engine.logprobs(weights.name, prompts)
+        if adapter is None:
+            return None
+        replies = [_reply(*one) for one in zip(probes, adapter, strict=True)]
+        verdict = verify_alone(probes, replies, within=within)
+        if verdict is not None:
+            return verdict
         # One after the other: in one batch with adapters, vLLM 0.32 on a CPU may give base requests the weights of its
         # last slot.
-        adapter = await self._engine.logprobs(weights.name, prompts)
         base = await self._engine.logprobs(weights.base_model, prompts)
-        if adapter is None or base is None:
+        if base is None:
             return None
-        return [
-            Measured(adapter_logprobs=_reply(probe, with_it), base_logprobs=_reply(probe, without))
-            for probe, with_it, without in zip(probes, adapter, base, strict=True)
+        measured = [
+            Measured(adapter_logprobs=reply, base_logprobs=_reply(probe, without))
+            for probe, reply, without in zip(probes, replies, base, strict=True)
         ]
+        return compare(probes, measured, within=within)
 
     def _tolerance(self, weights: Weights) -> float:
         result = weights.manifest.result

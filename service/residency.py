@@ -147,16 +147,17 @@ class Residency:
     async def _load(self, version: Weights) -> None:
         restarts = self._restarts
         with self._kept(version.name):
-            compared = version.name in self._proven or await self._prover.recall(version)
+            known = version.name in self._proven
+            standing = None if known else await self._prover.recall(version)
             await self._bring_in(version)
-            if not compared:
-                await self._prove(version)
+            if standing is not None and not standing.compared:
+                await self._prove(version, standing.engine)
             if restarts == self._restarts:  # else it was another process, and `ensure` starts over
                 self._proven.add(version.name)
 
-    async def _prove(self, version: Weights) -> None:
+    async def _prove(self, version: Weights, engine: str) -> None:
         try:
-            await self._prover.prove(version)
+            await self._prover.prove(version, engine)
         except ModelQuarantined:
             self._resident.pop(version.name, None)
             await self._engine.unload(version.name)

@@ -56,6 +56,7 @@ class FakeEngine:
         self.probes_fail: int | None = None
         self.probes: list[str] = []
         self.version = "0.32.0"
+        self.asked_for_version = 0
         #: It dies once, before it has sent so many events (0: before a whole answer), or with the next half sent.
         self.die_before_event: int | None = None
         self.die_in_event: int | None = None
@@ -100,6 +101,7 @@ class FakeEngine:
         return web.Response()
 
     async def _version(self, _request: web.Request) -> web.Response:
+        self.asked_for_version += 1
         return web.json_response({"version": self.version})
 
     async def _metrics(self, _request: web.Request) -> web.Response:

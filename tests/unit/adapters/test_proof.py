@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from adapters.manifest import Probe
-from adapters.proof import Measured, Outcome, Verdict, compare, tolerance
+from adapters.proof import Measured, Outcome, Verdict, compare, tolerance, verify_alone
 
 FORMATS = ("float32", "float16", "bfloat16")
 BASE = (-4.0, -3.0, -2.5, -5.0, -1.0, -2.0)
 ADAPTER = (-0.1, -0.2, -0.1, -0.3, -0.01, -0.2)
+CUT = slice(0, 4), slice(4, 6)
 OTHER = (-6.0, -2.0, -0.1, -7.0, -3.0, -1.0)
 
 noises = st.lists(st.floats(-0.99, 0.99), min_size=6, max_size=6)
@@ -27,18 +28,29 @@ def verdict(
     told: tuple[float, ...] = ADAPTER,
 ) -> Verdict:
     """Of two probes, with four reply tokens and with two."""
-    cut = slice(0, 4), slice(4, 6)
-    probes = [
+    measured = [Measured(adapter_logprobs=adapter[at], base_logprobs=base[at]) for at in CUT]
+    return compare(probes_of(told), measured, within=within)
+
+
+def alone(
+    adapter: list[float] | tuple[float, ...],
+    within: float = 0.01,
+    told: tuple[float, ...] = ADAPTER,
+) -> Verdict | None:
+    """The same of the adapter's answers only."""
+    return verify_alone(probes_of(told), [adapter[at] for at in CUT], within=within)
+
+
+def probes_of(told: tuple[float, ...]) -> list[Probe]:
+    return [
         Probe(
             token_ids=(1, *range(len(told[at]))),
             reply_start=1,
             adapter_logprobs=told[at],
             base_logprobs=BASE[at],
         )
-        for at in cut
+        for at in CUT
     ]
-    measured = [Measured(adapter_logprobs=adapter[at], base_logprobs=base[at]) for at in cut]
-    return compare(probes, measured, within=within)
 
 
 @pytest.mark.parametrize("computed", FORMATS)
@@ -107,3 +119,50 @@ def test_the_coarser_of_two_formats_counts_and_an_unknown_one_is_coarse() -> Non
     assert tolerance("float32") < tolerance("float16") < tolerance("bfloat16")
     assert tolerance("float32", "bfloat16") == tolerance("bfloat16")
     assert tolerance("float32", "auto") == tolerance("bfloat16")
+
+
+# ---------------------------------------------------------------- without asking the base model
+
+
+@pytest.mark.parametrize("computed", FORMATS)
+@given(noises)
+def test_an_adapter_that_is_applied_needs_no_second_question(
+    computed: str, noise: list[float]
+) -> None:
+    within = tolerance(computed)
+    found = alone(moved(ADAPTER, noise, within), within)
+    assert found is not None
+    assert found.outcome is Outcome.VERIFIED
+    assert found.lasts
+
+
+@given(
+    st.lists(st.floats(-9, 0), min_size=6, max_size=6),
+    st.lists(st.floats(-9, 0), min_size=6, max_size=6),
+    noises,
+    st.floats(0.001, 0.5),
+)
+def test_what_is_verified_without_the_base_models_answers_would_be_with_them(
+    told: list[float], adapter: list[float], noise: list[float], within: float
+) -> None:
+    base = moved(BASE, noise, within / 4)
+    if alone(adapter, within, tuple(told)) is not None:
+        assert verdict(adapter, base, within, tuple(told)).outcome is Outcome.VERIFIED
+
+
+@given(st.lists(st.floats(-9, 0), min_size=6, max_size=6), noises, st.floats(0.001, 0.5))
+def test_the_base_models_answers_alone_never_verify_an_adapter(
+    told: list[float], noise: list[float], within: float
+) -> None:
+    assert alone(moved(BASE, noise, within), within, tuple(told)) is None
+
+
+@pytest.mark.parametrize("broken", [nan, inf, -inf])
+def test_what_is_no_number_verifies_nothing(broken: float) -> None:
+    assert alone((*ADAPTER[:5], broken)) is None
+    assert alone([nan] * 6) is None
+
+
+def test_an_adapter_that_changes_hardly_anything_is_not_verified_alone() -> None:
+    barely = tuple(one + 0.01 for one in BASE)
+    assert alone(barely, told=barely) is None

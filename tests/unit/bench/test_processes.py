@@ -1,12 +1,15 @@
 """Processes under measurement end with the measurement, and tell why where they fail."""
 
 import json
+import os
+import socket
 import sys
+import time
 
 import pytest
 
 from adapters.settings import BaseModelSettings, LedgerSettings
-from bench.processes import configure, python, running
+from bench.processes import configure, cpu_seconds, free_port, python, running
 
 
 def test_a_process_is_gone_when_the_block_is_left(tmp_path):
@@ -51,3 +54,18 @@ def test_the_callers_database_is_out_of_reach(tmp_path, monkeypatch):
         f"sqlite:///{tmp_path}/graft.db",
         "['tiny']",
     ]
+
+
+def test_what_a_process_computes_is_counted_and_what_it_sleeps_is_not():
+    before = cpu_seconds(os.getpid())
+    while time.process_time() < before + 0.1:
+        pass
+    computed = cpu_seconds(os.getpid())
+    assert computed >= before + 0.05
+    time.sleep(0.2)
+    assert cpu_seconds(os.getpid()) < computed + 0.1
+
+
+def test_a_free_port_can_be_listened_on():
+    with socket.create_server(("127.0.0.1", free_port())):
+        pass

@@ -198,6 +198,22 @@ async def test_a_version_is_compared_with_its_probes_once_however_often_it_comes
     assert outcomes(house) == {"verified": 1, "absent": 2}
 
 
+async def test_the_base_model_is_asked_only_where_the_adapters_answers_prove_nothing(
+    house: House,
+) -> None:
+    await house.residency.ensure(proven(house, "good"))
+    assert house.engine.probes == ["good@1"]
+    house.engine.passes_over.add("bad@1")
+    with pytest.raises(ModelQuarantined):
+        await house.residency.ensure(proven(house, "bad"))
+    assert house.engine.probes == ["good@1", "bad@1", BASE]
+
+
+async def test_a_load_asks_the_engine_once_which_one_it_is(house: House) -> None:
+    await house.residency.ensure(proven(house, "a"))
+    assert house.engine.asked_for_version == 1
+
+
 @pytest.mark.parametrize("how", ["not applied", "another"])
 async def test_what_the_engine_computes_wrongly_leaves_it_at_once_and_stays_out(
     house: House, how: str, tmp_path: Path
