@@ -127,8 +127,6 @@ class Prover:
         verdict = verify_alone(probes, replies, within=within)
         if verdict is not None:
             return verdict
-        # One after the other: in one batch with adapters, vLLM 0.32 on a CPU may give base requests the weights of its
-        # last slot.
         base = await self._engine.logprobs(weights.base_model, prompts)
         if base is None:
             return None

@@ -6,12 +6,15 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from adapters.durable import keep_private
 from adapters.errors import GraftError
-from adapters.manifest import read_base_card
+from adapters.layers import LinearLayers, read_layers
+from adapters.manifest import BaseModelCard, read_base_card
 from adapters.settings import LedgerSettings
 from service.engine.start import has_nvidia_gpu, plan_launch, vllm_is_installed
+from service.engine.zeros import write_zeros, zeros_dir
 from service.settings import EngineSettings, ServiceSettings
 
 _POLL_S = 0.2
@@ -55,15 +58,24 @@ def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings)
     # As the first process of a container it would not hear of SIGTERM otherwise. `exec` sets it back.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     directory = ledger.base_model_dir(model)
-    while (card := read_base_card(directory)) is None:
-        time.sleep(_POLL_S)
+    card, layers = _when_prepared(directory)
     socket = ledger.engine_socket(model)
     socket.parent.mkdir(parents=True, exist_ok=True)
     socket.unlink(missing_ok=True)
-    launch = plan_launch(settings, card, directory, socket, gpu=has_nvidia_gpu())
+    gpu = has_nvidia_gpu()
+    if not gpu:
+        write_zeros(zeros_dir(socket), card, layers)
+    launch = plan_launch(settings, card, directory, socket, gpu=gpu)
     environment = dict(os.environ) | dict(launch.environment)  # noqa: TID251  handed on, not read
     environment.pop("GRAFT_DATABASE_URL", None)  # the engine has no business in the ledger
     os.execve(launch.command[0], launch.command, environment)  # noqa: S606  no shell wanted
+
+
+def _when_prepared(directory: Path) -> tuple[BaseModelCard, LinearLayers]:
+    """What is known of the base model, once the trainer has written it."""
+    while (card := read_base_card(directory)) is None or (layers := read_layers(directory)) is None:
+        time.sleep(_POLL_S)
+    return card, layers
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ class VllmEngine:
             timeout = aiohttp.ClientTimeout(total=_LOAD_TIMEOUT_S)
             async with self._http().get("http://engine/v1/models", timeout=timeout) as response:
                 cards = (await response.json())["data"]
-        return frozenset(card["id"] for card in cards if card["id"] != self._model_id)
+        # Base models have no parent. On a CPU the base model's id is an adapter's, too (zeros.py), and stays.
+        adapters = (card["id"] for card in cards if card.get("parent"))
+        return frozenset(name for name in adapters if name != self._model_id)
 
     async def build(self) -> str:
         with _translated(self._model_id):

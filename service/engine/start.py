@@ -3,6 +3,7 @@
 Facts about vLLM's flags are of release 0.32; each has a reason beside it.
 """
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from adapters.manifest import BaseModelCard
+from service.engine.zeros import bare_name, zeros_dir
 from service.settings import EngineSettings
 
 
@@ -32,14 +34,15 @@ def plan_launch(
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(model_dir)),
-        *("--served-model-name", card.id),
+        *_served_arguments(card, socket, gpu=gpu),
         *("--uds", str(socket)),
         *("--max-model-len", str(min(settings.max_model_len, card.max_seq_length))),
         *("--dtype", number_format(settings, gpu=gpu)),
         "--enable-lora",
         *("--max-lora-rank", str(settings.max_lora_rank)),
-        *("--max-loras", str(settings.max_loras)),
-        *("--max-cpu-loras", str(settings.max_cpu_loras)),
+        # One more each where the base model takes a place of its own.
+        *("--max-loras", str(settings.max_loras + (not gpu))),
+        *("--max-cpu-loras", str(settings.max_cpu_loras + (not gpu))),
         # No adapter of ours has an output head. vLLM would wrap it all the same: a large product for each token, and on
         # a CPU the engine's end when it is asked for the log-probabilities of a prompt in a batch of several requests.
         *("--lora-target-modules", *card.linear_modules),
@@ -85,6 +88,15 @@ def number_format(settings: EngineSettings, *, gpu: bool) -> str:
     if settings.dtype == "auto" and not gpu:
         return "float32"
     return settings.dtype
+
+
+def _served_arguments(card: BaseModelCard, socket: Path, *, gpu: bool) -> list[str]:
+    if gpu:
+        return ["--served-model-name", card.id]
+    # On a CPU the id means the adapter of zeros (zeros.py). It is ours and always good; tenants' adapters are never
+    # given at the start, where one bad one keeps the engine from coming up.
+    zeros = {"name": card.id, "path": str(zeros_dir(socket)), "base_model_name": bare_name(card.id)}
+    return ["--served-model-name", bare_name(card.id), "--lora-modules", json.dumps(zeros)]
 
 
 def _tool_arguments(settings: EngineSettings) -> list[str]:

@@ -109,8 +109,9 @@ class FakeEngine:
         return web.Response(text=fake_exposition.text(self.model_id, answered, self.running))
 
     async def _models(self, _request: web.Request) -> web.Response:
-        names = [self.model_id, *self.adapters]
-        return web.json_response({"object": "list", "data": [{"id": name} for name in names]})
+        base = {"id": self.model_id, "parent": None}
+        adapters = [{"id": name, "parent": self.model_id} for name in self.adapters]
+        return web.json_response({"object": "list", "data": [base, *adapters]})
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()

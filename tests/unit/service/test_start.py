@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 from service.engine.start import plan_launch
@@ -51,8 +52,23 @@ def test_only_what_adapters_here_may_change_is_made_ready_for_them() -> None:
     assert "lm_head" not in command
 
 
-def test_adapters_are_never_given_at_the_start_where_one_bad_one_stops_all() -> None:
-    assert "--lora-modules" not in launch()[0]
+def test_no_adapter_is_given_at_the_start_where_one_bad_one_stops_all() -> None:
+    assert "--lora-modules" not in launch(gpu=True)[0]
+
+
+def test_on_a_cpu_the_base_models_id_means_an_adapter_of_zeros_with_a_place_of_its_own() -> None:
+    command, _ = launch(max_loras=4, max_cpu_loras=32)
+    bare = value(command, "--served-model-name")
+    zeros = {"name": card().id, "path": "/run/m.zeros", "base_model_name": bare}
+    assert bare != card().id
+    assert json.loads(value(command, "--lora-modules")) == zeros
+    assert (value(command, "--max-loras"), value(command, "--max-cpu-loras")) == ("5", "33")
+
+
+def test_on_a_gpu_the_base_model_is_itself() -> None:
+    command, _ = launch(gpu=True, max_loras=4, max_cpu_loras=32)
+    assert value(command, "--served-model-name") == card().id
+    assert (value(command, "--max-loras"), value(command, "--max-cpu-loras")) == ("4", "32")
 
 
 def test_what_the_operator_adds_comes_last_and_so_wins() -> None:
