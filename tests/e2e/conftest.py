@@ -24,6 +24,10 @@ REPOSITORY = Path(__file__).parents[2]
 ENGINE = f"engine-{BASE}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--churn", choices=["ci", "release"], default="ci", help="size of the churn")
+
+
 @dataclass
 class Stack:
     """A running graft."""
@@ -160,7 +164,8 @@ def free_port() -> int:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("home")
     # What is killed goes on at once, however often; how long it would wait, unit tests look at.
-    (home / "graft.yaml").write_text("trainer: {retry_seconds: [0]}\n")
+    # The engine holds eight adapters at a time, half of sixteen, so that some have to go.
+    (home / "graft.yaml").write_text("trainer: {retry_seconds: [0]}\nengine: {max_cpu_loras: 16}\n")
     port = free_port()
     graft = [str(Path(sys.executable).parent / "graft"), "up", "--port", str(port)]
     with (home / "up.log").open("w") as log:
