@@ -99,8 +99,7 @@ class Watch:
             took = time.monotonic() - started
             route = getattr(scope.get("route"), "path", "unknown")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.http.requests.labels(route, method, str(status)).inc()
-            self._metrics.http.seconds.labels(route, method).observe(took)
+            self._metrics.http.note(route, method, status, took)
             request_id = scope.get("state", {}).get("request_id", "-")
             logs.note(route=route, status=status, milliseconds=round(took * 1000))
             log.info("%s %s %d %.0f ms %s", scope["method"], route, status, took * 1000, request_id)

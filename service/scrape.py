@@ -18,7 +18,6 @@ from service.engine.exposition import Exposition
 from service.engines import EngineHost, Engines
 from service.limits import Limits
 from service.metrics import Metrics
-from service.metrics.text import as_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Scrape:
         await self._ask_the_ledger()
         self._look_at_the_disk()
         self._look_at_the_engines()
-        return as_text(self.metrics.registry.collect())
+        return self.metrics.registry.as_text()
 
     async def engines_own(self) -> bytes:
         """What the engines that answer say of themselves: vLLM's own metrics, with the base model as a label."""

@@ -4,18 +4,17 @@ While this is written no token is passed on, so that the time counts; tests comp
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client.core import Metric
 
 
-def as_text(families: Iterable[Metric]) -> bytes:
-    """Every family with its samples."""
+def as_text(families: Iterable[Metric], more: Iterable[str] = ()) -> bytes:
+    """Every family with its samples; `more` are lines that somebody has written already."""
     lines: list[str] = []
     for family in families:
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        about = family.documentation.replace("\\", "\\\\").replace("\n", "\\n")
-        lines += [f"# HELP {name} {about}", f"# TYPE {name} {family.type}"]
+        lines += heading(name, family.type, family.documentation)
         for sample in family.samples:
             number = float(sample.value)
             told = repr(number) if math.isfinite(number) else _unusual(number)
@@ -25,8 +24,21 @@ def as_text(families: Iterable[Metric]) -> bytes:
                 lines.append(f"{sample.name}{{{labels}}} {told}")
             else:
                 lines.append(f"{sample.name} {told}")
+    lines += more
     lines.append("")
     return "\n".join(lines).encode()
+
+
+def heading(name: str, kind: str, about: str) -> list[str]:
+    """What comes before the samples of a family."""
+    about = about.replace("\\", "\\\\").replace("\n", "\\n")
+    return [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
+
+
+def series(name: str, labels: Mapping[str, str]) -> str:
+    """How lines of that series begin: all but the value."""
+    told = ",".join([f'{key}="{_told(value)}"' for key, value in sorted(labels.items())])
+    return f"{name}{{{told}}} "
 
 
 def _told(value: str) -> str:
