@@ -12,21 +12,22 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from adapters.settings import LogSettings
+from adapters.traces import trace_id_of_job
 
 _PLAIN = "%(asctime)s %(levelname)s {}%(name)s: %(message)s"
 _JOB = re.compile(r"\bftjob-\w+")
 _facts: ContextVar[dict[str, str | int | float] | None] = ContextVar("facts", default=None)
 
 
-def configure(settings: LogSettings, *, who: str = "") -> None:
+def configure(settings: LogSettings, *, who: str = "", traced: bool = False) -> None:
     """Log to standard error from here on, as the settings say. Once, by the process's `__main__`.
 
-    `who` tells this process from others like it.
+    `who` tells this process from others like it; `traced` says that jobs have traces.
     """
     handler = logging.StreamHandler()
     json_wanted = settings.format == "json"
     plain = logging.Formatter(_PLAIN.format(who))
-    handler.setFormatter(JsonFormatter(who) if json_wanted else plain)
+    handler.setFormatter(JsonFormatter(who, traced=traced) if json_wanted else plain)
     logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
@@ -51,12 +52,14 @@ class JsonFormatter(logging.Formatter):
     """One object a line: `time`, `level`, `logger`, `message`, `exception` if any, and the facts.
 
     A line that names a job has its id as `job_id`, so that a job's lines are found in the trainer's log too, which is
-    about many at a time.
+    about many at a time; and its `trace_id` where jobs are `traced`, unless the line is about a request with one of its
+    own.
     """
 
-    def __init__(self, who: str = "") -> None:
+    def __init__(self, who: str = "", *, traced: bool = False) -> None:
         super().__init__()
         self._who = who.strip()
+        self._traced = traced
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -68,6 +71,8 @@ class JsonFormatter(logging.Formatter):
         }
         if (named := _JOB.search(message)) is not None:
             told["job_id"] = named[0]
+            if self._traced:
+                told["trace_id"] = trace_id_of_job(named[0])
         if self._who:
             told["process"] = self._who
         told |= _facts.get() or {}

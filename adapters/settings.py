@@ -7,6 +7,7 @@ variables win over it, arguments over both. Example: docs/configuration.md.
 import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import unquote
 
 import yaml
 from pydantic import (
@@ -28,7 +29,9 @@ from adapters.errors import InvalidValue, UnknownField
 from adapters.sampling import Sampling
 
 DEMO_MODEL = "smollm2-135m-instruct"
-SECTIONS = ["ledger", "queue", "quotas", "service", "webhooks", "engine", "trainer", "log"]
+SECTIONS = [
+    *("ledger", "queue", "quotas", "service", "webhooks", "engine", "trainer", "log", "telemetry"),
+]
 
 
 class Section(BaseSettings):
@@ -229,6 +232,53 @@ class LogSettings(Section):
 
     #: `text` for people, `json` for machines: one object a line.
     format: Literal["text", "json"] = "text"
+
+
+class TelemetrySettings(Section):
+    """The `telemetry` section: who is told what takes how long; nobody, unless there is an endpoint."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_TELEMETRY_", extra="forbid", frozen=True)
+    section: ClassVar[str] = "telemetry"
+
+    #: A collector that speaks OTLP over HTTP, `http://collector:4318`; `/v1/traces` is added.
+    otlp_endpoint: str = ""
+    #: The share of the requests that are told, of those whose caller has not decided about it.
+    sample_ratio: float = Field(1.0, ge=0, le=1)
+    #: The usual variables, without a prefix of ours: where ours says nothing, and what requests to the collector carry.
+    otel_exporter_otlp_endpoint: str = Field("", validation_alias="otel_exporter_otlp_endpoint")
+    otel_exporter_otlp_headers: SecretStr = Field(
+        SecretStr(""), validation_alias="otel_exporter_otlp_headers"
+    )
+    otel_sdk_disabled: bool = Field(default=False, validation_alias="otel_sdk_disabled")
+
+    @field_validator("otlp_endpoint", "otel_exporter_otlp_endpoint")
+    @classmethod
+    def _is_http(cls, endpoint: str) -> str:
+        if endpoint and not endpoint.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://; gRPC is not spoken")
+        return endpoint.rstrip("/")
+
+    @property
+    def on(self) -> bool:
+        """Whether anybody is told."""
+        return bool(self.traces_endpoint) and not self.otel_sdk_disabled
+
+    @property
+    def traces_endpoint(self) -> str:
+        """Where traces are sent."""
+        base = self.otlp_endpoint or self.otel_exporter_otlp_endpoint
+        return f"{base.removesuffix('/v1/traces')}/v1/traces" if base else ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What requests to the collector carry: `name=value`, with commas in between and values percent-encoded."""
+        pairs = (one.partition("=") for one in self.header_text.split(",") if "=" in one)
+        return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+
+    @property
+    def header_text(self) -> str:
+        """The same as it was given; there may be a secret in it."""
+        return self.otel_exporter_otlp_headers.get_secret_value()
 
 
 class QueueSettings(Section):

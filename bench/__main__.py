@@ -21,6 +21,7 @@ BENCHMARKS = {
     "resolve": "what a `model` means, with up to 10000 adapters: the catalog against a dict",
     "scrape": "what Prometheus reads of a service with 1000 adapters: milliseconds and bytes",
     "quota": "what a request does for its tenant's quota, against a tenant that nothing bounds",
+    "traces": "what it costs a request that it may be traced: off, and a share of them told",
     "hop": "the service in front of an engine against the engine alone",
     "admit": "from an order to the first step: a running process against one started for the job",
     "train": "optimizer steps of warm jobs against PEFT, TRL and LLaMA-Factory, and against the machine's limit",

@@ -8,7 +8,7 @@ import uvicorn
 from adapters.durable import keep_private
 from adapters.errors import GraftError
 from adapters.logs import configure
-from adapters.settings import LedgerSettings, LogSettings
+from adapters.settings import LedgerSettings, LogSettings, TelemetrySettings
 from service.app import Configuration, create_app
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 
@@ -21,10 +21,17 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     try:
-        configure(LogSettings())
+        telemetry = TelemetrySettings()
+        configure(LogSettings(), traced=telemetry.on)
         settings = ServiceSettings(**given)
         app = create_app(
-            Configuration(LedgerSettings(), settings, EngineSettings(), WebhookSettings())
+            Configuration(
+                LedgerSettings(),
+                settings,
+                EngineSettings(),
+                WebhookSettings(),
+                telemetry=telemetry,
+            )
         )
     except GraftError as error:
         sys.exit(f"graft: {error}")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from adapters.errors import Overloaded
+from adapters.traces import current
 from service.fairness import FairQueue, Pace, Ticket
 from service.metrics import Metrics
 from service.settings import ServiceSettings
@@ -110,12 +111,13 @@ class Admission:
 
     async def _turn(self, ticket: Ticket) -> None:
         turn = self._turns[ticket] = asyncio.get_running_loop().create_future()
-        self._go_on()
-        if not turn.done():
-            if ticket not in self._lent:
-                self._refuse_if_full(ticket)
-            self._gauge.set(self._queue.waiting)
-        await turn
+        with current().begin("graft.admission"):
+            self._go_on()
+            if not turn.done():
+                if ticket not in self._lent:
+                    self._refuse_if_full(ticket)
+                self._gauge.set(self._queue.waiting)
+            await turn
 
     def _go_on(self) -> None:
         """Start everybody who may start."""

@@ -14,7 +14,14 @@ from fastapi import FastAPI
 from adapters.files import MAX_PART_BYTES
 from adapters.ledger import Ledger, open_ledger
 from adapters.manifest import BaseModelCard, read_base_card
-from adapters.settings import LedgerSettings, QueueSettings, Quota, QuotaSettings
+from adapters.settings import (
+    LedgerSettings,
+    QueueSettings,
+    Quota,
+    QuotaSettings,
+    TelemetrySettings,
+)
+from adapters.traces import Tracer, open_tracer
 from service.admission import Admission
 from service.background import followed
 from service.catalog import Catalog
@@ -36,7 +43,7 @@ from service.keys.ring import KeyRing
 from service.limits import Limits
 from service.looking import Lookout, Surroundings
 from service.metrics import Metrics
-from service.middleware import BodyLimit, LastResort, RequestIds, Watch
+from service.middleware import BodyLimit, LastResort, RequestIds, Traces, Watch
 from service.openapi import publish
 from service.rates import Rates
 from service.routes import (
@@ -81,6 +88,7 @@ class Configuration:
     webhooks: WebhookSettings
     queue: QueueSettings = field(default_factory=QueueSettings)
     quotas: QuotaSettings = field(default_factory=QuotaSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +143,20 @@ def create_app(
     tokens; by default, a process that has the tokenizers.
     """
     settings = configuration.service
-    metrics = Metrics(max_adapter_labels=settings.max_adapter_labels)
-    for base_model in configuration.ledger.base_model_ids:
-        metrics.expect(base_model)
+    metrics = _metrics(configuration)
+    tracer = open_tracer(configuration.telemetry, "graft-service")
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(asyncio.to_thread, tracer.close)
             stack.enter_context(present(configuration.ledger.run_dir))
             ledger = await asyncio.to_thread(
                 open_ledger,
                 configuration.ledger,
                 queue=configuration.queue,
                 quotas=configuration.quotas,
+                watch=metrics.store,
             )
             stack.callback(ledger.close)
             fleet = Fleet(configuration.ledger, configuration.engine, ledger, metrics, stack)
@@ -164,7 +173,7 @@ def create_app(
             incoming = stack.enter_context(incoming_folder(configuration.ledger.home / "incoming"))
             common = _share(configuration, parts, incoming)
             views = Views(partial(_compose, configuration, parts, common))
-            await stack.enter_async_context(followed(views.whole, settings))
+            await stack.enter_async_context(followed(views.whole, settings, tracer))
             yield {"service": views, "keys": KeyRing(ledger.keys)}
 
     app = FastAPI(
@@ -173,11 +182,20 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    _dress(app, settings, metrics)
+    _dress(app, settings, metrics, tracer)
     return app
 
 
-def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
+def _metrics(configuration: Configuration) -> Metrics:
+    metrics = Metrics(max_adapter_labels=configuration.service.max_adapter_labels)
+    for base_model in configuration.ledger.base_model_ids:
+        metrics.expect(base_model)
+    if configuration.ledger.store is not None:
+        metrics.store.expect()
+    return metrics
+
+
+def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics, tracer: Tracer) -> None:
     """Its routes, what becomes of errors, and what holds for every request."""
     # Result files before other files: their ids begin with a prefix of their own.
     for module in (
@@ -216,6 +234,8 @@ def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics) -> None:
     app.add_middleware(Hosts, names=settings.allowed_hosts, keys=settings.auth)
     app.add_middleware(LastResort)
     app.add_middleware(Watch, metrics=metrics)
+    if tracer.on:
+        app.add_middleware(Traces, tracer=tracer)
     app.add_middleware(RequestIds)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from adapters.errors import GraftError
 from adapters.names import CANARY, parse_fine_tuned_name
 from adapters.records import Adapter, Version
+from adapters.traces import Tracer, place_of_job
 from service.settings import ServiceSettings
 from service.state import ServiceState
 
@@ -25,7 +26,9 @@ _OLD_S = 3600.0
 
 
 @asynccontextmanager
-async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncIterator[None]:
+async def followed(
+    state: ServiceState, settings: ServiceSettings, tracer: Tracer
+) -> AsyncIterator[None]:
     """Inside the context the ledger is followed, the engines are watched and webhooks are called."""
     errands: set[asyncio.Task[None]] = set()
     news = _News(time.time())
@@ -37,7 +40,7 @@ async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncItera
 
     def on_change(changed: Sequence[Adapter]) -> None:
         for adapter in changed:
-            go_on(_welcome(state, adapter, news))
+            go_on(_welcome(state, adapter, news, tracer))
             go_on(_take_out(state, adapter))
 
     def on_up(model_id: str) -> None:
@@ -49,7 +52,7 @@ async def followed(state: ServiceState, settings: ServiceSettings) -> AsyncItera
     state.catalog.listen(on_change)
     tasks = [
         asyncio.create_task(state.catalog.follow(state.ledger.changes, settings.refresh_seconds)),
-        asyncio.create_task(state.engines.watch(on_up)),
+        asyncio.create_task(state.engines.watch(on_up, silence_seconds=settings.canary_seconds)),
         asyncio.create_task(state.courier.run()),
     ]
     for task in tasks:
@@ -79,10 +82,16 @@ class _News:
         return True
 
 
-async def _welcome(state: ServiceState, adapter: Adapter, news: _News) -> None:
+async def _welcome(state: ServiceState, adapter: Adapter, news: _News, tracer: Tracer) -> None:
     """Load the live version, and take the time from its publication on."""
     new = adapter.live if adapter.live is not None and news.is_new(adapter.live) else None
-    await _bring_in(state, adapter)
+    if new is None or new.job_id is None:
+        await _bring_in(state, adapter)
+    else:
+        about = {"graft.version": new.name}
+        place = place_of_job(new.job_id)
+        with tracer.begin_at(place, "graft.adapter.activate", about, since=new.created_at):
+            await _bring_in(state, adapter)
     host = state.engines.get(adapter.base_model)
     if new is not None and host is not None and host.residency.holds(new):
         seconds = max(0.0, time.time() - new.created_at)

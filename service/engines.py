@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 
 from adapters.errors import Unavailable
 from service.engine.protocol import Engine
+from service.engine.singing import sing
 from service.metrics import Metrics
 from service.residency import Residency
 
 log = logging.getLogger(__name__)
 
 _WATCH_S = 1.0
+_LISTEN_S = 5.0
+#: How long a single token may take.
+_CANARY_S = 20.0
 #: Requests that wait for one engine to come up; more would only grow the memory.
 _MOST_HOPING = 1024
 #: What a start takes on two cores, until one has been measured.
@@ -37,6 +41,7 @@ class EngineHost:
         self._down_since = time.monotonic()
         self._usual_start_s = _USUAL_START_S
         self._hoping = 0
+        self._spoke_at = time.monotonic()
 
     @property
     def up(self) -> bool:
@@ -89,11 +94,33 @@ class EngineHost:
         if not self._up.is_set():
             await self._welcome()
 
+    def spoke(self) -> None:
+        """Note that the engine has generated something."""
+        self._spoke_at = time.monotonic()
+        self._metrics.engines.last_token.labels(self.model_id).set(time.time())
+
+    async def ask_for_a_token(self, *, unless_within: float) -> None:
+        """Ask the base model for one, unless something was generated in the last so many seconds.
+
+        An engine whose core is dead or hangs answers for its health all the same (CVE-2026-114051).
+        """
+        if not self.up or time.monotonic() - self._spoke_at < unless_within:
+            return
+        try:
+            wrong = await sing(self.engine, self.model_id, _CANARY_S)
+        except Unavailable:
+            return  # the watch finds that out, too
+        if wrong:
+            log.warning("%s", wrong)
+        else:
+            self.spoke()
+
     async def _welcome(self) -> None:
         self.residency.restart(await self.engine.loaded())
         took = time.monotonic() - self._down_since
         self._usual_start_s = took
         self._metrics.engines.up.labels(self.model_id).set(1)
+        self.spoke()  # not yet; but its silence counts from here on
         self._up.set()
         log.info("engine %s is up after %.1f s", self.model_id, took)
 
@@ -119,11 +146,16 @@ class Engines:
         """Which base models answer."""
         return {model_id: host.up for model_id, host in self._hosts.items()}
 
-    async def watch(self, on_up: Callable[[str], None]) -> None:
-        """Look after all engines until cancelled; `on_up` is told of each one that has just come up."""
+    async def watch(self, on_up: Callable[[str], None], *, silence_seconds: float) -> None:
+        """Look after all engines until cancelled; `on_up` is told of each one that has just come up.
+
+        One that has been silent for so long is asked for a token; 0: never.
+        """
         async with asyncio.TaskGroup() as group:
             for host in self._hosts.values():
                 group.create_task(_watch(host, on_up))
+                if silence_seconds:
+                    group.create_task(_listen(host, silence_seconds))
 
 
 async def _watch(host: EngineHost, on_up: Callable[[str], None]) -> None:
@@ -136,3 +168,10 @@ async def _watch(host: EngineHost, on_up: Callable[[str], None]) -> None:
         if host.up and not was_up:
             on_up(host.model_id)
         await asyncio.sleep(_WATCH_S)
+
+
+async def _listen(host: EngineHost, silence_seconds: float) -> None:
+    # Beside the watch: an engine that hangs would keep it from its next look.
+    while True:
+        await asyncio.sleep(min(silence_seconds / 2, _LISTEN_S))
+        await host.ask_for_a_token(unless_within=silence_seconds)

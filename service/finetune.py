@@ -25,6 +25,7 @@ from adapters.records import (
     Priority,
     Reply,
 )
+from adapters.traces import current, place_of_job
 from service.decision import Decider, Decision
 from service.flaws import as_if_good, failed, flaw_of, misfit, require_files
 from service.repeats import Answering
@@ -131,13 +132,17 @@ class Intake:
             return reply
         new = self._new(request, data, flaw)
         secret = _made_secret(request.options, new)
-        return self._ledger.jobs.submit(
+        reply = self._ledger.jobs.submit(
             new,
             key=key,
             sending=sending,
             most_waiting=self._most_waiting,
             render=partial(_render, secret=secret, openai=request.openai),
         )
+        if not reply.replayed:
+            current().note({"graft.job.id": new.id})
+            current().link(place_of_job(new.id))
+        return reply
 
     def look_at(self, request: FinetuneRequest) -> Data:
         """Check the rows. Raises InvalidDataset, InvalidRequest, InvalidValue, FileNotFound; see `accept`."""

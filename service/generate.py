@@ -194,12 +194,14 @@ class Generator:
             await host.wait_up(self._settings.engine_wait_seconds)
         try:
             async with AsyncExitStack() as stack:
-                reply = await self._send(host, request, stack)
+                reply = await self._send(host, request, reckoning, stack)
                 streamed = request.stream and reply.status < _BAD_REQUEST
                 first = await (anext(reply.body, b"") if streamed else _whole(reply.body))
                 await _raise_if_dying(host, reply.status)
                 # Of an answer that nobody has read; otherwise it has been said by then how it ended.
                 stack.callback(reckoning.ended, "cancelled")
+                if request.endpoint.generates and reply.status < _BAD_REQUEST:
+                    host.spoke()
                 release = stack.pop_all().aclose
         except StoreUnavailable:
             raise  # the engine has nothing to do with it, and goes on answering others
@@ -216,27 +218,33 @@ class Generator:
         return Answer(reply.status, reply.content_type, request.target.engine_name, body, release)
 
     async def _send(
-        self, host: EngineHost, request: Prepared, stack: AsyncExitStack
+        self, host: EngineHost, request: Prepared, reckoning: Reckoning, stack: AsyncExitStack
     ) -> EngineReply:
-        version, path = request.target.version, request.endpoint.path
+        version, name = request.target.version, request.target.engine_name
         admitted = self._admissions[host.model_id].admitted(
-            request.tenant, request.target.engine_name, needs_seat=version is not None
+            request.tenant, name, needs_seat=version is not None
         )
         place = await stack.enter_async_context(admitted)
+
+        async def ask() -> EngineReply:
+            headers = reckoning.asks(request.endpoint.operation, name)
+            asked = host.engine.post(request.endpoint.path, request.body, headers)
+            return await stack.enter_async_context(asked)
+
         if version is None:
-            return await stack.enter_async_context(host.engine.post(path, request.body))
+            return await ask()
         if host.residency.holds(version):
             await stack.enter_async_context(host.residency.pinned(version))
         else:
             async with place.lent():
                 await stack.enter_async_context(host.residency.pinned(version))
-        reply = await stack.enter_async_context(host.engine.post(path, request.body))
+        reply = await ask()
         if reply.status != _NOT_FOUND or not await host.residency.lost(version):
             return reply
         # The engine was restarted between two looks of the watch and has forgotten the adapter: load and ask again.
         async with place.lent():
             await host.residency.ensure(version)
-        return await stack.enter_async_context(host.engine.post(path, request.body))
+        return await ask()
 
     async def _relay(
         self,

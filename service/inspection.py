@@ -12,6 +12,7 @@ from adapters.artifacts import digest_directory
 from adapters.errors import ArtifactCorrupt, InvalidAdapter, NotServable
 from adapters.layers import LinearLayers
 from adapters.peft.check import check_adapter
+from adapters.traces import current
 from adapters.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,11 @@ class Inspector:
             ArtifactCorrupt: the files are gone, or are not what they were.
             NotServable: the engine could not serve them.
         """
-        directory = self._directory_of(weights)
+        with current().begin("graft.adapter.fetch"):
+            directory = self._directory_of(weights)
         if weights.digest not in self._passed:
-            self._inspect(weights, directory)
+            with current().begin("graft.adapter.inspect"):
+                self._inspect(weights, directory)
             self._passed.add(weights.digest)
         return directory
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters import logs
 from adapters.errors import GraftError, InvalidRequest, PayloadTooLarge
+from adapters.traces import Span, Tracer
 from service.errors import error_response
 from service.metrics import Metrics
 
@@ -19,6 +20,10 @@ log = logging.getLogger("graft.access")
 
 #: HTTP lets a client make up a method; as a label each would be a series for ever.
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+#: Asked every few seconds for ever, by machines.
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics", "/metrics/engines"})
+_W3C = (b"traceparent", b"tracestate")
+_SERVER_ERROR = 500
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -43,6 +48,67 @@ class RequestIds:
 
         with logs.about(request_id=request_id):
             await self._app(scope, receive, send_with_id)
+
+
+class Traces:
+    """A span around each request, below the caller's own where it has one. Only in the way where somebody is told."""
+
+    def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
+        self._app, self._tracer = app, tracer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _UNTRACED:
+            await self._app(scope, receive, send)
+            return
+        method = method_of(scope)
+        caller = {
+            name.decode(): value.decode("latin-1")
+            for name, value in scope["headers"]
+            if name in _W3C
+        }
+        status = 500
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        with self._tracer.begin(method, kind="server", caller=caller) as span:
+            logs.note(trace_id=span.trace_id)
+            try:
+                await self._app(scope, receive, note_status)
+            finally:
+                _conclude(span, scope, method, status)
+
+
+def _conclude(span: Span, scope: Scope, method: str, status: int) -> None:
+    """The route as a template: paths have names in them that users gave."""
+    state, route = scope.get("state", {}), route_of(scope)
+    span.rename(f"{method} {route}")
+    span.note(
+        {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "url.scheme": scope.get("scheme", "http"),
+            "graft.request_id": state.get("request_id", ""),
+        }
+    )
+    if (caller := state.get("caller")) is not None:
+        span.note({"graft.tenant": caller.tenant})
+    if status >= _SERVER_ERROR:
+        span.fail(str(status))
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that was found, so that there are few."""
+    return str(getattr(scope.get("route"), "path", "unknown"))
+
+
+def method_of(scope: Scope) -> str:
+    """The method, if it is one."""
+    return scope["method"] if scope["method"] in _METHODS else "other"
 
 
 class LastResort:
@@ -97,9 +163,8 @@ class Watch:
             await self._app(scope, receive, note_status)
         finally:
             took = time.monotonic() - started
-            route = getattr(scope.get("route"), "path", "unknown")
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.http.note(route, method, status, took)
+            route = route_of(scope)
+            self._metrics.http.note(route, method_of(scope), status, took)
             request_id = scope.get("state", {}).get("request_id", "-")
             logs.note(route=route, status=status, milliseconds=round(took * 1000))
             log.info("%s %s %d %.0f ms %s", scope["method"], route, status, took * 1000, request_id)

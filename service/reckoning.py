@@ -1,9 +1,10 @@
-"""What the metrics are told of one request to a model: when its answer began, how it ended, what it came to."""
+"""What metrics and traces are told of one request to a model: when its answer began, how it ended, what it came to."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from adapters.errors import GraftError, ModelNotFound
+from adapters.traces import NOTHING, current
 from service.metrics import Metrics
 from service.tallies import Ending
 
@@ -23,12 +24,32 @@ class Reckoning:
         self._started = time.monotonic()
         self._first_token_seconds: float | None = None
         self._has_ended = False
+        #: What the engine does for it, as far as that is traced.
+        self._span = NOTHING
         #: Told the outcome, and the tokens of the prompt and of the answer.
         self.settle: Callable[[str, int, int], None] | None = None
+
+    def asks(self, operation: str, model: str) -> Mapping[str, str]:
+        """The engine is asked, for the first time or once more. The headers that are to go with it."""
+        around = current()
+        if around is NOTHING:
+            return NOTHING.headers
+        self._close_span("asked_again")
+        base_model, kind = self._labels
+        about = {
+            "gen_ai.operation.name": operation,
+            "gen_ai.provider.name": "vllm",
+            "gen_ai.request.model": model,
+            "graft.base_model": base_model,
+            "graft.kind": kind,
+        }
+        self._span = around.begin(f"{operation} {model}", about, kind="client")
+        return self._span.headers
 
     def began(self) -> None:
         """The first event of a stream is here."""
         self._first_token_seconds = time.monotonic() - self._started
+        self._span.event("gen_ai.first_token", {"graft.seconds": self._first_token_seconds})
 
     def looped(self) -> None:
         """A choice has been ended by the repetition guard."""
@@ -39,6 +60,7 @@ class Reckoning:
         if self._has_ended:
             return
         self._has_ended = True
+        self._close_span("" if outcome == "ok" else outcome, prompt_tokens, completion_tokens)
         if self.settle is not None:
             self.settle(outcome, prompt_tokens, completion_tokens)
         ending = Ending(
@@ -52,6 +74,20 @@ class Reckoning:
         if self._adapter is not None:
             # Looked up only now: the adapters that have a tally of their own may have changed meanwhile.
             self._metrics.by_adapter.of(self._adapter).note(ending)
+
+    def _close_span(self, failed: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        span, self._span = self._span, NOTHING
+        if span is NOTHING:
+            return
+        span.note(
+            {
+                "gen_ai.usage.input_tokens": prompt_tokens,
+                "gen_ai.usage.output_tokens": completion_tokens,
+            }
+        )
+        if failed:
+            span.fail(failed)
+        span.end()
 
 
 def outcome_of_status(status: int) -> str:

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from adapters.errors import EngineFault, ModelQuarantined, Overloaded
+from adapters.traces import current
 from adapters.weights import Weights
 from service.engine.protocol import Engine
 from service.metrics import Metrics
@@ -124,15 +125,9 @@ class Residency:
 
     async def ensure(self, version: Weights) -> None:
         """Load the version unless it is there. Raises as `pinned` does."""
-        while not self.holds(version):
-            self._raise_if_refused(version.name)
-            load = self._loads.get(version.name)
-            if load is None:
-                load = asyncio.create_task(self._load(version))
-                self._loads[version.name] = load
-                load.add_done_callback(lambda _: self._loads.pop(version.name, None))
-            # Shielded: the one who asked first may leave; the load is everybody's.
-            await asyncio.shield(load)
+        if not self.holds(version):
+            with current().begin("graft.adapter.wait", {"graft.version": version.name}):
+                await self._wait_for(version)
 
     async def drop(self, name: str) -> None:
         """Take a version out of the engine once nobody uses it. Raises Unavailable."""
@@ -144,9 +139,22 @@ class Residency:
             await self._engine.unload(name)
             self._tell()
 
+    async def _wait_for(self, version: Weights) -> None:
+        while not self.holds(version):
+            self._raise_if_refused(version.name)
+            load = self._loads.get(version.name)
+            if load is None:
+                load = asyncio.create_task(self._load(version))
+                self._loads[version.name] = load
+                load.add_done_callback(lambda _: self._loads.pop(version.name, None))
+            # Shielded: the one who asked first may leave; the load is everybody's.
+            await asyncio.shield(load)
+
     async def _load(self, version: Weights) -> None:
         restarts = self._restarts
-        with self._kept(version.name):
+        # A part of what the one does who asked first.
+        about = {"graft.version": version.name, "graft.base_model": version.base_model}
+        with self._kept(version.name), current().begin("graft.adapter.load", about):
             known = version.name in self._proven
             standing = None if known else await self._prover.recall(version)
             await self._bring_in(version)
@@ -157,7 +165,8 @@ class Residency:
 
     async def _prove(self, version: Weights, engine: str) -> None:
         try:
-            await self._prover.prove(version, engine)
+            with current().begin("graft.adapter.prove"):
+                await self._prover.prove(version, engine)
         except ModelQuarantined:
             self._resident.pop(version.name, None)
             await self._engine.unload(version.name)
@@ -189,7 +198,8 @@ class Residency:
             await self._make_room(version.base_model)
             started = time.monotonic()
             try:
-                await self._engine.load(version.name, directory)
+                with current().begin("graft.engine.load", kind="client"):
+                    await self._engine.load(version.name, directory)
             except EngineFault as fault:
                 self._note_refusal(version, fault)
                 raise

@@ -87,6 +87,8 @@ class ServiceSettings(Section):
     openai_strict_status: bool = False
     #: A request may wait this long for an engine that is restarting before it gets a 503.
     engine_wait_seconds: float = Field(5.0, ge=0)
+    #: An engine that has generated nothing for so long is asked for a token, to see whether it can; 0: never.
+    canary_seconds: float = Field(60.0, ge=0)
     #: What is under way at a shutdown is given this long to end.
     drain_seconds: int = Field(10, ge=1)
     #: How long the tokenizer process stays when nobody asks it. It starts again in some seconds.

@@ -192,6 +192,14 @@ SERVING = Dashboard(
                 quantiles("vllm:inter_token_latency_seconds"),
             ),
             Panel(
+                "Last token",
+                "Seconds since a replica saw the engine generate, for somebody or as a canary; runbook GraftEngineCanaryStale.",
+                "s",
+                {
+                    _BASE: f"time() - max by (base_model) ({of('graft_engine_last_token_timestamp_seconds')})"
+                },
+            ),
+            Panel(
                 "Last answer",
                 "Seconds since the engine answered for its health.",
                 "s",
@@ -229,6 +237,46 @@ SERVING = Dashboard(
                 "1 while the ledger's database answers.",
                 "bool_on_off",
                 {"answers": f"min({of('graft_db_up', _SCOPE)})"},
+            ),
+        ],
+        "Bucket": [
+            Panel(
+                "Requests to the bucket",
+                "A second, of services and trainers, by what they ask; each further try counts.",
+                "reqps",
+                {"{{operation}}": rate("graft_object_store_requests_total", "operation", _SCOPE)},
+            ),
+            Panel(
+                "Failed tries",
+                "A second; runbook GraftObjectStoreErrors.",
+                "reqps",
+                {
+                    "{{job}} {{operation}}": rate(
+                        "graft_object_store_requests_total",
+                        "job, operation",
+                        _SCOPE + ',outcome="error"',
+                    )
+                },
+            ),
+            Panel(
+                "How long the bucket takes",
+                "95 % of the tries take less.",
+                "s",
+                {
+                    "{{operation}} 95 %": "histogram_quantile(0.95, "
+                    + rate(
+                        "graft_object_store_request_duration_seconds_bucket",
+                        "operation, le",
+                        _SCOPE,
+                    )
+                    + ")"
+                },
+            ),
+            Panel(
+                "Bytes to and from the bucket",
+                "A second: sent (put), brought (get).",
+                "Bps",
+                {"{{operation}}": rate("graft_object_store_bytes_total", "operation", _SCOPE)},
             ),
         ],
     },

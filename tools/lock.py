@@ -23,7 +23,16 @@ def main() -> None:
     for flavour, overrides in OVERRIDES.items():
         target = install.REQUIREMENTS / f"{flavour}.txt"
         command = [str(install.VENV / "bin" / "uv"), "pip", "compile", "--quiet", "pyproject.toml"]
-        extras = ["--extra", "train", "--extra", "postgres", "--extra", flavour]
+        extras = [
+            "--extra",
+            "train",
+            "--extra",
+            "postgres",
+            "--extra",
+            "traces",
+            "--extra",
+            flavour,
+        ]
         command += [*extras, "--group", "dev", *APART[flavour]]
         command += [part for name in overrides for part in ("--override", f"requirements/{name}")]
         command += ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header"]

@@ -84,6 +84,9 @@ def schema() -> Schema:
             enabled=FLAG, clients=listing(FREE), monitoring=listing(FREE), webhooks=FLAG
         ),
         monitoring=monitoring(),
+        telemetry=record(
+            endpoint=TEXT, sampleRatio={"type": "number", "minimum": 0, "maximum": 1}, port=PORT
+        ),
         migration=record(resources=resources()),
         tests=record(existingSecret=TEXT, secretKey=NAME),
     )

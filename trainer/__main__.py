@@ -21,12 +21,14 @@ from adapters.durable import keep_private
 from adapters.errors import GraftError
 from adapters.ledger import Ledger, open_ledger
 from adapters.logs import configure
-from adapters.settings import LedgerSettings, LogSettings, QueueSettings
+from adapters.settings import LedgerSettings, LogSettings, QueueSettings, TelemetrySettings
+from adapters.traces import Tracer, open_tracer
 from trainer.child import WarmProcess
 from trainer.metrics import Instruments, Metrics
 from trainer.placement import Placement
 from trainer.settings import TrainerSettings
 from trainer.storage import keep_counting
+from trainer.traces import JobTraces
 from trainer.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -41,20 +43,25 @@ def main() -> None:
     parser.add_argument("action", nargs="?", choices=["run", "prepare"], default="run")
     action = parser.parse_args().action
     try:
-        configure(LogSettings())
+        telemetry = TelemetrySettings()
+        configure(LogSettings(), traced=telemetry.on)
         if action == "prepare":
             command = [sys.executable, "-m", "trainer.warm", "--prepare"]
             sys.exit(subprocess.call(command))  # noqa: S603  our own module
-        _run(LedgerSettings(), TrainerSettings())
+        _run(LedgerSettings(), TrainerSettings(), telemetry)
     except GraftError as error:
         sys.exit(f"graft: {error}")
 
 
-def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
+def _run(
+    ledger_settings: LedgerSettings, settings: TrainerSettings, telemetry: TelemetrySettings
+) -> None:
     ledger_settings.run_dir.mkdir(parents=True, exist_ok=True)
     lock = _only_one(ledger_settings.run_dir / "trainer.lock")
-    ledger = open_ledger(ledger_settings, queue=QueueSettings())
-    instruments = Instruments()
+    instruments, tracer = Instruments(), open_tracer(telemetry, "graft-trainer")
+    if ledger_settings.store is not None:
+        instruments.store.expect()
+    ledger = open_ledger(ledger_settings, queue=QueueSettings(), watch=instruments.store)
     if settings.metrics_port:
         start_http_server(
             settings.metrics_port, settings.metrics_host, registry=instruments.registry
@@ -62,7 +69,7 @@ def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    workers = _workers(ledger, ledger_settings, settings, instruments)
+    workers = _workers(ledger, ledger_settings, settings, instruments, tracer)
     threads = [
         threading.Thread(target=_guarded, args=(worker, stop), name=str(index))
         for index, worker in enumerate(workers)
@@ -74,6 +81,7 @@ def _run(ledger_settings: LedgerSettings, settings: TrainerSettings) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    tracer.close()
     ledger.close()
     os.close(lock)
 
@@ -83,6 +91,7 @@ def _workers(
     ledger_settings: LedgerSettings,
     settings: TrainerSettings,
     instruments: Instruments,
+    tracer: Tracer,
 ) -> list[Worker]:
     """One for each base model on each device."""
     devices = settings.device_names
@@ -98,6 +107,7 @@ def _workers(
             work_dir=ledger_settings.work_dir,
             metrics=Metrics(instruments, base_model=base_model, device=device),
             placement=placement,
+            traces=JobTraces(tracer),
         )
         for base_model, placement in placements.items()
         for device in devices

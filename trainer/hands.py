@@ -16,6 +16,7 @@ from adapters.records import (
 from trainer import told
 from trainer.messages import Checkpointed, Evaluated, Started, Stepped
 from trainer.metrics import Metrics
+from trainer.traces import JobTraces
 
 
 @dataclass(slots=True)
@@ -114,9 +115,10 @@ class Held:
 class Hands:
     """The jobs in hand, by id."""
 
-    def __init__(self, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(self, ledger: Ledger, metrics: Metrics, traces: JobTraces | None = None) -> None:
         self._ledger = ledger
         self._metrics = metrics
+        self.traces = traces or JobTraces()
         self._held: dict[str, Held] = {}
 
     def __len__(self) -> int:
@@ -146,7 +148,9 @@ class Hands:
         """Hold a job that was claimed."""
         held = Held(job, job.progress, proven=not job.suspect)
         self._held[job.id] = held
-        self._metrics.claimed(job, time.time())
+        now = time.time()
+        self._metrics.claimed(job, now)
+        self.traces.claimed(job, now)
         self._metrics.holds(len(self))
         return held
 
@@ -157,9 +161,11 @@ class Hands:
         match report:
             case Started():
                 self._metrics.started(held.job, report.resumed_from_step)
+                self.traces.started(held.job, report.resumed_from_step)
             case Stepped():
                 rates = {"learning_rate": report.learning_rate, "grad_norm": report.grad_norm}
                 self._metrics.stepped(held.job, report.progress, rates, now)
+                self.traces.stepped(held.job, report.progress)
             case Checkpointed():
                 self._metrics.checkpointed(held.job, report.seconds, now)
             case Evaluated():
@@ -169,6 +175,7 @@ class Hands:
         """Hold it no longer."""
         self._held.pop(held.job.id, None)
         self._metrics.forget(held.job)
+        self.traces.let_go(held.job)
         self._metrics.holds(len(self))
 
     # ---- to the ledger; each returns the jobs that turned out to be ours no longer

@@ -42,14 +42,12 @@ from trainer.placement import Placement
 from trainer.publish import gate_result, keep, publish
 from trainer.settings import TrainerSettings
 from trainer.told import timed_out
+from trainer.traces import JobTraces
 from trainer.triage import Triage
 
 log = logging.getLogger(__name__)
 
-_RECORD_S = 0.5
-_LOOK_S = 1.0
-_PURGE_S = 60.0
-_WATCH_S = 5.0
+_RECORD_S, _LOOK_S, _WATCH_S, _PURGE_S = 0.5, 1.0, 5.0, 60.0
 
 
 class Worker:
@@ -66,6 +64,7 @@ class Worker:
         work_dir: Path,
         metrics: Metrics,
         placement: Placement,
+        traces: JobTraces | None = None,
     ) -> None:
         self._ledger = ledger
         self._process = process
@@ -73,7 +72,7 @@ class Worker:
         self._worker_id = worker_id
         self._base_model = base_model
         self._metrics = metrics
-        self._hands = Hands(ledger, metrics)
+        self._hands = Hands(ledger, metrics, traces)
         self._triage = Triage(
             ledger, settings, placement, base_model=base_model, worker_id=worker_id
         )
@@ -84,8 +83,7 @@ class Worker:
         self._postponed = Postponed()
         self._leftovers = Leftovers(ledger, work_dir, settings, self._freight)
         self._inbox: deque[AnyReport] = deque()
-        self._ready = False
-        self._running = False
+        self._ready = self._running = False
         self._burial = Burial(ledger, self._hands, settings, worker_id)
         self._due: dict[Callable[[], None], float] = {
             self._record: _RECORD_S,
@@ -222,8 +220,10 @@ class Worker:
     def _finish(self, held: Held, report: Finished) -> None:
         held.end(report.manifest.trained)
         made, manifest = report.adapter_dir, report.manifest
+        gate = gate_result(held.job.spec.gate, manifest)
         try:
-            version = self._errands.run(publish, self._ledger, held.note(), made, manifest)
+            with self._hands.traces.publishing(held.job, gate):
+                version = self._errands.run(publish, self._ledger, held.note(), made, manifest)
         except LeaseLost:
             self._refused(held)
         except OSError as error:
@@ -231,7 +231,6 @@ class Worker:
             self._retry(held, f"The version could not be stored: {error}")
         else:
             log.info("published %s", version.name)
-            gate = gate_result(held.job.spec.gate, report.manifest)
             self._metrics.succeeded(held.ran_seconds, gate)
             self._hands.let_go(held)
             self._leftovers.remove(held.job)
@@ -248,6 +247,7 @@ class Worker:
             self._hands.record()
             self._ledger.jobs.fail(job.id, job.attempt, error)
             self._metrics.failed(error.code, held.ran_seconds)
+            self._hands.traces.ended(job, error.code)
         except LeaseLost:
             log.info("%s was no longer ours to fail", job.id)
         if training:

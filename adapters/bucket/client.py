@@ -23,6 +23,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
+from adapters.bucket.watch import Operation, Outcome, Unwatched, Watch
 from adapters.errors import ArtifactCorrupt, InvalidValue, StoreUnavailable
 from adapters.settings import StoreSettings
 
@@ -65,8 +66,11 @@ class Bucket:
     Every method raises StoreUnavailable where the store does not answer for `patience` seconds.
     """
 
-    def __init__(self, settings: StoreSettings, *, patience: float = 5.0) -> None:
+    def __init__(
+        self, settings: StoreSettings, *, patience: float = 5.0, watch: Watch | None = None
+    ) -> None:
         self._store = _connect(settings)
+        self._watch: Watch = watch or Unwatched()
         self._patience = patience
         self._refuse_until = 0.0
         self._complained = -_COMPLAIN_S
@@ -98,7 +102,8 @@ class Bucket:
             if kept != size:
                 raise _Torn(f"{kept} bytes of {size} have arrived")
 
-        self._insist(f"storing {key}", attempt)
+        self._insist("put", f"storing {key}", attempt)
+        self._watch.moved("put", size)
 
     def find(self, key: str) -> Entry | None:
         """The object, if it is there."""
@@ -110,7 +115,7 @@ class Bucket:
                 return None
             return Entry(key, meta["size"], meta["last_modified"].timestamp())
 
-        return self._insist(f"looking for {key}", attempt)
+        return self._insist("head", f"looking for {key}", attempt)
 
     def read(self, key: str) -> bytes:
         """A small object's bytes. Raises Absent."""
@@ -125,7 +130,9 @@ class Bucket:
                 raise _Torn(f"{len(body)} bytes of {got.meta['size']} have arrived")
             return body
 
-        return self._insist(f"reading {key}", attempt)
+        body = self._insist("get", f"reading {key}", attempt)
+        self._watch.moved("get", len(body))
+        return body
 
     def proven(self, key: str, digest: str) -> bytes:
         """A small object's bytes, of that SHA-256. Raises Absent, ArtifactCorrupt."""
@@ -138,7 +145,7 @@ class Bucket:
     def entries(self, prefix: str) -> Iterator[Entry]:
         """All objects whose keys begin with a folder's name, which ends in a slash; a page at a time."""
         after: str | None = None
-        while page := self._insist(f"listing {prefix}", partial(self._page, prefix, after)):
+        while page := self._insist("list", f"listing {prefix}", partial(self._page, prefix, after)):
             yield from page
             after = page[-1].key
 
@@ -149,7 +156,7 @@ class Bucket:
         """
         try:
             for key in keys:
-                self._insist(f"deleting {key}", partial(_delete, self._store, key))
+                self._insist("delete", f"deleting {key}", partial(_delete, self._store, key))
         except StoreUnavailable:
             log.warning("could not delete %d objects; a sweep will", len(keys))
 
@@ -180,7 +187,9 @@ class Bucket:
                 raise _Torn(f"{len(piece)} bytes of {length} have arrived")
             return piece
 
-        return self._insist(f"fetching {key}", attempt)
+        piece = self._insist("get", f"fetching {key}", attempt)
+        self._watch.moved("get", length)
+        return piece
 
     def _agreed(self, key: str, bring: Callable[[], tuple[T, str]], digest: str) -> T:
         """What is brought and has that digest; brought anew where it has another."""
@@ -192,14 +201,14 @@ class Bucket:
             _pause(attempt)
         raise ArtifactCorrupt(f"{key} in the bucket is not what was stored there.")
 
-    def _insist(self, doing: str, attempt: Callable[[], T]) -> T:
+    def _insist(self, operation: Operation, doing: str, attempt: Callable[[], T]) -> T:
         """Try until it goes well or patience is over."""
         began = time.monotonic()
         if began < self._refuse_until:
             raise _unavailable()
         for number in itertools.count():
             try:
-                return attempt()
+                return self._try(operation, attempt)
             except (BaseError, OSError, TimeoutError, _Torn) as error:
                 if time.monotonic() - began >= self._patience:
                     self._complain(doing, error)
@@ -207,6 +216,19 @@ class Bucket:
                     raise _unavailable() from error
             _pause(number)
         raise AssertionError("there is always a next try")
+
+    def _try(self, operation: Operation, attempt: Callable[[], T]) -> T:
+        began = time.monotonic()
+        outcome: Outcome = "ok"
+        try:
+            return attempt()
+        except Absent:
+            raise
+        except Exception:
+            outcome = "error"
+            raise
+        finally:
+            self._watch.tried(operation, outcome, time.monotonic() - began)
 
     def _complain(self, doing: str, error: Exception) -> None:
         # For the log only: it names hosts and keys, which are nothing to those who ask.

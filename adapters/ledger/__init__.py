@@ -13,6 +13,7 @@ from adapters.bucket.cache import Cache
 from adapters.bucket.client import Bucket
 from adapters.bucket.parts import BucketParts
 from adapters.bucket.states import BucketStates
+from adapters.bucket.watch import Watch
 from adapters.clock import Clock
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
@@ -131,17 +132,19 @@ def open_ledger(
     queue: QueueSettings | None = None,
     quotas: QuotaSettings | None = None,
     clock: Clock = time.time,
+    watch: Watch | None = None,
 ) -> Ledger:
     """Open, and where needed create or upgrade, the ledger that the settings name.
 
-    `queue`: whose turn it is. `quotas`: how much a tenant may take, in its own view of the ledger.
+    `queue`: whose turn it is. `quotas`: how much a tenant may take, in its own view of the ledger. `watch`: who
+    looks on while the bucket is asked.
     """
     database = Database(settings.database, connections=settings.database_connections)
     migrate(database)
     return _arranged(
         _Drawer(
             database=database,
-            store=_open_store(settings),
+            store=_open_store(settings, watch),
             changes=changes_of(database.engine),
             clock=clock,
             rules=queue or QueueSettings(),
@@ -150,10 +153,10 @@ def open_ledger(
     )
 
 
-def _open_store(settings: LedgerSettings) -> Store:
+def _open_store(settings: LedgerSettings, watch: Watch | None) -> Store:
     if settings.store is None:
         return Store(LocalArtifacts(settings.artifacts_dir), LocalParts(settings.parts_dir), None)
-    bucket = Bucket(settings.store)
+    bucket = Bucket(settings.store, watch=watch)
     cache = Cache(settings.cache_dir, most_bytes=settings.store_cache_bytes)
     return Store(
         BucketArtifacts(bucket, cache),

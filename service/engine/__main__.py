@@ -12,7 +12,7 @@ from adapters.durable import keep_private
 from adapters.errors import GraftError
 from adapters.layers import LinearLayers, read_layers
 from adapters.manifest import BaseModelCard, read_base_card
-from adapters.settings import LedgerSettings
+from adapters.settings import LedgerSettings, TelemetrySettings
 from service.engine.start import has_nvidia_gpu, plan_launch, vllm_is_installed
 from service.engine.zeros import write_zeros, zeros_dir
 from service.settings import EngineSettings, ServiceSettings
@@ -65,7 +65,7 @@ def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings)
     gpu = has_nvidia_gpu()
     if not gpu:
         write_zeros(zeros_dir(socket), card, layers)
-    launch = plan_launch(settings, card, directory, socket, gpu=gpu)
+    launch = plan_launch(settings, card, directory, socket, gpu=gpu, telemetry=TelemetrySettings())
     environment = dict(os.environ) | dict(launch.environment)  # noqa: TID251  handed on, not read
     environment.pop("GRAFT_DATABASE_URL", None)  # the engine has no business in the ledger
     os.execve(launch.command[0], launch.command, environment)  # noqa: S606  no shell wanted

@@ -6,15 +6,12 @@ For the liveness probe of an engine's container. vLLM's `/health` answers 200 wh
 
 import argparse
 import asyncio
-import json
 import sys
 
 from adapters.errors import GraftError
 from adapters.settings import LedgerSettings
 from service.engine.client import VllmEngine
-from service.engine.protocol import Engine
-
-_OK = 200
+from service.engine.singing import sing
 
 
 def main() -> None:
@@ -38,26 +35,6 @@ async def _ask(engine: VllmEngine, model: str, timeout: float) -> str:  # noqa: 
         return await sing(engine, model, timeout)
     finally:
         await engine.close()
-
-
-async def sing(engine: Engine, model: str, timeout: float) -> str:  # noqa: ASYNC109
-    """Ask the base model for one token. Returns what is wrong, or nothing.
-
-    Raises:
-        Unavailable: the engine is not there.
-    """
-    body = {"model": model, "prompt": "1", "max_tokens": 1, "temperature": 0}
-    try:
-        async with (
-            asyncio.timeout(timeout),
-            engine.post("/v1/completions", json.dumps(body).encode()) as reply,
-        ):
-            text = b"".join([chunk async for chunk in reply.body])
-    except TimeoutError:
-        return f"The engine of '{model}' generated nothing within {timeout:g} s."
-    if reply.status != _OK:
-        return f"The engine of '{model}' answered {reply.status}: {text[:200].decode(errors='replace')}"
-    return ""
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """How vLLM is spoken to: HTTP over a Unix socket. The one door at which aiohttp's exceptions become ours."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ from service.errors import discreet
 _HEALTH_TIMEOUT_S = 2.0
 #: A load is a disk read inside the engine's loop; far above what it takes, far below for ever.
 _LOAD_TIMEOUT_S = 120.0
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _OK, _BAD_REQUEST, _NOT_FOUND, _SERVER_ERROR = 200, 400, 404, 500
 
 
@@ -88,8 +90,10 @@ class VllmEngine:
                 return await response.text()
 
     @asynccontextmanager
-    async def post(self, path: str, body: bytes) -> AsyncIterator[EngineReply]:
-        headers = {"content-type": "application/json"}
+    async def post(
+        self, path: str, body: bytes, headers: Mapping[str, str] = _NO_HEADERS
+    ) -> AsyncIterator[EngineReply]:
+        headers = {"content-type": "application/json", **headers}
         with _translated(self._model_id):
             async with self._http().post(
                 f"http://engine{path}", data=body, headers=headers

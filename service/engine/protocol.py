@@ -1,6 +1,6 @@
 """What the service needs of an engine. vLLM is one; `tests/support/fake_engine.py` is another."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,5 +51,10 @@ class Engine(Protocol):
     async def metrics(self) -> str:
         """What it says of itself, in Prometheus's text format. Raises Unavailable."""
 
-    def post(self, path: str, body: bytes) -> AbstractAsyncContextManager[EngineReply]:
-        """Send a request; leaving the context cancels what has not been generated. Raises Unavailable."""
+    def post(
+        self, path: str, body: bytes, headers: Mapping[str, str] = ...
+    ) -> AbstractAsyncContextManager[EngineReply]:
+        """Send a request; leaving the context cancels what has not been generated. Raises Unavailable.
+
+        `headers` say whose part it is, for whoever traces: W3C's `traceparent` and `tracestate`.
+        """

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from adapters.manifest import BaseModelCard
+from adapters.settings import TelemetrySettings
 from service.engine.zeros import bare_name, zeros_dir
 from service.settings import EngineSettings
 
@@ -24,7 +25,13 @@ class Launch:
 
 
 def plan_launch(
-    settings: EngineSettings, card: BaseModelCard, model_dir: Path, socket: Path, *, gpu: bool
+    settings: EngineSettings,
+    card: BaseModelCard,
+    model_dir: Path,
+    socket: Path,
+    *,
+    gpu: bool,
+    telemetry: TelemetrySettings | None = None,
 ) -> Launch:
     """The command that serves the base model on the socket.
 
@@ -52,6 +59,7 @@ def plan_launch(
         "--no-enable-log-requests",
         "--disable-uvicorn-access-log",
         *_tool_arguments(settings),
+        *_trace_arguments(telemetry),
         *([] if gpu else _cpu_arguments()),
         *settings.extra_args,
     ]
@@ -68,7 +76,7 @@ def plan_launch(
     }
     if not gpu:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
-    return Launch(tuple(command), environment)
+    return Launch(tuple(command), environment | _trace_environment(telemetry))
 
 
 def vllm_is_installed() -> bool:
@@ -104,6 +112,27 @@ def _tool_arguments(settings: EngineSettings) -> list[str]:
     if not settings.tool_call_parser:
         return []
     return ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser]
+
+
+def _trace_arguments(telemetry: TelemetrySettings | None) -> list[str]:
+    if telemetry is None or not telemetry.on:
+        return []
+    return ["--otlp-traces-endpoint", telemetry.traces_endpoint]
+
+
+def _trace_environment(telemetry: TelemetrySettings | None) -> dict[str, str]:
+    if telemetry is None or not telemetry.on:
+        return {}
+    headers = telemetry.header_text
+    return {
+        # gRPC otherwise.
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_SERVICE_NAME": "graft-engine",
+        # The service decides what is told: its spans go on in the engine, and nothing begins there, neither a probe
+        # nor its own start.
+        "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+        **({"OTEL_EXPORTER_OTLP_HEADERS": headers} if headers else {}),
+    }
 
 
 def _cpu_arguments() -> list[str]:

@@ -3,6 +3,7 @@
 How many series that makes, and what a scrape of them costs: docs/adr/0030-eyes.md.
 """
 
+from adapters.bucket.metrics import StoreMetrics
 from service.metrics.answers import AnswerMetrics
 from service.metrics.engines import EngineMetrics
 from service.metrics.house import HouseMetrics
@@ -26,6 +27,7 @@ class Metrics:
         self.weights = WeightsMetrics(self.registry)
         self.jobs = JobMetrics(self.registry)
         self.house = HouseMetrics(self.registry)
+        self.store = StoreMetrics(self.registry)
 
     def expect(self, base_model: str) -> None:
         """Begin every count of a base model at nought: what appears as one has never grown, as Prometheus sees it."""

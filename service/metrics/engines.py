@@ -22,3 +22,9 @@ class EngineMetrics:
             ["base_model"],
             registry=registry,
         )
+        self.last_token = Gauge(
+            "graft_engine_last_token_timestamp_seconds",
+            "When the engine was last seen to generate, for somebody or as a canary, in Unix seconds.",
+            ["base_model"],
+            registry=registry,
+        )

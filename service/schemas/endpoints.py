@@ -29,12 +29,26 @@ class Endpoint:
     generates: bool = True
     #: Whether the engine can keep what it remembers of prompts apart, by `cache_salt`.
     salted: bool = False
+    #: What traces call it, in the words of OpenTelemetry's conventions where they have one.
+    operation: str = "chat"
 
 
 CHAT = Endpoint("/v1/chat/completions", CHAT_FIELDS, last_words=b"[DONE]", salted=True)
-COMPLETIONS = Endpoint("/v1/completions", COMPLETION_FIELDS, last_words=b"[DONE]", salted=True)
+COMPLETIONS = Endpoint(
+    "/v1/completions",
+    COMPLETION_FIELDS,
+    last_words=b"[DONE]",
+    salted=True,
+    operation="text_completion",
+)
 RESPONSES = Endpoint("/v1/responses", RESPONSE_FIELDS, "responses", salted=True)
 MESSAGES = Endpoint("/v1/messages", MESSAGE_FIELDS, "messages", salted=True)
-COUNT_TOKENS = Endpoint("/v1/messages/count_tokens", COUNT_FIELDS, "messages", generates=False)
-TOKENIZE = Endpoint("/tokenize", TOKENIZE_FIELDS, generates=False)
-DETOKENIZE = Endpoint("/detokenize", DETOKENIZE_FIELDS, generates=False)
+COUNT_TOKENS = Endpoint(
+    "/v1/messages/count_tokens",
+    COUNT_FIELDS,
+    "messages",
+    generates=False,
+    operation="count_tokens",
+)
+TOKENIZE = Endpoint("/tokenize", TOKENIZE_FIELDS, generates=False, operation="tokenize")
+DETOKENIZE = Endpoint("/detokenize", DETOKENIZE_FIELDS, generates=False, operation="detokenize")

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from adapters.artifacts import digest_directory
 from adapters.bucket.artifacts import BucketArtifacts
 from adapters.bucket.cache import Cache
-from adapters.bucket.client import PIECE, Bucket
+from adapters.bucket.client import PIECE, Absent, Bucket
+from adapters.bucket.metrics import StoreMetrics
 from adapters.bucket.states import BucketStates
 from adapters.errors import ArtifactCorrupt, StoreUnavailable
 from tests.support.faulty_link import FaultyLink
@@ -215,3 +217,35 @@ def test_a_checkpoint_of_which_only_a_part_was_sent_is_passed_over(
         here.put("ftjob-1", state(tmp_path / "here", 4))
     there = BucketStates(bucket(seaweed, tmp_path, url, None))
     assert there.fetch("ftjob-1", tmp_path / "there", beyond="") == "step-00000002"
+
+
+def test_whoever_looks_on_sees_every_try_and_every_byte(
+    seaweed: Any, tmp_path: Path, url: str, link: FaultyLink
+) -> None:
+    registry = CollectorRegistry()
+    settings = seaweed.settings(tmp_path, url, port=link.port).store
+    watched = Bucket(settings, patience=PATIENT, watch=StoreMetrics(registry))
+
+    def seen(what: str, **labels: str) -> float:
+        return registry.get_sample_value(f"graft_object_store_{what}_total", labels) or 0.0
+
+    watched.put("files/a", b"twelve bytes")
+    assert watched.read("files/a") == b"twelve bytes"
+    assert watched.find("files/b") is None
+    with pytest.raises(Absent):
+        watched.read("files/b")
+    assert list(watched.entries("files/"))
+    watched.delete(["files/a"])
+    assert seen("bytes", operation="put") == seen("bytes", operation="get") == 12
+    for operation, times in {"put": 1, "get": 2, "head": 1, "list": 2, "delete": 1}.items():
+        assert seen("requests", operation=operation, outcome="ok") == times, operation
+        assert seen("requests", operation=operation, outcome="error") == 0, operation
+
+    link.down = True
+    impatient = Bucket(
+        settings, patience=IMPATIENT, watch=StoreMetrics(registry := CollectorRegistry())
+    )
+    with pytest.raises(StoreUnavailable):
+        impatient.find("files/a")
+    assert seen("requests", operation="head", outcome="error") >= 1
+    assert seen("requests", operation="head", outcome="ok") == 0

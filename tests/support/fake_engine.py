@@ -40,6 +40,8 @@ class FakeEngine:
         self.tries: list[str] = []
         self.most_loading = self._loading = 0
         self.bodies: list[Body] = []
+        #: What came with each of them for whoever traces.
+        self.traces: list[dict[str, str]] = []
         self.cancelled = 0
         self.running = 0
         self.most_running = 0
@@ -145,6 +147,8 @@ class FakeEngine:
         if "prompt_logprobs" in body:
             return self._probe(body)
         self.bodies.append(body)
+        names = ("traceparent", "tracestate")
+        self.traces.append({k: request.headers[k] for k in names if k in request.headers})
         if body["model"] not in {self.model_id, *self.adapters}:
             return _error(404, f"The model `{body['model']}` does not exist.")
         if not 0 <= body.get("temperature", 1) <= 2:

@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric
 
+from adapters.bucket.metrics import StoreMetrics
+
 #: Seconds, of jobs: from one to a day.
 JOB_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
 _CHECKPOINT_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -32,6 +34,7 @@ class Instruments:
         self._make_of_ends()
         self._make_of_running()
         self._make_of_house()
+        self.store = StoreMetrics(self.registry)
 
     def expect(self, base_model: str) -> None:
         """Begin every count of a base model at nought: what appears as one has never grown, as Prometheus sees it."""

@@ -72,7 +72,7 @@ def test_the_grace_is_what_getting_around_and_the_longest_request_take_and_half_
 
 
 def test_the_configuration_is_one_that_the_processes_take(rendered, monkeypatch, tmp_path):
-    from adapters.settings import LedgerSettings, QueueSettings
+    from adapters.settings import LedgerSettings, QueueSettings, TelemetrySettings
     from service.settings import EngineSettings, ServiceSettings, WebhookSettings
     from trainer.settings import TrainerSettings
 
@@ -82,9 +82,15 @@ def test_the_configuration_is_one_that_the_processes_take(rendered, monkeypatch,
         monkeypatch.setenv("GRAFT_CONFIG", str(file))
         read = [
             settings()
-            for settings in (QueueSettings, WebhookSettings, EngineSettings, TrainerSettings)
+            for settings in (
+                QueueSettings,
+                WebhookSettings,
+                EngineSettings,
+                TrainerSettings,
+                TelemetrySettings,
+            )
         ]
-        assert len(read) == 4
+        assert len(read) == 5
         assert ServiceSettings().host == "0.0.0.0"
         assert ServiceSettings().auth is True
         assert LedgerSettings().home == Path("/data")
@@ -136,6 +142,7 @@ TYPOS = [
     "networkPolicy.client=a",
     "monitoring.podMonitor.secret=a",
     "migration.enabled=false",
+    "telemetry.otlp=a",
     "tests.key=graft-abc",
     "replicaCount=2",
 ]
@@ -224,6 +231,22 @@ def test_a_trainer_speaks_to_names_database_and_bucket_only(rendered):
     ports = [port["port"] for rule in trainer["egress"] for port in rule["ports"]]
     assert ports == [53, 53, 5432, 443]
     assert "ipBlock" not in repr(trainer)
+
+
+def test_traces_go_to_the_collector_that_is_named_and_nowhere_else(rendered):
+    def told(name):
+        return yaml.safe_load(rendered[name].one("ConfigMap", "-config")["data"]["graft.yaml"])
+
+    def ports(name, whose):
+        policy = rendered[name].one("NetworkPolicy", whose)["spec"]
+        return [port["port"] for rule in policy["egress"] for port in rule["ports"]]
+
+    endpoint = "http://otel-collector.monitoring:4318"
+    assert told("monitored")["telemetry"] == {"otlp_endpoint": endpoint, "sample_ratio": 0.1}
+    assert "telemetry" not in told("defaults")
+    for whose in ("-server", "-trainer"):
+        assert ports("monitored", whose) == [53, 53, 4318]
+        assert ports("defaults", whose) == [53, 53]
 
 
 def test_models_come_from_the_hub_only_where_that_is_said(rendered):

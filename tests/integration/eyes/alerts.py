@@ -53,6 +53,20 @@ CASES = {
         fires={f"graft_engine_last_answer_timestamp_seconds{{{B}}}": "0x60"},
         quiet={f"graft_engine_last_answer_timestamp_seconds{{{B}}}": "0+60x60"},
     ),
+    "GraftEngineCanaryStale": Case(
+        fires={
+            f"graft_engine_last_token_timestamp_seconds{{{B}}}": "0+60x10 600x50",
+            f"graft_engine_up{{{B}}}": "1x60",
+        },
+        # One that is down is another alert's; and one replica may have nobody who asks.
+        quiet={
+            f'graft_engine_last_token_timestamp_seconds{{{B},pod="a"}}': "0x60",
+            f'graft_engine_last_token_timestamp_seconds{{{B},pod="b"}}': "0+60x60",
+            f'graft_engine_up{{{B},pod="a"}}': "1x60",
+            'graft_engine_last_token_timestamp_seconds{base_model="n"}': "0x60",
+            'graft_engine_up{base_model="n"}': "0x60",
+        },
+    ),
     "GraftEngineSilent": Case(
         fires={
             f"vllm:num_requests_running{{{B}}}": "3x60",
@@ -95,6 +109,19 @@ CASES = {
     ),
     "GraftDatabaseDown": Case(
         fires={"graft_db_up": "1x20 0x40"}, quiet={"graft_db_up": "1x20 0 1x40"}
+    ),
+    "GraftObjectStoreErrors": Case(
+        fires={
+            'graft_object_store_requests_total{operation="get",outcome="error"}': _rate(5),
+            'graft_object_store_requests_total{operation="get",outcome="ok"}': _rate(20),
+        },
+        # One in twenty; and a handful of requests of which half fail, once.
+        quiet={
+            'graft_object_store_requests_total{job="a",operation="get",outcome="error"}': _rate(5),
+            'graft_object_store_requests_total{job="a",operation="get",outcome="ok"}': _rate(95),
+            'graft_object_store_requests_total{job="b",operation="put",outcome="error"}': "0x28 2x30",
+            'graft_object_store_requests_total{job="b",operation="put",outcome="ok"}': "0x28 2x30",
+        },
     ),
     "GraftWebhooksFailing": Case(
         fires={

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,8 @@ import yaml
 from prometheus_client import start_http_server
 
 from adapters.ledger import open_ledger
-from tests.integration.service.conftest import BASE, Running, ledger_settings, serving, until
+from adapters.settings import BaseModelSettings, LedgerSettings
+from tests.integration.service.conftest import BASE, Running, serving, until
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_process import FakeProcess
 from tests.support.samples import adapter_directory, brought
@@ -96,13 +98,14 @@ async def scraped(client: httpx.Client) -> bool:
 
 
 @asynccontextmanager
-async def house(home: Path) -> AsyncIterator[tuple[Running, int]]:
-    """Service, fake engine, a worker with a fake process; and the port of the worker's metrics."""
-    settings = ledger_settings(home)
+async def house(settings: LedgerSettings) -> AsyncIterator[tuple[Running, int]]:
+    """Service, fake engine, a worker with a fake process, a bucket; and the port of the worker's metrics."""
+    home = settings.home
     engine = FakeEngine(settings.engine_socket(BASE), BASE)
     await engine.start()
-    ledger = open_ledger(settings)
     instruments, port, stop = Instruments(), free_port(), Event()
+    instruments.store.expect()
+    ledger = open_ledger(settings, watch=instruments.store)
     server, serving_thread = start_http_server(port, "127.0.0.1", registry=instruments.registry)
     worker = Worker(
         ledger=ledger,
@@ -117,7 +120,7 @@ async def house(home: Path) -> AsyncIterator[tuple[Running, int]]:
     thread = Thread(target=worker.run, args=(stop.is_set,))
     thread.start()
     try:
-        async with serving(home) as (client, url):
+        async with serving(home, ledger=settings) as (client, url):
             running = Running(client, engine, ledger, home, url)
             await running.up()
             count(folders(settings), instruments)
@@ -159,12 +162,14 @@ async def use(running: Running, seconds: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
+def answers(tmp_path_factory: pytest.TempPathFactory, seaweed: Any) -> dict[str, list[float]]:
     """What Prometheus has for each query of each panel, and for some of ours, after some seconds of use."""
     home = tmp_path_factory.mktemp("eyes")
+    models = (BaseModelSettings(id=BASE, source="/nowhere"),)
+    settings = seaweed.settings(home, seaweed.url(), base_models=models)
 
     async def watch() -> dict[str, list[float]]:
-        async with house(home) as (running, trainer_port):
+        async with house(settings) as (running, trainer_port):
             with scraping(home, running.url, trainer_port) as client:
                 await until(partial(scraped, client))
                 # Some end meanwhile, and some run when the questions are asked.
@@ -224,3 +229,6 @@ def test_figures_are_what_happened(answers: dict[str, list[float]]) -> None:
     assert answers["graft-serving: Went away: {{base_model}}"][0] > 0
     assert sum(answers["graft-training: Submitted: submitted"]) == 0
     assert set(answers["graft-serving: Up: {{base_model}}"]) == {1.0}
+    assert max(answers["graft-serving: Bytes to and from the bucket: {{operation}}"]) > 0
+    assert set(answers["graft-serving: Failed tries: {{job}} {{operation}}"]) == {0.0}
+    assert answers["graft-serving: Last token: {{base_model}}"][0] < 60

@@ -13,7 +13,13 @@ import uvicorn
 
 from adapters.ledger import Ledger, open_ledger
 from adapters.records import Version
-from adapters.settings import BaseModelSettings, LedgerSettings, QueueSettings, QuotaSettings
+from adapters.settings import (
+    BaseModelSettings,
+    LedgerSettings,
+    QueueSettings,
+    QuotaSettings,
+    TelemetrySettings,
+)
 from service.app import Configuration, create_app
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from service.tokens.process import Tokens
@@ -71,6 +77,7 @@ async def serving(
     queue: QueueSettings | None = None,
     quotas: QuotaSettings | None = None,
     ledger: LedgerSettings | None = None,
+    telemetry: TelemetrySettings | None = None,
     **settings: object,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     configuration = Configuration(
@@ -80,6 +87,7 @@ async def serving(
         webhooks=webhooks or WebhookSettings(),
         queue=queue or QueueSettings(),
         quotas=quotas or QuotaSettings(),
+        telemetry=telemetry or TelemetrySettings(),
     )
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -7,8 +7,8 @@ import sys
 
 from adapters.settings import LedgerSettings
 from service.drain import leave
-from service.engine.canary import sing
 from service.engine.client import VllmEngine
+from service.engine.singing import sing
 from tests.integration.service.conftest import BASE, Running
 
 

@@ -12,6 +12,7 @@ from adapters.settings import (
     Quota,
     QuotaSettings,
     StoreSettings,
+    TelemetrySettings,
 )
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from trainer.settings import TrainerSettings
@@ -24,6 +25,7 @@ SECTIONS = (
     EngineSettings,
     TrainerSettings,
     LogSettings,
+    TelemetrySettings,
 )
 
 

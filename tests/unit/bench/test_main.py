@@ -13,7 +13,7 @@ from bench import __main__ as command
 from bench.measure import CannotRun
 from bench.table import Row, Table
 
-SHORT = ["resolve", "scrape", "quota", "hop", "admit", "train"]
+SHORT = ["resolve", "scrape", "quota", "traces", "hop", "admit", "train"]
 LONG = ["hop_engine", "cold_load", "lora_cpu", "train_e2e", "train_gpu"]
 
 

@@ -1,14 +1,22 @@
 import json
 from pathlib import Path
 
+from adapters.settings import TelemetrySettings
 from service.engine.start import plan_launch
 from service.settings import EngineSettings
 from tests.support.samples import card
 
 
-def launch(*, gpu: bool = False, **settings: object) -> tuple[list[str], dict[str, str]]:
+def launch(
+    *, gpu: bool = False, telemetry: TelemetrySettings | None = None, **settings: object
+) -> tuple[list[str], dict[str, str]]:
     plan = plan_launch(
-        EngineSettings(**settings), card(), Path("/models/m"), Path("/run/m.sock"), gpu=gpu
+        EngineSettings(**settings),
+        card(),
+        Path("/models/m"),
+        Path("/run/m.sock"),
+        gpu=gpu,
+        telemetry=telemetry,
     )
     return list(plan.command), dict(plan.environment)
 
@@ -86,3 +94,13 @@ def test_no_address_is_followed_to_another_and_no_expression_compiled_for_long()
     _, environment = launch()
     assert environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
     assert 0 < int(environment["VLLM_REGEX_COMPILATION_TIMEOUT_S"]) <= 2
+
+
+def test_the_engine_tells_the_collector_of_what_the_service_tells_of_and_begins_nothing() -> None:
+    command, environment = launch(telemetry=TelemetrySettings(otlp_endpoint="http://c:4318"))
+    assert value(command, "--otlp-traces-endpoint") == "http://c:4318/v1/traces"
+    assert environment["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
+    assert environment["OTEL_TRACES_SAMPLER"] == "parentbased_always_off"
+    for without in (launch(), launch(telemetry=TelemetrySettings())):
+        assert "--otlp-traces-endpoint" not in without[0]
+        assert not [name for name in without[1] if name.startswith("OTEL")]
