@@ -27,7 +27,6 @@ from service.background import followed
 from service.catalog import Catalog
 from service.decision import Decider
 from service.drain import is_leaving, present
-from service.engine.start import has_nvidia_gpu
 from service.engines import Engines
 from service.errors import install_error_handlers
 from service.filing import Filing
@@ -68,7 +67,7 @@ from service.routes import (
     webhooks,
 )
 from service.scrape import Scrape
-from service.settings import EngineSettings, ServiceSettings, WebhookSettings
+from service.settings import EngineSettings, ServiceSettings, WebhookSettings, has_nvidia_gpu
 from service.shadow import Shadows
 from service.state import ServiceState, Views
 from service.tokens.process import TokenProcess, Tokens

@@ -9,14 +9,14 @@ from adapters.ledger import Ledger
 from adapters.settings import LedgerSettings
 from service.engine.client import VllmEngine
 from service.engine.protocol import Engine
-from service.engine.start import has_nvidia_gpu, number_format
+from service.engine.start import number_format
 from service.engines import EngineHost
 from service.inspection import Inspector
 from service.loans import Loans
 from service.metrics import Metrics
 from service.prover import Prover
 from service.residency import Residency
-from service.settings import EngineSettings, ServiceSettings
+from service.settings import EngineSettings, ServiceSettings, has_nvidia_gpu
 
 EngineFactory = Callable[[str], Engine]
 

@@ -19,7 +19,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def has_nvidia_gpu() -> bool:
+    """Whether an NVIDIA device is visible."""
+    return Path("/dev/nvidia0").exists()
+
+
 LoraRank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
+
+
+def _usual_rank() -> LoraRank:
+    """What most would choose: 64 costs memory only, but on a CPU vLLM copies as many ranks for each token."""
+    return 64 if has_nvidia_gpu() else 16
 
 
 class ServiceSettings(Section):
@@ -130,7 +140,7 @@ class EngineSettings(Section):
     section: ClassVar[str] = "engine"
 
     #: Largest rank of an adapter. Slots are allocated for it whether used or not, so no larger than what is trained.
-    max_lora_rank: LoraRank = 64
+    max_lora_rank: LoraRank = Field(default_factory=_usual_rank)
     #: Different adapters in one batch.
     max_loras: int = Field(4, ge=1)
     #: Adapters held in host memory; the service keeps at most half of them registered, see service/residency.py.

@@ -13,9 +13,9 @@ from adapters.errors import GraftError
 from adapters.layers import LinearLayers, read_layers
 from adapters.manifest import BaseModelCard, read_base_card
 from adapters.settings import LedgerSettings, TelemetrySettings
-from service.engine.start import has_nvidia_gpu, plan_launch, vllm_is_installed
+from service.engine.start import plan_launch, vllm_is_installed
 from service.engine.zeros import write_zeros, zeros_dir
-from service.settings import EngineSettings, ServiceSettings
+from service.settings import EngineSettings, ServiceSettings, has_nvidia_gpu
 
 _POLL_S = 0.2
 

@@ -84,11 +84,6 @@ def vllm_is_installed() -> bool:
     return find_spec("vllm") is not None
 
 
-def has_nvidia_gpu() -> bool:
-    """Whether an NVIDIA device is visible."""
-    return Path("/dev/nvidia0").exists()
-
-
 def number_format(settings: EngineSettings, *, gpu: bool) -> str:
     """What the engine computes in; `auto` where the base model decides."""
     # float32 on CPU: the trainer computes in it there, so that both see the same function; and with bfloat16 on

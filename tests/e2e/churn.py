@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from service.engine.start import has_nvidia_gpu
+from service.settings import has_nvidia_gpu
 
 PROMPTS = ("Once upon a time there was", "The best way to learn is")
 TOKENS = 8

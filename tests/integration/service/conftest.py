@@ -83,7 +83,7 @@ async def serving(
     configuration = Configuration(
         ledger=ledger or ledger_settings(home),
         service=ServiceSettings(**settings),
-        engine=EngineSettings(max_cpu_loras=8),
+        engine=EngineSettings(max_cpu_loras=8, max_lora_rank=64),
         webhooks=webhooks or WebhookSettings(),
         queue=queue or QueueSettings(),
         quotas=quotas or QuotaSettings(),
