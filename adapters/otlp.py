@@ -5,13 +5,14 @@ slow costs traces and nothing else.
 """
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Token
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Self
+from typing import Self
 
 from adapters.errors import InvalidValue
 from adapters.settings import TelemetrySettings
@@ -36,12 +37,7 @@ try:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-    from opentelemetry.sdk.trace.sampling import (
-        ALWAYS_ON,
-        ParentBased,
-        SamplingResult,
-        TraceIdRatioBased,
-    )
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as missing:
     raise InvalidValue(
@@ -80,6 +76,10 @@ class OtlpSpan(Span):
         self._tracer, self._span = tracer, span
         self._under: Context | None = None
         self._token: Token[Span] | None = None
+
+    @property
+    def told(self) -> bool:
+        return True
 
     @property
     def trace_id(self) -> str:
@@ -130,15 +130,15 @@ class OtlpSpan(Span):
 class Unsampled(Span):
     """One that is not told, nor are its parts. Logs say its number all the same: the caller may have it, too."""
 
-    __slots__ = ("_span", "_token")
+    __slots__ = ("_token", "_trace_id")
 
-    def __init__(self, span: trace.Span) -> None:
-        self._span = span
+    def __init__(self, trace_id: int) -> None:
+        self._trace_id = trace_id
         self._token: Token[Span] | None = None
 
     @property
     def trace_id(self) -> str:
-        return f"{self._span.get_span_context().trace_id:032x}"
+        return f"{self._trace_id:032x}"
 
     def begin(
         self,
@@ -164,10 +164,10 @@ class OtlpTracer(Tracer):
     on = True
 
     def __init__(self, settings: TelemetrySettings, service: str) -> None:
-        self._ids = _Ids()
+        self._ids, self._share = _Ids(), settings.sample_ratio
         self._provider = TracerProvider(
-            # A caller's own decision counts; what is begun at a place is told, see `begin_at`.
-            sampler=ParentBased(_Sampler(settings.sample_ratio, self._ids)),
+            # A caller's own decision counts. Of the others `begin` takes a share; what has a place of its own is told.
+            sampler=ParentBased(ALWAYS_ON),
             resource=Resource.create({"service.name": service, "service.version": _own_version()}),
             id_generator=self._ids,
             shutdown_on_exit=False,
@@ -196,8 +196,13 @@ class OtlpTracer(Tracer):
         caller: Mapping[str, str] | None = None,
     ) -> Span:
         context = _W3C.extract(caller, _NO_CONTEXT) if caller else _NO_CONTEXT
+        # Before there is a span: most that are not told would cost nearly as much as if they were.
+        if not context and random.random() >= self._share:  # noqa: S311  no secret
+            return Unsampled(self._ids.generate_trace_id())
         span = self._tracer.start_span(name, context, _KINDS[kind], dict(about))
-        return OtlpSpan(self._tracer, span) if span.is_recording() else Unsampled(span)
+        if not span.is_recording():
+            return Unsampled(span.get_span_context().trace_id)
+        return OtlpSpan(self._tracer, span)
 
     def begin_at(
         self,
@@ -272,26 +277,6 @@ class _Ids(RandomIdGenerator):
 
     def generate_span_id(self) -> int:
         return self.place.span_id if self.place else super().generate_span_id()
-
-
-class _Sampler(TraceIdRatioBased):
-    """A share of what nobody has decided about. What has a place of its own is rare and wanted: all of it."""
-
-    def __init__(self, ratio: float, ids: _Ids) -> None:
-        super().__init__(ratio)
-        self._ids = ids
-
-    def should_sample(
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        *more: Any,
-        **named: Any,
-    ) -> SamplingResult:
-        if self._ids.place is not None:
-            return ALWAYS_ON.should_sample(parent_context, trace_id, name, *more, **named)
-        return super().should_sample(parent_context, trace_id, name, *more, **named)
 
 
 def _context_of(place: Place) -> trace.SpanContext:

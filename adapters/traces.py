@@ -46,6 +46,11 @@ class Span:
     __slots__ = ()
 
     @property
+    def told(self) -> bool:
+        """Whether anybody will hear of it: otherwise nothing need be said of it."""
+        return False
+
+    @property
     def trace_id(self) -> str:
         """As logs carry it; empty where nothing is traced."""
         return ""

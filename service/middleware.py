@@ -76,6 +76,9 @@ class Traces:
 
         with self._tracer.begin(method, kind="server", caller=caller) as span:
             logs.note(trace_id=span.trace_id)
+            if not span.told:
+                await self._app(scope, receive, send)
+                return
             try:
                 await self._app(scope, receive, note_status)
             finally:

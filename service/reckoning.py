@@ -32,7 +32,7 @@ class Reckoning:
     def asks(self, operation: str, model: str) -> Mapping[str, str]:
         """The engine is asked, for the first time or once more. The headers that are to go with it."""
         around = current()
-        if around is NOTHING:
+        if not around.told:
             return NOTHING.headers
         self._close_span("asked_again")
         base_model, kind = self._labels
