@@ -2,9 +2,10 @@
 
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from adapters.errors import StoreUnavailable
+from adapters.errors import JobNotFound, StoreUnavailable
 from adapters.ledger import Ledger
 from adapters.records import Job
 from trainer.freight import Freight
@@ -59,9 +60,11 @@ class Leftovers:
     def _clear_folders(self, hands: Hands) -> None:
         for folder in self._work_dir.glob("ftjob-*"):
             if hands.get(folder.name) is None:
-                job = self._ledger.jobs.get(folder.name)
-                if job.status.terminal:
-                    self.remove(job)
+                # Of a job that this ledger does not know it is no rubbish: the database may be an older one or another.
+                with suppress(JobNotFound):
+                    job = self._ledger.jobs.get(folder.name)
+                    if job.status.terminal:
+                        self.remove(job)
 
     def sweep(self) -> None:
         """What lies in the store and nobody names."""

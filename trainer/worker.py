@@ -151,6 +151,8 @@ class Worker:
             raise
         except GraftError as error:
             self._fail(held, JobError(code=error.code, message=error.message))
+        except OSError as error:  # a full disk, say
+            self._retry(held, f"What it needs could not be brought here: {error}")
 
     # ---- reports
 
@@ -320,8 +322,7 @@ class Worker:
 
     def _dropped(self, held: Held) -> None:
         if held.stalled:
-            reason = "Nothing was heard of the job; continuing from the last checkpoint"
-            self._retry(held, reason)
+            self._retry(held, "Nothing was heard of the job; continuing from the last checkpoint")
         elif held.makes_way:
             reason = "The job got past where it was lost, and makes way for another that must"
             self._hands.give_back([held], reason=reason, lost=False)

@@ -151,7 +151,8 @@ def requeue_job(
 def take_back_jobs(tx: Connection, worker: str, *, reason: str, now: float) -> int:
     """Requeue what a worker of that name held when it was killed."""
     query = select(jobs).where(jobs.c.worker == worker, jobs.c.status == _RUNNING)
-    left = [to_job(row) for row in tx.execute(query)]
+    # Held: somebody else may be taking up one whose lease has run out, or it is being cancelled.
+    left = [to_job(row) for row in tx.execute(query.order_by(jobs.c.id).with_for_update())]
     losses = {"losses": _WORKER_GONE, "lost_at": _FURTHEST}
     for job in left:
         _requeue(tx, job, losses, not_before=now, reason=reason, now=now)

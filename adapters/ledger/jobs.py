@@ -293,8 +293,9 @@ class JobQueue:
         """
         reason = "The trainer was restarted; continuing from the last checkpoint"
         with self._db.write() as tx:
+            taken = queue.take_back_jobs(tx, worker, reason=reason, now=self._clock())
             pausing.let_go_of_all(tx, worker)
-            return queue.take_back_jobs(tx, worker, reason=reason, now=self._clock())
+            return taken
 
 
 def _check_owner(adapter: str, base_model: str, owner: str | None) -> None:

@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, text
 
 from adapters.db.connect import Database
+from adapters.db.queue import claim_job
 from adapters.errors import GraftError, InvalidValue, Unavailable
 from adapters.ledger import Ledger, Topic, open_ledger
 from adapters.records import EventKind, JobNote, JobStatus, NewEvent, Phase, Progress
-from adapters.settings import LedgerSettings
+from adapters.settings import LedgerSettings, QueueSettings
 from service.catalog import Catalog
 from tests.support.in_process import answering
 from tests.support.postgres import PASSWORD, Server
@@ -153,6 +155,41 @@ def test_nobody_stays_in_a_transaction(here: Ledger, home: Path, postgres: Serve
         "SELECT state FROM pg_stat_activity WHERE application_name = 'graft' AND state <> 'idle'"
     )
     assert states == []
+
+
+def test_a_worker_that_comes_back_leaves_what_another_is_just_taking_up(
+    here: Ledger, home: Path
+) -> None:
+    """The lease of one that was killed has run out, and somebody claims its job in the moment in which it is back."""
+    ids = [here.jobs.submit(new_job(), render=render).body for _ in range(2)]
+    for _ in ids:
+        assert here.jobs.claim(worker="w", base_model=BASE, lease_seconds=30, max_losses=9)
+    database = Database(LedgerSettings(home=home).database)
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as tx:
+            taken = claim_job(
+                tx,
+                worker="other",
+                base_model=BASE,
+                now=time.time() + 60,
+                lease_seconds=30,
+                alone=True,
+                max_losses=9,
+                rules=QueueSettings(),
+            )
+            assert taken is not None
+            back = pool.submit(here.jobs.take_back, "w")
+            until(lambda: waiting_for_a_lock(tx) > 0)
+        assert back.result(30) == 1
+    database.close()
+    jobs = {job_id: here.jobs.get(job_id) for job_id in ids}
+    assert jobs.pop(taken.id).status is JobStatus.RUNNING
+    assert [job.status for job in jobs.values()] == [JobStatus.QUEUED]
+
+
+def waiting_for_a_lock(tx: Connection) -> int:
+    told = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    return int(tx.execute(told).scalar_one())
 
 
 # ---- news

@@ -1,6 +1,7 @@
 """The artifact store does not answer for a while: jobs wait for it, and none is lost to it."""
 
 from collections.abc import Callable
+from errno import ENOSPC
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -120,3 +121,30 @@ def test_the_worker_looks_after_its_leases_while_bytes_travel() -> None:
     errands_of = Errands(renewed.set, every=0.001, beside=True)
     assert errands_of.run(travel, "slowly") == "slowly"
     errands_of.close()
+
+
+def test_a_job_whose_data_finds_no_room_on_this_machine_is_tried_again(
+    worker: Worker, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, full = LocalArtifacts.lend_file, [OSError(ENOSPC, "No space left on device")]
+
+    def lend(self: LocalArtifacts, *arguments: Any) -> Path:
+        if full:
+            raise full.pop()
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(LocalArtifacts, "lend_file", lend)
+    job = finish(worker, ledger, submit(ledger, tmp_path))
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
+    said = [event.message for event in ledger.jobs.events(job.id)]
+    assert any("No space left" in message for message in said)
+
+
+def test_a_work_folder_of_a_job_that_this_ledger_does_not_know_stays(
+    worker: Worker, ledger: Ledger, tmp_path: Path
+) -> None:
+    """As after a restore of an older database."""
+    folder = tmp_path / "work" / "ftjob-of-another-ledger"
+    folder.mkdir(parents=True)
+    assert finish(worker, ledger, submit(ledger, tmp_path)).status is JobStatus.SUCCEEDED
+    assert folder.is_dir()
