@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from adapters.errors import GraftError, StorageFull
+from adapters.errors import GraftError, StorageFull, Unavailable
 from service.schemas.endpoints import Dialect
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,11 @@ def error_event(error: GraftError, dialect: Dialect, *, number: int) -> bytes:
     if dialect == "messages":
         return _event("error", {"type": "error", **told})
     return f"data: {json.dumps(told)}\n\n".encode()
+
+
+def stopping() -> Unavailable:
+    """What is told to whom the service cannot answer any more, since it must stop."""
+    return Unavailable("The service is being stopped. Try again in a moment.", retry_after=1)
 
 
 def _event(kind: str, data: dict[str, Any]) -> bytes:

@@ -34,7 +34,7 @@ from service.catalog import Catalog, Target
 from service.defaults import fill
 from service.engine.protocol import EngineReply
 from service.engines import EngineHost, Engines
-from service.errors import engine_error_body, error_event
+from service.errors import engine_error_body, error_event, stopping
 from service.loops import mark, mark_events
 from service.metrics import Metrics
 from service.rates import Foreseen, Rates, foresee
@@ -87,6 +87,8 @@ class Answer:
     version: str
     body: AsyncIterator[bytes]
     release: Callable[[], Awaitable[None]]
+    #: The event that ends a stream here, where the service must stop before the engine has.
+    farewell: Callable[[], bytes] = bytes
 
 
 class Generator:
@@ -210,12 +212,20 @@ class Generator:
             raise _Died(host) from None
         if request.shadow is not None:
             self._send_shadow(request.shadow)
-        if streamed:
-            reckoning.began()
-            body = self._relay(host, request, first, reply.body, reckoning)
-        else:
+        name, meter = request.target.engine_name, Meter()
+        if not streamed:
             body = _once(request, reply.status, first, reckoning)
-        return Answer(reply.status, reply.content_type, request.target.engine_name, body, release)
+            return Answer(reply.status, reply.content_type, name, body, release)
+        reckoning.began()
+        body = self._relay(host, request, first, reply.body, reckoning, meter)
+        return Answer(
+            reply.status,
+            reply.content_type,
+            name,
+            body,
+            release,
+            lambda: error_event(stopping(), request.endpoint.dialect, number=meter.events),
+        )
 
     async def _send(
         self, host: EngineHost, request: Prepared, reckoning: Reckoning, stack: AsyncExitStack
@@ -253,8 +263,9 @@ class Generator:
         first: bytes,
         rest: AsyncIterator[bytes],
         reckoning: Reckoning,
+        meter: Meter,
     ) -> AsyncIterator[bytes]:
-        outcome, meter, last = "cancelled", Meter(), b""
+        outcome, last = "cancelled", b""
         try:
             async for events in whole_events(first, rest):
                 meter.see(events)

@@ -1,5 +1,6 @@
 """What holds for every request: an id, a limit on its size, a count. Plain ASGI, so that streams pass untouched."""
 
+import asyncio
 import logging
 import re
 import time
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adapters import logs
 from adapters.errors import GraftError, InvalidRequest, PayloadTooLarge
 from adapters.traces import Span, Tracer
-from service.errors import error_response
+from service.errors import error_response, stopping
 from service.metrics import Metrics
 
 log = logging.getLogger("graft.access")
@@ -134,6 +135,12 @@ class LastResort:
             # In the middle of an upload. Nobody reads this answer, but it is counted as what it is: not our fault.
             left = InvalidRequest("The connection was closed before the request was whole.")
             await error_response(left)(scope, receive, send)
+        except asyncio.CancelledError:
+            # By the server, whose patience with what is under way is over (`drain_seconds`). The task ends here anyway.
+            if scope["type"] != "http":
+                raise
+            if not started:
+                await error_response(stopping())(scope, receive, send)
         except Exception:
             # The last door before the client: it must get an envelope, and the log the rest.
             if scope["type"] != "http" or started:

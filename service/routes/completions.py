@@ -115,12 +115,22 @@ class StreamedAnswer(StreamingResponse):
         headers = _STREAM_HEADERS | _version(answer) | (more or {})
         super().__init__(answer.body, answer.status, headers, answer.content_type)
         self._answer = answer
+        self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            # Not by a client that has left, with which Starlette deals: the service stops.
+            if self._begun:
+                await send({"type": "http.response.body", "body": self._answer.farewell()})
+            raise
         finally:
             await self._answer.release()
+
+    async def stream_response(self, send: Send) -> None:
+        self._begun = True
+        await super().stream_response(send)
 
 
 def _version(answer: Answer) -> dict[str, str]:
