@@ -11,7 +11,7 @@ PROCESSES := $(addprefix tests/integration/,chart eyes launcher ledger sdk servi
 COMPUTING := $(addprefix tests/integration/,bench training)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test fuzz chaos churn testgpu check lint bench bench-rivals sdks postgres charts images prometheus dashboards lock clean
+.PHONY: help install serve test fuzz chaos soak churn testgpu check lint bench bench-rivals sdks postgres charts images prometheus dashboards lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ chaos: install postgres ## Kill everything at random, at release size (an hour);
 
 churn: install ## Ask 40 adapters over a live set of 8 for ten minutes, with loads, promotions and rollbacks: real vLLM.
 	$(BIN)/pytest -s --randomly-dont-reorganize --timeout 3600 --churn release tests/e2e/test_7_churn.py $(ARGS)
+
+soak: install postgres ## Ask a bit of everything for an hour, and see that nothing grows; docs/reliability.md says what was found.
+	$(BIN)/pytest -s --timeout 7200 --soak 3600 --scoreboard docs/reliability.md tests/chaos/test_soak.py $(ARGS)
 
 testgpu: install ## Run what only an NVIDIA GPU can show: training in bfloat16, and the whole suite on vLLM's GPU flavour.
 	$(BIN)/pytest -m gpu tests/gpu $(ARGS)

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import scoreboard
+from tests.chaos.machines import Common, common
 from tests.chaos.nursery import Nursery
 from tests.chaos.sizes import CI, RELEASE, Chaos, chaos_of
+from tests.support.seaweed import SeaweedServer
 
 _KEY = pytest.StashKey[Chaos]()
 
@@ -15,6 +17,7 @@ _KEY = pytest.StashKey[Chaos]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos")
     group.addoption("--chaos", choices=[CI, RELEASE], default=CI, help="size of the experiments")
+    group.addoption("--soak", type=float, default=36, help="how many seconds R15 lasts")
     group.addoption("--scoreboard", type=Path, help="page whose table is to say what was found")
 
 
@@ -30,6 +33,13 @@ def nursery() -> Iterator[Nursery]:
     nursery = Nursery()
     yield nursery
     nursery.close()
+
+
+@pytest.fixture
+def shared(database_url: str, seaweed: SeaweedServer) -> Iterator[Common]:
+    """What machines of one installation have in common."""
+    with common(database_url, seaweed) as found:
+        yield found
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

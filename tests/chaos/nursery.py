@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +24,8 @@ class Order:
 
     home: str
     database_url: str = ""
+    #: Of the bucket, as `LedgerSettings` takes it; empty where there is none.
+    store: dict[str, str] = field(default_factory=dict)
     name: str = "w"
     base: str = "tiny-base"
     lease_seconds: float = 1.01
@@ -122,7 +124,9 @@ def _loaded() -> tuple[Callable[[Order], None], Callable[[], None]]:
                 time.sleep(0.1)
 
     def work(order: Order) -> None:
-        settings = LedgerSettings(home=Path(order.home), database_url=order.database_url)
+        settings = LedgerSettings(
+            home=Path(order.home), database_url=order.database_url, **order.store
+        )
         Worker(
             ledger=opened(settings),
             process=ToyProcess(base=order.base, step_seconds=order.step_seconds),

@@ -8,12 +8,14 @@ import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.chaos.sizes import Chaos, Outcome
+from tests.chaos.sizes import CI, RELEASE, Chaos, Outcome
 from tools.postgres import binaries
 
 BEGIN, END = "<!-- scoreboard: begin -->", "<!-- scoreboard: end -->"
-HEAD = "| id | experiment | size | result | upper bound (95 %) | date | seed | with |"
-RULE = "|---|---|---|---|---|---|---|---|"
+HEAD = "| id | experiment | size | trials | result | upper bound (95 %) | date | seed | with |"
+RULE = "|---|---|---|---|---|---|---|---|---|"
+#: As the table has it.
+SIZES = {CI: "small", RELEASE: "release"}
 _LAST = 99
 _PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 _NUMBER = re.compile(r"\d+")
@@ -41,6 +43,7 @@ def _row(outcome: Outcome, chaos: Chaos) -> str:
     cells = [
         outcome.id,
         outcome.what,
+        SIZES[outcome.size],
         f"{outcome.trials:,} {outcome.unit}",
         outcome.result,
         outcome.bound,

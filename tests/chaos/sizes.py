@@ -28,6 +28,8 @@ class Outcome:
     result: str = ""
     #: Of some experiments one counts no failures among trials.
     bounded: bool = True
+    #: Of one that has a size of its own.
+    size: str = ""
 
     @property
     def bound(self) -> str:
@@ -56,7 +58,7 @@ class Chaos:
     @contextmanager
     def experiment(self, name: str, what: str) -> Iterator[Outcome]:
         """Inside, the experiment fills in what it has found; what it raises is the result otherwise."""
-        outcome = Outcome(name, what)
+        outcome = Outcome(name, what, size=self.size)
         self.outcomes.append(outcome)
         sys.stdout.write(f"{name}: seed {self.seed}, {self.size} size\n")
         try:

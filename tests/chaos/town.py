@@ -1,31 +1,33 @@
-"""Everything at once, each a real process: two services, two trainers' workers, an engine, PostgreSQL; and tenants."""
+"""Everything at once, in real processes: two machines with service, engine and trainer; PostgreSQL, S3; tenants."""
 
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 
 from adapters.errors import Unavailable
 from adapters.keys import NewKey, Scope
 from adapters.ledger import open_ledger
-from adapters.records import JobStatus
-from adapters.settings import BaseModelSettings, LedgerSettings
-from tests.chaos.nursery import ROOT, Nursery, Order, Process
+from adapters.records import JobStatus, Version
+from tests.chaos.engine import content_of
+from tests.chaos.machines import START_S, Common, Machine
+from tests.chaos.nursery import Nursery, Order, Process
 from tests.chaos.siege import until
 from tests.chaos.toy import outcome
-from tests.e2e.conftest import free_port
+from tests.support.faulty_link import FAULTS
 from tests.support.postgres import Server
-from tests.support.samples import BASE
 
 ROWS = [{"input": f"question {number}", "target": f"answer {number}"} for number in range(12)]
 _LATER = {409, 429, 502, 503}
+_PATIENCE_S = 90.0
 
 
 @dataclass
@@ -37,93 +39,81 @@ class Answer:
 class Town:
     """What is killed comes back at once, as a launcher or a cluster sees to it."""
 
-    def __init__(self, home: Path, nursery: Nursery, postgres: Server, url: str) -> None:
-        self.home, self._nursery, self._postgres, self._url = home, nursery, postgres, url
-        base = BaseModelSettings(id=BASE, source="/nowhere")
-        self.settings = LedgerSettings(home=home, database_url=url, base_models=(base,))
+    def __init__(self, home: Path, common: Common, postgres: Server, crew: "Crew") -> None:
+        self._common, self._postgres, self.crew = common, postgres, crew
+        self.settings = common.settings(home / "desk")
         self.ledger = open_ledger(self.settings)
-        (home / "graft.yaml").write_text(
-            f"ledger: {{base_models: [{{id: {BASE}, source: /nowhere}}]}}\n"
-            "service: {auth: true, engine_wait_seconds: 2}\n"
-        )
-        self.ports = {"service-1": free_port(), "service-2": free_port()}
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.workers: dict[str, Process] = {}
+        service = {"auth": True, "engine_wait_seconds": 2}
+        self.machines = {
+            f"m{number}": Machine(home / f"m{number}", common, service=service, **crew.sections)
+            for number in (1, 2)
+        }
         self.killed: Counter[str] = Counter()
-        self._log = (home / "town.log").open("ab")
+        #: After so many strikes the bucket answers again.
+        self._outage = 0
 
     # ---- processes
 
     def open(self) -> None:
-        for name in (*self.ports, "engine"):
-            self._start(name)
-        for name in self.ports:
-            until(lambda name=name: self._is_up(name), 60)
+        for machine in self.machines.values():
+            machine.start("engine")
+            machine.start("service")
+        for machine in self.machines.values():
+            until(machine.is_ready, START_S)
 
     def begin_work(self) -> None:
-        for name in ("trainer-1", "trainer-2"):
-            self._bear(name)
+        for machine in self.machines.values():
+            self.crew.bear(machine, self._common)
 
     def close(self) -> None:
-        for worker in self.workers.values():
-            worker.kill()
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+        self.crew.close()
+        for machine in self.machines.values():
+            machine.close()
         self.ledger.close()
-        self._log.close()
 
     def strike(self, dice: random.Random) -> None:
-        """One of them is killed, whichever, and started again; or the database is."""
-        name = dice.choice(
-            ["service-1", "service-2", "engine", "trainer-1", "trainer-2", "postgres", "training"]
-        )
-        self.killed[name.partition("-")[0]] += 1
-        if name == "postgres":
-            self._postgres.crash()
-            time.sleep(dice.uniform(0, 0.3))
-            self._postgres.start()
-        elif name == "training":
-            kill_children(self.workers["trainer-1"].pid)
-        elif name.startswith("trainer"):
-            self.workers[name].kill()
-            self._bear(name)
-        else:
-            self.processes[name].kill()
-            self.processes[name].wait()
-            self._start(name)
-        for trainer, worker in list(self.workers.items()):
-            assert worker.alive, f"{trainer} died of something that was not done to it"
-
-    def _bear(self, name: str) -> None:
-        self.workers[name] = self._nursery.bear(
-            Order(
-                home=str(self.home),
-                database_url=self._url,
-                name=name,
-                max_jobs=2,
-                step_seconds=0.01,
+        """One of them is killed, whichever, and started again; or what they have in common is."""
+        victims = ["service", "engine", "trainer", "training", "postgres", "bucket"]
+        machine, victim = dice.choice(list(self.machines.values())), dice.choice(victims)
+        if victim == "service" and not all(one.answers() for one in self.machines.values()):
+            victim = (
+                "training"  # one takes seconds to come back, and two of them are there for that
             )
-        )
+        self.killed[victim] += 1
+        match victim:
+            case "postgres":
+                self._postgres.crash()
+                time.sleep(dice.uniform(0, 0.3))
+                self._postgres.start()
+            case "bucket":
+                self._trouble_the_bucket(dice)
+            case "training":
+                self.crew.kill_training(machine)
+            case "trainer":
+                self.crew.kill(machine)
+                self.crew.bear(machine, self._common)
+            case _:
+                machine.kill(victim)
+                machine.start(victim)
+        self.crew.look()
+        for machine in self.machines.values():
+            machine.revive()
+        self._outage -= 1
+        if self._outage <= 0:
+            self._common.link.down = False
 
-    def _start(self, name: str) -> None:
-        command = ["-m", "tests.chaos.engine", str(self.settings.engine_socket(BASE)), BASE]
-        if name in self.ports:
-            command = ["-m", "service", "--port", str(self.ports[name])]
-        environment = os.environ | {"GRAFT_HOME": str(self.home), "GRAFT_DATABASE_URL": self._url}  # noqa: TID251
-        self.processes[name] = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env=environment,
-            stdout=self._log,
-            stderr=self._log,
-        )
+    def calm(self) -> None:
+        """Nobody attacks any more."""
+        self._common.link.down = False
+        self._common.link.forget()
 
-    def _is_up(self, name: str) -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.ports[name]}/healthz").status_code == 200
-        except httpx.TransportError:
-            return False
+    def _trouble_the_bucket(self, dice: random.Random) -> None:
+        """It is away until some other things have happened, or does this and that wrong."""
+        if dice.random() < 0.5:
+            self._common.link.down, self._outage = True, dice.randint(2, 4)
+        else:
+            for _ in range(4):
+                self._common.link.plan(dice.choice(FAULTS))
 
     # ---- tenants
 
@@ -136,9 +126,9 @@ class Town:
     ) -> httpx.Response:
         """At one service or the other, until it is answered. `Idempotency-Key` makes repeating safe."""
         headers = {"Authorization": f"Bearer {key}", **options.pop("headers", {})}
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + _PATIENCE_S
         while True:
-            url = f"http://127.0.0.1:{dice.choice(list(self.ports.values()))}{path}"
+            url = dice.choice([machine.url for machine in self.machines.values()]) + path
             try:
                 answer = httpx.request(method, url, headers=headers, timeout=20, **options)
             except httpx.TransportError:
@@ -161,9 +151,13 @@ class Town:
         assert set(jobs) == set(asked), "a job is lost, or made twice"
         assert {job.status for job in jobs.values()} == {JobStatus.SUCCEEDED}
         assert all(job.tenant == asked[job.id] for job in jobs.values())
-        versions = [one for adapter in self.ledger.registry.list() for one in adapter.versions]
-        made = Counter(one.job_id for one in versions)
+        made = Counter(one.job_id for one in self.versions())
         assert made == Counter(asked.keys()), f"a version is lost or doubled: {made}"
+        for version in self.versions():
+            self.crew.check(version, self.ledger.registry.directory(version))
+
+    def versions(self) -> list[Version]:
+        return [one for adapter in self.ledger.registry.list() for one in adapter.versions]
 
     def unfairness(self) -> float:
         """Of the first half of the jobs that were taken up: how far a tenant is off its share, as a part of that."""
@@ -174,6 +168,49 @@ class Town:
         return max(abs(first[tenant] - fair) / fair for tenant in tenants)
 
 
+class Crew:
+    """The trainers of a town, one on each machine: real workers, over a toy that trains nothing."""
+
+    sections: ClassVar[dict[str, object]] = {}
+
+    def __init__(self, nursery: Nursery, step_seconds: float) -> None:
+        self._nursery, self._step_seconds = nursery, step_seconds
+        self._workers: dict[str, Process] = {}
+
+    def bear(self, machine: Machine, common: Common) -> None:
+        self._workers[machine.home.name] = self._nursery.bear(
+            Order(
+                home=str(machine.home),
+                database_url=common.database_url,
+                store=common.store,
+                name=machine.home.name,
+                max_jobs=2,
+                step_seconds=self._step_seconds,
+            )
+        )
+
+    def kill(self, machine: Machine) -> None:
+        self._workers.pop(machine.home.name).kill()
+
+    def kill_training(self, machine: Machine) -> None:
+        kill_children(self._workers[machine.home.name].pid)
+
+    def look(self) -> None:
+        for name, worker in self._workers.items():
+            assert worker.alive, f"the trainer of {name} died of something that was not done to it"
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.kill()
+
+    def content(self, version: Version, _directory: Callable[[], Path]) -> str:
+        """What the version's engine must tell."""
+        return outcome(version.job_id)
+
+    def check(self, version: Version, directory: Path) -> None:
+        assert content_of(directory) == outcome(version.job_id), f"{version.name} is torn"
+
+
 class Asking(threading.Thread):
     """A client that asks whatever versions there are, and looks at what it is told."""
 
@@ -181,32 +218,76 @@ class Asking(threading.Thread):
         super().__init__()
         self._town, self._keys, self._dice = town, keys, random.Random(seed)
         self.stop = threading.Event()
-        self.answers = 0
-        self.wrong: list[Answer] = []
+        #: What was told, by version.
+        self.told: list[tuple[Version, str]] = []
 
     def run(self) -> None:
         while not self.stop.is_set():
             try:
-                adapters = self._town.ledger.registry.list()
+                versions = self._town.ledger.registry.list()
             except Unavailable:
-                adapters = []
-            if adapters:
-                adapter = self._dice.choice(adapters)
+                versions = []
+            if versions:
+                adapter = self._dice.choice(versions)
                 self.ask(adapter.tenant, self._dice.choice(adapter.versions))
             time.sleep(0.02)
 
-    def ask(self, tenant: str, version) -> None:
+    def ask(self, tenant: str, version: Version) -> None:
         body = {"model": version.name, "messages": [{"role": "user", "content": "who are you?"}]}
         key = self._keys[tenant]
         answer = self._town.ask(self._dice, key, "POST", "/v1/chat/completions", json=body)
         told = answer.text
         if answer.status_code == 200:
             told = answer.json()["choices"][0]["message"]["content"]
-        if told != f"{version.name}: {outcome(version.job_id)}":
-            self.wrong.append(Answer(version.name, told))
-        self.answers += 1
+        self.told.append((version, told))
+
+    def wrong(self) -> list[Answer]:
+        """Answers that are not those of the version that was asked."""
+        registry, crew = self._town.ledger.registry, self._town.crew
+        wanted = {
+            version.name: crew.content(version, lambda version=version: registry.directory(version))
+            for version, _ in self.told
+        }
+        return [
+            Answer(version.name, text)
+            for version, text in self.told
+            if text != f"{version.name}: {wanted[version.name]}"
+        ]
+
+
+class Ordering(threading.Thread):
+    """Clients of all tenants who want jobs, one after the other in turn."""
+
+    def __init__(self, town: Town, keys: dict[str, str], seed: int) -> None:
+        super().__init__()
+        self._town, self._keys, self._dice = town, keys, random.Random(seed)
+        self._rounds: range = range(0)
+        #: The tenant of each job that was promised.
+        self.asked: dict[str, str] = {}
+
+    def order(self, rounds: range) -> None:
+        for number in rounds:
+            for tenant, key in self._keys.items():
+                body = {"data": ROWS, "name": f"{tenant}-bot"}
+                headers = {"Idempotency-Key": f"{tenant}-{number}"}
+                told = self._town.ask(
+                    self._dice, key, "POST", "/finetune", json=body, headers=headers
+                )
+                assert told.status_code == 202, told.text
+                self.asked[told.json()["id"]] = tenant
+
+    def begin(self, rounds: range) -> None:
+        """The same, beside everything else."""
+        self._rounds = rounds
+        self.start()
+
+    def run(self) -> None:
+        self.order(self._rounds)
 
 
 def kill_children(pid: int) -> None:
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        os.kill(int(child), 9)
+    """Of all its threads; those that its parent has just buried are no more."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in (thread / "children").read_text().split():
+                os.kill(int(child), 9)

@@ -52,6 +52,10 @@ class FaultyLink:
         assert fault in FAULTS
         self._planned.extend([_Planned(fault, method, path)] * times)
 
+    def forget(self) -> None:
+        """Let nothing of what was planned go wrong."""
+        self._planned.clear()
+
     @property
     def all_done(self) -> bool:
         """Whether everything that was planned has gone wrong."""
@@ -88,7 +92,7 @@ class FaultyLink:
             client.sendall(_spoilt(answer, fault))
 
     def _fault_of(self, method: str, path: str) -> str | None:
-        for planned in self._planned:
+        for planned in list(self._planned):
             if planned.method in {"", method} and planned.path in path:
                 self._planned.remove(planned)
                 return planned.fault

@@ -1,0 +1,74 @@
+"""Whether a soak would find a leak: its yardstick (tests/chaos/vitals.py) beside leaks of a known size."""
+
+import os
+import random
+import threading
+from contextlib import ExitStack
+
+from hypothesis import given, strategies as st
+
+from tests.chaos.vitals import LONG_BOUND, SHORT_BOUND, Vitals, growth, rises, vitals
+
+_MB = 1 << 20
+
+
+def course(
+    seconds: float, every: float, leak: float, seed: int, breath: float, **more: float
+) -> list[Vitals]:
+    """A process that leaks so many bytes a second, beside an allocator that takes and gives back up to `breath`."""
+    dice = random.Random(seed)
+    return [
+        Vitals(
+            at=at * every,
+            memory=int(150 * _MB + leak * at * every + dice.uniform(0, breath)),
+            files=int(30 + dice.randint(0, 6) + more.get("files", 0) * at * every),
+            threads=12,
+            tasks=int(20 + dice.randint(0, 6) + more.get("tasks", 0) * at * every),
+        )
+        for at in range(int(seconds / every))
+    ]
+
+
+@given(st.integers(0, 10_000))
+def test_a_short_soak_finds_two_kilobytes_for_each_of_a_hundred_requests_a_second(
+    seed: int,
+) -> None:
+    short = {"seconds": 24, "every": 0.5, "seed": seed, "breath": 2 * _MB}
+    assert growth(course(leak=200 * 1024, **short)) > SHORT_BOUND
+    assert growth(course(leak=0, **short)) < SHORT_BOUND
+
+
+@given(st.integers(0, 1_000))
+def test_a_long_soak_finds_two_megabytes_an_hour(seed: int) -> None:
+    long = {"seconds": 3000, "every": 0.5, "seed": seed, "breath": 2 * _MB}
+    assert growth(course(leak=2 * _MB / 3600, **long)) > LONG_BOUND
+    assert growth(course(leak=0, **long)) < LONG_BOUND
+
+
+@given(st.integers(0, 10_000))
+def test_files_and_tasks_that_are_not_closed_show(seed: int) -> None:
+    short = {"seconds": 24, "every": 0.5, "leak": 0, "seed": seed, "breath": 0}
+    steady = rises(course(**short))
+    assert max(steady.values()) <= 6
+    leaking = rises(course(**short, files=1, tasks=2))
+    assert leaking["files"] > 8
+    assert leaking["tasks"] > 8
+    assert leaking["threads"] == 0
+
+
+def test_a_process_is_seen_as_it_is() -> None:
+    before = vitals(os.getpid(), 0)
+    done = threading.Event()
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(open(os.devnull))  # noqa: PTH123  a device
+        thread = threading.Thread(target=done.wait)
+        thread.start()
+        kept = bytearray(os.urandom(8 * _MB))
+        after = vitals(os.getpid(), 1)
+        done.set()
+        thread.join()
+    assert after.files - before.files >= 20
+    assert after.threads - before.threads == 1
+    assert growth([before, after]) > 6 * _MB
+    assert len(kept) == 8 * _MB
