@@ -4,6 +4,7 @@
 #   service      the HTTP service: no torch, no vLLM
 #   trainer      the trainer, on CPUs
 #   trainer-gpu  the trainer, on NVIDIA GPUs
+#   trainer-ray, trainer-gpu-ray  the same, with Ray, which places them
 #   engine       vLLM's own image, with the little of graft that starts it
 #   all-cpu      service, trainer and vLLM for CPUs in one, for a demo
 #
@@ -40,6 +41,14 @@ FROM packages AS trainer-gpu-packages
 COPY requirements/image/trainer-gpu.txt requirements/image/
 RUN "$PREFIX/bin/python" -m pip install --no-deps --require-hashes -r requirements/image/trainer-gpu.txt
 
+FROM trainer-packages AS trainer-ray-packages
+COPY requirements/ray/ray.txt requirements/ray/
+RUN "$PREFIX/bin/python" -m pip install --no-deps --require-hashes -r requirements/ray/ray.txt
+
+FROM trainer-gpu-packages AS trainer-gpu-ray-packages
+COPY requirements/ray/ray.txt requirements/ray/
+RUN "$PREFIX/bin/python" -m pip install --no-deps --require-hashes -r requirements/ray/ray.txt
+
 # ---------------------------------------------------------------- what all of ours have in common
 FROM ${BASE} AS graft
 ENV PATH=/opt/graft/bin:$PATH PYTHONPATH=/srv/graft PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GRAFT_HOME=/data
@@ -61,6 +70,14 @@ CMD ["python", "-m", "trainer"]
 FROM graft AS trainer-gpu
 COPY --from=trainer-gpu-packages /opt/graft /opt/graft
 CMD ["python", "-m", "trainer"]
+
+FROM graft AS trainer-ray
+COPY --from=trainer-ray-packages /opt/graft /opt/graft
+CMD ["python", "-m", "trainer.ray"]
+
+FROM graft AS trainer-gpu-ray
+COPY --from=trainer-gpu-ray-packages /opt/graft /opt/graft
+CMD ["python", "-m", "trainer.ray"]
 
 FROM graft AS all-cpu
 COPY --from=all-cpu-packages /opt/graft /opt/graft

@@ -7,11 +7,11 @@ BIN := .venv/bin
 FAST := tests/unit tests/conformance
 # What mostly waits for processes runs side by side, a file at a time; what computes has the machine for itself.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
-PROCESSES := $(addprefix tests/integration/,chart eyes launcher ledger sdk service) tests/security tests/chaos
+PROCESSES := $(addprefix tests/integration/,chart eyes launcher ledger ray sdk service) tests/security tests/chaos
 COMPUTING := $(addprefix tests/integration/,bench training)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test fuzz chaos soak churn testgpu check lint bench bench-rivals sdks postgres charts images prometheus dashboards lock clean
+.PHONY: help install serve test fuzz chaos soak churn testgpu check lint bench bench-rivals sdks postgres charts images prometheus ray dashboards lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,14 +22,14 @@ install: ## Set up .venv with the pinned packages that fit this machine (GPU or 
 serve: install ## Bring everything up: service, engines, trainer. ARGS="--host ... --port ... --home ..."
 	@exec $(BIN)/graft up $(ARGS)
 
-test: install sdks postgres charts prometheus ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
+test: install sdks postgres charts prometheus ray ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
 	$(BIN)/pytest $(SPREAD) $(FAST) $(PROCESSES) $(ARGS)
 	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" $(COMPUTING) tests/e2e $(ARGS)
 
 fuzz: install ## Send thousands of requests made from the published description, with keys on. ARGS="--cases 200" of each operation.
 	$(BIN)/pytest -n 2 tests/fuzz $(ARGS)
 
-chaos: install postgres ## Kill everything at random, at release size (an hour); docs/reliability.md says what was found.
+chaos: install postgres ray ## Kill everything at random, at release size (an hour); docs/reliability.md says what was found.
 	$(BIN)/pytest --randomly-dont-reorganize --timeout 7200 --chaos release --scoreboard docs/reliability.md tests/chaos $(ARGS)
 
 churn: install ## Ask 40 adapters over a live set of 8 for ten minutes, with loads, promotions and rollbacks: real vLLM.
@@ -67,6 +67,9 @@ images: install charts ## Run the steps of the Dockerfile's service image outsid
 prometheus: ## See that Prometheus and promtool are there, for tests that let it scrape. Root has it installed.
 	@$(PYTHON) -m tools.prometheus
 
+ray: install ## Set up Ray under .ray, beside .venv. PYTHONPATH=.ray .venv/bin/graft up --trainer ray
+	@$(PYTHON) -m tools.ray_env
+
 dashboards: install ## Rewrite the Grafana dashboards in helm/graft/files/dashboards from tools/dashboards.
 	$(BIN)/python -m tools.dashboards
 
@@ -82,8 +85,9 @@ lock: install ## Rewrite what lies in requirements from pyproject.toml and tools
 	$(PYTHON) -m tools.sdks --lock
 	$(PYTHON) -m tools.helm --lock
 	$(PYTHON) -m tools.images --lock
+	$(PYTHON) -m tools.ray_env --lock
 	$(BIN)/python -m tools.values_schema
 
 clean: ## Remove .venv and every cache of the tools. The home folder, with your adapters, stays.
-	rm -rf .venv .rivals .sdks .helm-bin .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .rivals .sdks .helm-bin .ray .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,7 +29,7 @@ SECTIONS = [
 #: What the chart itself decides about, and config may not.
 DECIDED = {
     "service": {"host", "port", "auth", "drain_seconds"},
-    "trainer": {"metrics_host", "metrics_port"},
+    "trainer": {"metrics_host", "metrics_port", "ray"},
 }
 
 TEXT: Schema = {"type": "string"}
@@ -209,7 +209,14 @@ def engine() -> Schema:
 
 
 def trainer() -> Schema:
-    return placed(enabled=FLAG, gpu=gpu(), shm=SIZE, graceSeconds=SOME)
+    return placed(
+        enabled=FLAG,
+        placement=choice("kubernetes", "ray"),
+        ray=record(existingSecret=TEXT, secretKey=NAME, resources=resources()),
+        gpu=gpu(),
+        shm=SIZE,
+        graceSeconds=SOME,
+    )
 
 
 def monitoring() -> Schema:

@@ -7,7 +7,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import SettingsConfigDict
 
 from adapters.errors import InvalidValue
@@ -16,10 +24,44 @@ from adapters.settings import Section
 _DEVICE = re.compile(r"cpu|cuda:\d+")
 
 
+class RaySettings(BaseModel):
+    """Where Ray places trainers, and how many: `trainer.ray`, read by `python -m trainer.ray` only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: Of a cluster that runs already, as `ray.init` takes it; empty means one of our own, on this machine.
+    address: str = ""
+    #: Trainers of one namespace are one crew. Empty: named after the database, so that a ledger has one on a cluster.
+    namespace: str = Field("", max_length=64, pattern=r"^[A-Za-z0-9_-]*$")
+    #: Most trainers; None means as many as the cluster has devices: its GPUs, or its nodes where there are none.
+    max_trainers: PositiveInt | None = None
+    #: Fewest; between the two, jobs decide. None means always as many as there may be.
+    min_trainers: int | None = Field(None, ge=0)
+    #: Jobs, waiting or running, of which each such number wants a trainer.
+    jobs_per_trainer: int = Field(8, ge=1)
+    #: Fewer must have been enough for so long before one is let go.
+    idle_seconds: float = Field(600.0, ge=0)
+    #: What one trainer asks of its node. GPUs: None means `trainer.ranks` of them if the cluster has some, else none.
+    gpus_per_trainer: int | None = Field(None, ge=0)
+    cpus_per_trainer: float = Field(1.0, ge=0)
+    #: How long trainers may take to write checkpoints when they are let go; `graft up` waits 20 s in all.
+    drain_seconds: float = Field(18.0, ge=0)
+    #: A trainer to which nobody has spoken for so long lets itself go: who placed it will not come back.
+    forsaken_seconds: float = Field(300.0, ge=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.max_trainers is not None and (self.min_trainers or 0) > self.max_trainers:
+            raise ValueError("min_trainers is larger than max_trainers")
+        return self
+
+
 class TrainerSettings(Section):
     """How jobs are claimed and trained on this machine."""
 
-    model_config = SettingsConfigDict(env_prefix="GRAFT_TRAINER_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="GRAFT_TRAINER_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
     section: ClassVar[str] = "trainer"
 
     #: One training process of each base model for each of them. `auto`: every GPU that is visible, else the CPU.
@@ -64,6 +106,8 @@ class TrainerSettings(Section):
     #: Where Prometheus finds the worker's metrics; port 0 means nowhere.
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(0, ge=0, le=65535)
+    #: Where Ray places trainers.
+    ray: RaySettings = RaySettings()
 
     @model_validator(mode="after")
     def _whole_when_quantised(self) -> Self:
@@ -107,6 +151,20 @@ class TrainerSettings(Section):
             )
         starts = range(0, len(devices) - self.ranks + 1, self.ranks)
         return tuple(",".join(devices[at : at + self.ranks]) for at in starts)
+
+
+def prepare_for_ray(token_file: Path | None) -> None:
+    """What Ray reads of the environment, which it does when it is loaded.
+
+    A token file is for a cluster of this machine's own. Only who can read it may use the cluster: anybody else could
+    have it run anything. And it stays on the loopback interface, where Ray would choose one that others reach too,
+    whatever address it is told; what has it stay there is a switch that is meant for other systems.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if token_file is not None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file)
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 
 def _every_gpu() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from cli.launcher.home import Home, HomeUnusable
 from cli.launcher.readiness import Readiness
 from cli.launcher.report import Report
 from cli.launcher.supervisor import Supervisor
-from cli.launcher.table import NotConfigured, Plan, process_table, read_plan
+from cli.launcher.table import NotConfigured, Plan, TrainerKind, process_table, read_plan, require
 from cli.settings import child_environment
 
 WELCOME = """
@@ -47,12 +47,17 @@ def up(
             help="Ask for API keys; needed on other addresses than this machine's own.",
         ),
     ] = None,
+    trainer: Annotated[
+        TrainerKind,
+        typer.Option(help="Who places trainers: this machine alone, or Ray (trainer.ray)."),
+    ] = TrainerKind.LOCAL,
 ) -> None:
     """Start service, engines and trainer on this machine, and keep them running until Ctrl-C."""
     console = screen()
     os.umask(0o077)  # the home, with everybody's data in it, is its user's alone
     given = home.expanduser().absolute() if home else None
     try:
+        require(trainer)
         plan = read_plan(child_environment(given, host, port, auth=auth))
         folder = Home(plan.home)
         with folder.lock():
@@ -61,7 +66,7 @@ def up(
             report = Report(console)
             report.line("none", f"home {folder.folder}, logs in {folder.folder / 'logs'}")
             readiness = Readiness(url, report, _welcome(url, plan))
-            table = process_table(plan.base_models)
+            table = process_table(plan.base_models, trainer=trainer)
             asyncio.run(supervise(table, folder, environment, report, readiness))
     except (HomeUnusable, NotConfigured) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)

@@ -5,11 +5,23 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 
 from cli.launcher.child import ChildSpec
 
 SERVICE, TRAINER, ENGINES = range(3)
+
+
+class TrainerKind(StrEnum):
+    """Who keeps trainers alive: this machine's launcher, or Ray."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+_TRAINERS = {TrainerKind.LOCAL: "trainer", TrainerKind.RAY: "trainer.ray"}
 
 
 class NotConfigured(Exception):
@@ -53,20 +65,32 @@ def read_plan(environment: Mapping[str, str]) -> Plan:
         ) from None
 
 
-def process_table(model_ids: Sequence[str]) -> list[ChildSpec]:
-    """Service, trainer, and an engine for each base model.
+def process_table(
+    model_ids: Sequence[str], *, trainer: TrainerKind = TrainerKind.LOCAL
+) -> list[ChildSpec]:
+    """Service, trainer, and an engine for each base model. With Ray, the trainer is who has it place trainers.
 
     They start together and wait for each other by themselves. They stop from the outside in: first nobody is let in,
     then training is put down, and the engines, which hold no state, go last.
     """
     return [
         _python("service", SERVICE, "service"),
-        _python("trainer", TRAINER, "trainer"),
+        _python("trainer", TRAINER, _TRAINERS[trainer]),
         *(
             _python(engine_name(model_id), ENGINES, "service.engine", model_id)
             for model_id in model_ids
         ),
     ]
+
+
+def require(trainer: TrainerKind) -> None:
+    """See that what it needs is installed: a process that lacks it would be started again for ever.
+
+    Raises:
+        NotConfigured: with what to install.
+    """
+    if trainer is TrainerKind.RAY and find_spec("ray") is None:
+        raise NotConfigured("Ray is not installed: pip install 'graft[ray]'")
 
 
 def engine_name(model_id: str) -> str:

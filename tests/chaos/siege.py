@@ -22,7 +22,9 @@ _DONE = "The job has successfully completed"
 class Siege:
     """A home, its jobs, and workers that are named when they are born."""
 
-    def __init__(self, home: Path, nursery: Nursery, database_url: str = "", **order) -> None:
+    def __init__(
+        self, home: Path, nursery: Nursery | None, database_url: str = "", **order
+    ) -> None:
         self.home, self.database_url = home, database_url
         self.settings = LedgerSettings(home=home, database_url=database_url)
         self.ledger: Ledger = open_ledger(self.settings)
@@ -54,6 +56,7 @@ class Siege:
     # ---- workers
 
     def bear(self, name: str) -> None:
+        assert self._nursery is not None, "whoever makes the workers made no nursery"
         self.workers[name] = self._nursery.bear(
             Order(home=str(self.home), database_url=self.database_url, name=name, **self._order)
         )

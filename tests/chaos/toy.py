@@ -73,7 +73,7 @@ class ToyProcess(WarmProcess):
             ours.close()
             try:
                 die_with_parent()
-                _Toy(theirs, self._base, self._step_seconds).run()
+                Toy(theirs, self._base, self._step_seconds).run()
             except BaseException:
                 traceback.print_exc()
                 raise
@@ -107,7 +107,9 @@ class Forked:
             os.kill(self.pid, signal.SIGKILL)
 
 
-class _Toy:
+class Toy:
+    """What runs at the other end."""
+
     def __init__(self, connection: socket.socket, base: str, step_seconds: float) -> None:
         self._connection, self._base, self._step_seconds = connection, base, step_seconds
         self._unread = b""

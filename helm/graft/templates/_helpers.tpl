@@ -73,3 +73,29 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- define "graft.graceSeconds" -}}
 {{- mulf (add .Values.server.drain.propagationSeconds (include "graft.drainSeconds" . | int)) 1.5 | ceil | int -}}
 {{- end -}}
+
+{{- define "graft.placedByRay" -}}
+{{- if and .Values.trainer.enabled (eq .Values.trainer.placement "ray") }}yes{{ end -}}
+{{- end -}}
+
+{{/* GPUs of one trainer: as many as it has ranks. */}}
+{{- define "graft.gpusPerTrainer" -}}
+{{- ternary (dig "trainer" "ranks" 1 .Values.config) 0 (gt (int .Values.trainer.gpu.count) 0) -}}
+{{- end -}}
+
+{{/* Trainers for which a pod of Ray's has room: a trainer has its GPUs, or the pod's CPUs. */}}
+{{- define "graft.trainersPerPod" -}}
+{{- with include "graft.gpusPerTrainer" . | int -}}
+{{- div $.Values.trainer.gpu.count . -}}
+{{- else -}}
+1
+{{- end -}}
+{{- end -}}
+
+{{/* Names of the ports that trainers of one pod have their metrics on. */}}
+{{- define "graft.metricsPorts" -}}
+metrics
+{{- if eq (include "graft.placedByRay" .) "yes" }}
+{{- range untilStep 1 (include "graft.trainersPerPod" . | int) 1 }},metrics-{{ . }}{{ end }}
+{{- end -}}
+{{- end -}}

@@ -167,3 +167,18 @@ resources:
     - {name: config, mountPath: /etc/graft, readOnly: true}
     {{- include "graft.writable" "prepare" | nindent 4 }}
 {{- end -}}
+
+{{/* Of everything that is Ray's. Without the token nobody may use the cluster. */}}
+{{- define "graft.rayEnvironment" -}}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+- {name: RAY_AUTH_MODE, value: token}
+- name: RAY_AUTH_TOKEN
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.trainer.ray.existingSecret }}, key: {{ .Values.trainer.ray.secretKey }}}
+{{- end -}}
+
+{{/* Nothing travels through Ray's store but words: the least that it takes, and not in /dev/shm, which is training's. */}}
+{{- define "graft.rayStore" -}}
+object-store-memory: "80000000"
+plasma-directory: /tmp
+{{- end -}}

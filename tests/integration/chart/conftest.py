@@ -46,6 +46,10 @@ class Rendered:
             spec = one if one["kind"] == "Pod" else one.get("spec", {}).get("template")
             if spec is not None and "containers" in spec.get("spec", {}):
                 found.append((one["metadata"]["name"], spec["spec"]))
+            if one["kind"] == "RayCluster":
+                groups = [one["spec"]["headGroupSpec"], *one["spec"]["workerGroupSpecs"]]
+                name = one["metadata"]["name"]
+                found += [(name, group["template"]["spec"]) for group in groups]
         return found
 
     @cached_property

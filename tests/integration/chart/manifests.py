@@ -47,7 +47,9 @@ def judged(one):
     """What is wrong with a manifest."""
     name = f"{one['kind']} {one['metadata']['name']}"
     if one["kind"] == "HTTPRoute":
-        return [f"{name}: {flaw}" for flaw in route_flaws(one)]
+        return [f"{name}: {flaw}" for flaw in unknown(ROUTE, one)]
+    if one["kind"] == "RayCluster":
+        return [f"{name}: {flaw}" for flaw in [*unknown(RAY, one), *ray_flaws(one)]]
     if one["kind"] in MODELS:
         return [f"{name}: {flaw}" for flaw in model_flaws(MODELS[one["kind"]], one)]
     return [
@@ -119,16 +121,71 @@ ROUTE = {
 }
 
 
-def route_flaws(one, where=""):
-    """Fields of a route that the specification does not know."""
+#: Nor has KubeRay: what its types of ray.io/v1 know. Pods and containers in them are judged as Kubernetes' own.
+_GROUP = {"template", "rayStartParams"}
+RAY = {
+    "": {"apiVersion", "kind", "metadata", "spec"},
+    ".spec": {
+        *("headGroupSpec", "workerGroupSpecs", "rayVersion", "enableInTreeAutoscaling"),
+        *("autoscalerOptions", "headServiceAnnotations", "suspend"),
+    },
+    ".spec.headGroupSpec": {*_GROUP, "serviceType", "headService", "enableIngress"},
+    ".spec.workerGroupSpecs[]": {
+        *(*_GROUP, "groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts"),
+        "scaleStrategy",
+    },
+    ".spec.autoscalerOptions": {
+        *("resources", "image", "imagePullPolicy", "env", "envFrom", "volumeMounts"),
+        *("securityContext", "idleTimeoutSeconds", "upscalingMode"),
+    },
+}
+#: What is somebody else's to judge.
+ELSEWHERE = {
+    ".metadata",
+    ".spec.headGroupSpec.headService",
+    *(
+        f".spec.{kind}.{part}"
+        for kind in ("headGroupSpec", "workerGroupSpecs[]")
+        for part in _GROUP
+    ),
+    *(f".spec.autoscalerOptions.{part}" for part in ("resources", "env", "envFrom")),
+    *(f".spec.autoscalerOptions.{part}" for part in ("volumeMounts", "securityContext")),
+}
+
+
+def unknown(fields, one, where=""):
+    """Fields that the specification does not know."""
     if isinstance(one, list):
         for item in one:
-            yield from route_flaws(item, f"{where}[]")
-    elif isinstance(one, dict) and where != ".metadata":
+            yield from unknown(fields, item, f"{where}[]")
+    elif isinstance(one, dict) and where.removesuffix("[]") not in ELSEWHERE:
         for key, value in one.items():
-            if key not in ROUTE.get(where, ()):
+            if key not in fields.get(where, ()):
                 yield f"{where}.{key} is not a field"
-            yield from route_flaws(value, f"{where}.{key}")
+            yield from unknown(fields, value, f"{where}.{key}")
+
+
+def ray_flaws(one):
+    """Pods that no Kubernetes takes, and parameters that are not text."""
+    spec = one["spec"]
+    groups = [spec["headGroupSpec"], *spec.get("workerGroupSpecs", [])]
+    for group in groups:
+        yield from (
+            f"rayStartParams.{key} is not text"
+            for key, value in group["rayStartParams"].items()
+            if not isinstance(value, str)
+        )
+    pods = [group["template"] for group in groups]
+    if options := spec.get("autoscalerOptions"):
+        told = {
+            k: v for k, v in options.items() if k not in {"idleTimeoutSeconds", "upscalingMode"}
+        }
+        pods.append({"spec": {"containers": [{"name": "autoscaler", **told}]}})
+    for pod in pods:
+        whole = {"apiVersion": "v1", "kind": "Pod", **pod}
+        for release in RELEASES:
+            for error in judge(release, "Pod", "v1").iter_errors(whole):
+                yield f"({release}): {error.message} at {list(error.path)}"
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def test_every_manifest_obeys_the_schemas_of_kubernetes_and_of_the_operators(ren
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["releases"] == [f"1.{minor}" for minor in range(29, 38)]
     ours = {"PodMonitor", "ScaledObject", "HTTPRoute", "Ingress", "NetworkPolicy", "StatefulSet"}
+    ours |= {"RayCluster"}
     assert ours <= told["kinds"].keys()
 
 
@@ -59,6 +60,9 @@ def test_what_judges_manifests_knows_a_bad_one(tmp_path):
      spec: {scaleTargetRef: {name: d}, triggers: prometheus}}
     ---
     {apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: e}, spec: {parents: []}}
+    ---
+    {apiVersion: ray.io/v1, kind: RayCluster, metadata: {name: f}, spec: {headGroups: [], headGroupSpec:
+     {rayStartParams: {num-cpus: 0}, template: {spec: {containers: [{name: a, image: b, prots: []}]}}}}}
     """
     (tmp_path / "bad.yaml").write_text(textwrap.dedent(bad))
     command = [str(helm.PYTHON), str(CHECKER), str(tmp_path / "bad.yaml")]
@@ -66,6 +70,8 @@ def test_what_judges_manifests_knows_a_bad_one(tmp_path):
     assert done.returncode == 1
     for name in ("Service a", "PodMonitor b", "ScaledObject c", "HTTPRoute e"):
         assert f": {name}" in done.stdout, done.stdout + done.stderr
+    for flaw in ("headGroups is not a field", "num-cpus is not text", "'prots' was unexpected"):
+        assert flaw in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,7 +85,9 @@ def test_no_container_can_do_more_than_it_must(rendered, name):
         assert security["capabilities"] == {"drop": ["ALL"]}, where
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}, where
     for where, pod in rendered[name].pods:
-        assert pod["automountServiceAccountToken"] is False, where
+        # Ray's autoscaler, beside the head, asks for pods.
+        asks = [one for one in pod["containers"] if one["name"] == "ray-head"]
+        assert pod["automountServiceAccountToken"] is bool(asks and name == "ray"), where
         assert pod["enableServiceLinks"] is False, where
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), where
         assert not [volume for volume in pod.get("volumes", []) if "hostPath" in volume], where

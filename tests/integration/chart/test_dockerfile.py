@@ -48,14 +48,22 @@ def test_every_image_runs_as_nobody_in_particular():
         base, name = re.match(r"(\S+) AS (\S+)", stage).groups()
         users = re.findall(r"^USER (\S+)", stage, re.MULTILINE)
         owned[name] = users[-1] if users else owned.get(base, "root")
-    for target in ("service", "trainer", "trainer-gpu", "all-cpu", "engine"):
+    for target in (
+        "service",
+        "trainer",
+        "trainer-gpu",
+        "trainer-ray",
+        "trainer-gpu-ray",
+        "all-cpu",
+        "engine",
+    ):
         assert owned[target] == "10001:10001"
     assert list(owned)[-1] == "service", "what is built when no target is named"
 
 
 def test_pip_is_never_left_to_choose():
     installs = [command for command in RUNS if "pip install" in command]
-    assert len(installs) == 6
+    assert len(installs) == 8
     for command in installs:
         assert "--require-hashes" in command
         assert "--no-deps" in command

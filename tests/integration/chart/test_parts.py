@@ -287,6 +287,11 @@ def test_every_selector_finds_the_pods_that_it_means(rendered):
             for one in rendered[name].objects
             if "template" in one.get("spec", {})
         ]
+        labels += [
+            group["template"]["metadata"]["labels"]
+            for one in rendered[name].kind("RayCluster")
+            for group in [one["spec"]["headGroupSpec"], *one["spec"]["workerGroupSpecs"]]
+        ]
         selectors = [one["spec"]["selector"] for one in rendered[name].kind("Service")]
         selectors += [
             one["spec"]["selector"]["matchLabels"]

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from cli.launcher.readiness import Readiness
 from cli.launcher.report import Report
-from cli.launcher.table import NotConfigured, process_table, read_plan
+from cli.launcher.table import NotConfigured, TrainerKind, process_table, read_plan, require
 
 
 @pytest.fixture
@@ -68,6 +68,20 @@ def test_the_table_stops_the_service_first_and_engines_last():
         ("engine-n", 2),
     ]
     assert specs[2].command[1:] == ("-m", "service.engine", "org/m")
+
+
+def test_with_ray_the_trainers_place_is_taken_by_who_places_them():
+    local, placed = (process_table(["m"], trainer=kind) for kind in TrainerKind)
+    assert [spec.name for spec in placed] == [spec.name for spec in local]
+    assert [spec.command[2] for spec in local] == ["service", "trainer", "service.engine"]
+    assert [spec.command[2] for spec in placed] == ["service", "trainer.ray", "service.engine"]
+
+
+def test_without_ray_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setattr("cli.launcher.table.find_spec", lambda name: None)
+    require(TrainerKind.LOCAL)
+    with pytest.raises(NotConfigured, match=r"pip install 'graft\[ray\]'"):
+        require(TrainerKind.RAY)
 
 
 def test_a_configuration_that_cannot_be_read_says_why(tmp_path):

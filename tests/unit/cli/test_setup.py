@@ -7,7 +7,7 @@ import pytest
 
 from tools import install
 
-LOCKS = ["cpu.txt", "gpu.txt", "uv.txt"]
+LOCKS = ["cpu.txt", "gpu.txt", "uv.txt", "ray/ray.txt"]
 
 
 @pytest.mark.parametrize("name", [*LOCKS, "torch-cpu.txt"])
