@@ -74,7 +74,9 @@ class Trainer:
         def name(base_model: str, device: str) -> str:
             return short_name(f"ray:{self._order.name}:{base_model}:{device}")
 
-        shift = Shift(ledger, settings, name=name, tracer=self._tracer, make_process=self.make_process)
+        shift = Shift(
+            ledger, settings, name=name, tracer=self._tracer, make_process=self.make_process
+        )
         try:
             serve_metrics(shift.instruments.registry, settings, ports=_PORTS)
         except OSError as error:
