@@ -14,9 +14,9 @@
 """
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -35,9 +35,10 @@ from service.defaults import fill
 from service.engine.protocol import EngineReply
 from service.engines import EngineHost, Engines
 from service.errors import engine_error_body, error_event, stopping
+from service.exchange import NOTHING, Answer, Prepared, collect
 from service.loops import mark, mark_events
 from service.metrics import Metrics
-from service.rates import Foreseen, Rates, foresee
+from service.rates import Rates, foresee
 from service.reckoning import Reckoning, outcome_of_error, outcome_of_status
 from service.relay import Meter, whole_events
 from service.schemas.caps import check_caps
@@ -48,47 +49,9 @@ from service.settings import ServiceSettings
 from service.shadow import Shadows
 from service.split import anybody, ticket_of
 
-#: Of what only counts or turns tokens.
-_NOTHING = Foreseen(0, 0)
 _NOT_FOUND = 404
 _BAD_REQUEST = 400
 _SERVER_ERROR = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A checked request: whose it is, where it goes, and the bytes that go there."""
-
-    endpoint: Endpoint
-    tenant: str
-    target: Target
-    body: bytes
-    stream: bool
-    #: What it is likely to cost.
-    foreseen: Foreseen = _NOTHING
-    #: Whether an answer that loops is stopped and marked.
-    guarded: bool = False
-    #: The same request for a version whose answer nobody sees.
-    shadow: "Prepared | None" = None
-    #: Who answers, for the metrics: `base`, `adapter` or `shadow`.
-    kind: str = "adapter"
-
-
-@dataclass(slots=True)
-class Answer:
-    """The engine's answer, still arriving. Whoever has it calls `release` in the end, whether it read `body` or not.
-
-    `body` does not release by itself: a generator that was never started, because the client left before the first
-    byte, cannot clean up.
-    """
-
-    status: int
-    content_type: str
-    version: str
-    body: AsyncIterator[bytes]
-    release: Callable[[], Awaitable[None]]
-    #: The event that ends a stream here, where the service must stop before the engine has.
-    farewell: Callable[[], bytes] = bytes
 
 
 class Generator:
@@ -162,7 +125,7 @@ class Generator:
             target,
             sent_bytes,
             stream=bool(body.get("stream")),
-            foreseen=foresee(sent, len(sent_bytes)) if endpoint.generates else _NOTHING,
+            foreseen=foresee(sent, len(sent_bytes)) if endpoint.generates else NOTHING,
             guarded=filled.guarded,
             kind="adapter" if target.version else "base",
         )
@@ -294,14 +257,6 @@ class Generator:
             await collect(await self.answer(shadow))
 
         self._shadows.send(base_model, unheard)
-
-
-async def collect(answer: Answer) -> bytes:
-    """The whole body of an answer that is not streamed; releases it."""
-    try:
-        return b"".join([chunk async for chunk in answer.body])
-    finally:
-        await answer.release()
 
 
 class _Died(Exception):

@@ -5,8 +5,7 @@
 2. Admit it to the warm process, which continues from the job's newest checkpoint if there is one.
 3. Tell the ledger what the process reports, and renew the lease: `hands.py`.
 4. A job that was cancelled or paused, or that somebody else holds by now, is dropped from the process.
-5. A process that dies gives all its jobs back to the queue and is started anew. A job that was lost twice without
-   getting further is a suspect from then on, and comes in alone until it has proved itself.
+5. A process that dies gives all its jobs back and is started anew. One lost twice without getting further is a suspect.
 6. A finished job is published: version, alias and the job's end in one transaction.
 """
 

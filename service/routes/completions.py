@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from adapters.errors import GraftError, Overloaded
 from service.errors import error_response
-from service.generate import Answer, Prepared, collect
+from service.exchange import Answer, Prepared, collect
 from service.schemas.endpoints import (
     CHAT,
     COMPLETIONS,

@@ -9,7 +9,8 @@ import pytest
 from adapters.errors import InvalidValue
 from adapters.settings import Quota
 from service.catalog import Target
-from service.generate import Generator, Prepared
+from service.exchange import Prepared
+from service.generate import Generator
 from service.rates import Rates
 from service.schemas.endpoints import (
     CHAT,

@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from service.generate import Answer
+from service.exchange import Answer
 from service.middleware import LastResort
 from service.routes.completions import StreamedAnswer
 
