@@ -64,11 +64,12 @@ def test_a_process_is_seen_as_it_is() -> None:
             stack.enter_context(open(os.devnull))  # noqa: PTH123  a device
         thread = threading.Thread(target=done.wait)
         thread.start()
-        kept = bytearray(os.urandom(8 * _MB))
+        # More than malloc ever takes from what has been freed before: it maps memory of its own.
+        kept = bytearray(os.urandom(40 * _MB))
         after = vitals(os.getpid(), 1)
         done.set()
         thread.join()
     assert after.files - before.files >= 20
     assert after.threads - before.threads == 1
-    assert growth([before, after]) > 6 * _MB
-    assert len(kept) == 8 * _MB
+    assert growth([before, after]) > 30 * _MB
+    assert len(kept) == 40 * _MB
