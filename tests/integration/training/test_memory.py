@@ -82,9 +82,9 @@ def test_computing_layers_twice_wakes_no_dropout_of_the_base_model():
     assert relative(again_P, gradient_P) < 1e-12
 
 
-@pytest.mark.parametrize("where", ["act_fn", "input_layernorm", "down_proj"])
+@pytest.mark.parametrize("where", ["k_proj", "input_layernorm", "down_proj"])
 def test_a_pass_that_did_not_fit_is_let_go(base, tmp_path, where):
-    """Between gate and up, the product of the two waits for the second: with all that was computed before it."""
+    """Between q and k, their product waits for the second: with all that was computed before it."""
     job = make_job(base, make_spec(), tmp_path, train=random_rows(4, seed=1))
     held = []
 
