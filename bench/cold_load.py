@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from adapters.settings import DEMO_MODEL
 from bench.made import make_adapter, probes_of, prompt_of, publish
 from bench.measure import Settings, interleave, spread
-from bench.real_stage import RealStage, Streamed, real_stage
+from bench.real_stage import RealStage, Streamed, on_real_stage
 from bench.table import Row, Table
 from service.engine.client import VllmEngine
 
@@ -24,13 +24,8 @@ PROMPT_TOKENS = 4
 
 def run(settings: Settings) -> Table:
     """First tokens, then stalls."""
-    with asyncio.Runner() as runner:
-        context = real_stage(settings, GRAFT_ENGINE_MAX_CPU_LORAS=str(HELD))
-        stage = runner.run(context.__aenter__())
-        try:
-            rows = _measure(settings.rounds, stage, runner)
-        finally:
-            runner.run(context.__aexit__(None, None, None))
+    with on_real_stage(settings, GRAFT_ENGINE_MAX_CPU_LORAS=str(HELD)) as (stage, runner):
+        rows = _measure(settings.rounds, stage, runner)
     return Table(
         name="cold_load",
         what=(

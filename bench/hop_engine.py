@@ -10,7 +10,7 @@ from adapters.settings import DEMO_MODEL
 from bench.made import make_adapter, prompt_of, publish
 from bench.measure import Settings, interleave, percentile, spread
 from bench.processes import cpu_seconds
-from bench.real_stage import CHAT, RealStage, Side, real_stage
+from bench.real_stage import CHAT, RealStage, Side, on_real_stage
 from bench.table import Row, Table
 
 #: Streams at a time, of one adapter, and the tokens of each, prompt and answer.
@@ -24,13 +24,8 @@ ADAPTER = "bench"
 
 def run(settings: Settings) -> Table:
     """Saturation, latency, processor time."""
-    with asyncio.Runner() as runner:
-        context = real_stage(settings)
-        stage = runner.run(context.__aenter__())
-        try:
-            rows = _measure(settings.rounds, stage, runner)
-        finally:
-            runner.run(context.__aexit__(None, None, None))
+    with on_real_stage(settings) as (stage, runner):
+        rows = _measure(settings.rounds, stage, runner)
     return Table(
         name="hop_engine",
         what=(

@@ -1,5 +1,6 @@
 """Our own processes under measurement: started as they are in service, ended whatever happens."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -10,7 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import aiohttp
+
 from adapters.settings import LedgerSettings
+
+_LOOK_S = 0.05
 
 
 def configure(ledger: LedgerSettings, directory: Path) -> Path:
@@ -64,6 +69,33 @@ def running(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(grace)
             process.kill()
+
+
+async def until_ready(
+    session: aiohttp.ClientSession,
+    url: str,
+    *processes: subprocess.Popen[bytes],
+    patience: float,
+) -> None:
+    """Return once the service there says that its engines answer.
+
+    Raises:
+        TimeoutError: it does not within so many seconds.
+        AssertionError: one of the processes that it takes has ended.
+    """
+    async with asyncio.timeout(patience):
+        while not await _ready(session, url):
+            for process in processes:
+                assert process.poll() is None, f"{process.args} has ended"
+            await asyncio.sleep(_LOOK_S)
+
+
+async def _ready(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/readyz") as response:
+            return response.status == 200
+    except aiohttp.ClientConnectionError:
+        return False
 
 
 def free_port() -> int:

@@ -7,11 +7,10 @@ at what it has got only when it is over.
 import asyncio
 import json
 import re
-import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ from adapters.ledger import Ledger, open_ledger
 from adapters.settings import DEMO_MODEL, LedgerSettings
 from bench.demo import MODELS, demo_model
 from bench.measure import Settings
-from bench.processes import configure, free_port, python, running
+from bench.processes import configure, free_port, python, running, until_ready
 
 #: For the engine to start, and for any one answer.
 PATIENCE = 300.0
@@ -143,6 +142,20 @@ def probes_in(log: str) -> list[float]:
     return [1e3 * (at - loaded[name]).total_seconds() for name, at in ended.items()]
 
 
+@contextmanager
+def on_real_stage(
+    settings: Settings, **environment: str
+) -> Iterator[tuple[RealStage, asyncio.Runner]]:
+    """The same for a benchmark, which is no coroutine itself: with what runs those that ask something."""
+    with asyncio.Runner() as runner:
+        context = real_stage(settings, **environment)
+        stage = runner.run(context.__aenter__())
+        try:
+            yield stage, runner
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+
+
 @asynccontextmanager
 async def real_stage(settings: Settings, **environment: str) -> AsyncIterator[RealStage]:
     """Both up; `environment` is for both of them."""
@@ -169,7 +182,9 @@ async def real_stage(settings: Settings, **environment: str) -> AsyncIterator[Re
                     ) as unix,
                 ):
                     ours = Side(tcp, f"http://127.0.0.1:{port}", service_process.pid)
-                    await _until_ready(ours, engine_process, service_process)
+                    await until_ready(
+                        tcp, ours.url, engine_process, service_process, patience=PATIENCE
+                    )
                     yield RealStage(
                         ours,
                         Side(unix, "http://engine", engine_process.pid),
@@ -188,19 +203,3 @@ def _time(told: str) -> datetime:
 
 
 _PATIENT = aiohttp.ClientTimeout(total=PATIENCE)
-
-
-async def _until_ready(side: Side, *processes: subprocess.Popen[bytes]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await _ready(side):
-            for process in processes:
-                assert process.poll() is None, f"{process.args} has ended"
-            await asyncio.sleep(0.2)
-
-
-async def _ready(side: Side) -> bool:
-    try:
-        async with side.session.get(f"{side.url}/readyz") as response:
-            return response.status == 200
-    except aiohttp.ClientConnectionError:
-        return False

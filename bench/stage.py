@@ -3,7 +3,6 @@
 In the client's process they would share its event loop, and every figure would be the sum of all three.
 """
 
-import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +14,7 @@ import aiohttp
 
 from adapters.ledger import open_ledger
 from adapters.settings import BaseModelSettings, LedgerSettings
-from bench.processes import configure, free_port, python, running
+from bench.processes import configure, free_port, python, running, until_ready
 from tests.support.samples import adapter_directory, manifest, new_job, render
 
 BASE = "bench-base"
@@ -79,7 +78,7 @@ async def staged() -> AsyncIterator[tuple[Way, Way]]:
                 aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(engine_socket))) as unix,
             ):
                 ours = Way(http, f"http://127.0.0.1:{port}", "bench")
-                await _until_ready(ours)
+                await until_ready(ours.session, ours.url, patience=PATIENCE)
                 await ours.ask("Come in.")  # the service has the engine load the adapter
                 yield ours, Way(unix, "http://engine", version)
 
@@ -95,17 +94,3 @@ def _publish(settings: LedgerSettings) -> str:
         return ledger.registry.publish(job, source, manifest(job), promote=True).name
     finally:
         ledger.close()
-
-
-async def _until_ready(way: Way) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await _ready(way):  # noqa: ASYNC110  another process sets no event
-            await asyncio.sleep(0.05)
-
-
-async def _ready(way: Way) -> bool:
-    try:
-        async with way.session.get(f"{way.url}/readyz") as response:
-            return response.status == 200
-    except aiohttp.ClientConnectionError:
-        return False

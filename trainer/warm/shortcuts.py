@@ -1,8 +1,8 @@
 """Norms and gated feed-forward parts of Llama-shaped layers, with fewer passes over memory and gradients of their own.
 
-What transformers writes as several operations, each of which reads and writes all hidden states, costs on a CPU a
-twentieth of a step. A part is taken over only where it is of a known shape and proves to compute the same; whatever is
-not recognised stays as it is. GPUs keep transformers' own: nothing was measured there.
+What transformers writes as several operations, each of which reads and writes all hidden states, costs on a CPU some
+percent of a step (bench/LOG.md). A part is taken over only where it is of a known shape and proves to compute the same;
+whatever is not recognised stays as it is. GPUs keep transformers' own: nothing was measured there.
 
 Shapes: T tokens, D hidden size, F intermediate size.
 """
@@ -33,6 +33,11 @@ def take_shortcuts(decoder: nn.Module) -> int:
 
     Call once linear layers are replaced (adopt.py), before anything else stands before a part's `forward`.
     """
+    # Where this was measured. Elsewhere, transformers computes norms in a dtype of its own.
+    if not all(
+        one.device.type == "cpu" and one.dtype == torch.float32 for one in decoder.parameters()
+    ):
+        return 0
     taken = 0
     for module in decoder.modules():
         shortcut = _norm(module) or _feed_forward(module)
@@ -97,7 +102,7 @@ def _norm(module: nn.Module) -> _Shortcut | None:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not type(module).__name__.endswith("RMSNorm") or not isinstance(eps, float):
         return None
-    if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or not _is_plain(weight):
+    if not isinstance(weight, nn.Parameter) or weight.dim() != 1:
         return None
     return partial(_normalise, module, eps), len(weight)
 
@@ -117,7 +122,7 @@ def _feed_forward(module: nn.Module) -> _Shortcut | None:
     if not together or not isinstance(down, LoraLinear):
         return None
     # Two of one width, and nothing else that reads the same input.
-    if group.widths[1:] != group.widths[:1] or not _is_plain(group.frozen.dense()):
+    if group.widths[1:] != group.widths[:1]:
         return None
     if "silu" not in type(getattr(module, ACTIVATION, None)).__name__.lower():
         return None
@@ -127,11 +132,6 @@ def _feed_forward(module: nn.Module) -> _Shortcut | None:
 def _feed(group: LinearGroup, down: nn.Module, x: Tensor) -> Tensor:
     y: Tensor = down(SwiGlu.apply(group(x)))
     return y
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Where this was measured: elsewhere, transformers computes norms in a dtype of its own."""
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 def _agrees(module: nn.Module, shortcut: Callable[[Tensor], Tensor], width: int) -> bool:
