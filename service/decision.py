@@ -107,8 +107,8 @@ class Decider:
     def _check_servable(self, base_model: str, lora: LoraSpec) -> None:
         if lora.rank > self._engine.max_lora_rank:
             raise NotServable(
-                f"lora.rank may be at most {self._engine.max_lora_rank} on this server, not {lora.rank}: "
-                "the engine could not serve it.",
+                f"lora.rank may be at most {self._engine.max_lora_rank} on this server, not {lora.rank}: the engine could "
+                "not serve it. Whoever runs it can raise engine.max_lora_rank.",
                 param="lora.rank",
             )
         card = self._card_of(base_model)

@@ -84,6 +84,7 @@ async def test_a_file_uploaded_before_is_used_by_its_id(service: Running) -> Non
         ({"n_epochs": "many"}, "n_epochs", "many"),
         ({"learning_rate": -1}, "learning_rate", "above 0"),
         ({"lora": {"rank": 128}}, "lora.rank", "at most 64"),
+        ({"lora": {"rank": 128}}, "lora.rank", "raise engine.max_lora_rank"),
         ({"lora": {"rnk": 8}}, "lora.rnk", "rank"),
         ({"lora": "{bad"}, "lora", "JSON"),
         ({"gate": "maybe"}, "gate", "auto"),
