@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from adapters.errors import Unavailable
+from adapters.errors import EngineFault, Unavailable
 from service.engine.protocol import Engine
 from service.engine.singing import sing
 from service.metrics import Metrics
@@ -23,6 +23,8 @@ _LISTEN_S = 5.0
 _CANARY_S = 20.0
 #: Requests that wait for one engine to come up; more would only grow the memory.
 _MOST_HOPING = 1024
+#: Two tokens that every vocabulary has: of a prompt's first there is nothing to say.
+_FIRST_PROMPT = (0, 1)
 #: What a start takes on two cores, until one has been measured.
 _USUAL_START_S = 45.0
 
@@ -117,12 +119,26 @@ class EngineHost:
 
     async def _welcome(self) -> None:
         self.residency.restart(await self.engine.loaded())
+        await self._ask_first()
         took = time.monotonic() - self._down_since
         self._usual_start_s = took
         self._metrics.engines.up.labels(self.model_id).set(1)
-        self.spoke()  # not yet; but its silence counts from here on
+        self.spoke()
         self._up.set()
         log.info("engine %s is up after %.1f s", self.model_id, took)
+
+    async def _ask_first(self) -> None:
+        """Ask for log-probabilities before anybody waits for some, as whoever trains does for the comparison.
+
+        The first ones of an engine's life take it seconds on a GPU: vLLM compiles a kernel for the ranks of tokens when
+        it first needs one (`batched_count_greater_than`, v1/sample/ops/logprobs.py).
+        """
+        try:
+            await self.engine.logprobs(self.model_id, [_FIRST_PROMPT])
+        except EngineFault as error:
+            log.warning(
+                "engine %s does not say what it thinks of a prompt: %s", self.model_id, error
+            )
 
 
 class Engines:

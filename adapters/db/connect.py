@@ -18,6 +18,7 @@ from sqlalchemy.exc import (
     OperationalError,
     TimeoutError as NoConnectionLeft,
 )
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from adapters.db import postgres
 from adapters.db.urls import SQLITE, read_url
@@ -102,7 +103,11 @@ class Database:
         return self._engine
 
     def close(self) -> None:
-        """Close the pooled connections."""
+        """Close the pooled connections, and one that a thread still uses, for which nobody waits, when it comes back.
+
+        SQLAlchemy would leave that one open until it is collected as garbage.
+        """
+        event.listen(self._engine, "checkin", _close_connection)
         self._engine.dispose()
 
     @contextmanager
@@ -142,6 +147,10 @@ class Database:
             "The ledger's database does not answer. Try again in a moment.",
             retry_after=_RETRY_AFTER_S,
         )
+
+
+def _close_connection(_connection: object, entry: ConnectionPoolEntry) -> None:
+    entry.close()
 
 
 def _is_full(error: BaseException | None) -> bool:

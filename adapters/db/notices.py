@@ -125,6 +125,7 @@ class Listening:
 
     def _listen(self) -> None:
         with closing(self._connection()) as connection:
+            connection.autocommit = True
             for topic in Topic:
                 connection.execute(f"LISTEN {topic.value}")
             self._turn(told=True)
@@ -139,7 +140,6 @@ class Listening:
         pooled = self._engine.raw_connection()
         connection: Any = pooled.driver_connection
         pooled.detach()
-        connection.autocommit = True
         return connection
 
     def _turn(self, *, told: bool) -> None:

@@ -4,6 +4,7 @@ Each method is one transaction. What a caller is told is durable by then.
 """
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -139,18 +140,22 @@ def open_ledger(
     `queue`: whose turn it is. `quotas`: how much a tenant may take, in its own view of the ledger. `watch`: who
     looks on while the bucket is asked.
     """
-    database = Database(settings.database, connections=settings.database_connections)
-    migrate(database)
-    return _arranged(
-        _Drawer(
-            database=database,
-            store=_open_store(settings, watch),
-            changes=changes_of(database.engine),
-            clock=clock,
-            rules=queue or QueueSettings(),
-            quotas=quotas or QuotaSettings(),
+    with ExitStack() as undo:
+        database = Database(settings.database, connections=settings.database_connections)
+        undo.callback(database.close)
+        migrate(database)
+        ledger = _arranged(
+            _Drawer(
+                database=database,
+                store=_open_store(settings, watch),
+                changes=changes_of(database.engine),
+                clock=clock,
+                rules=queue or QueueSettings(),
+                quotas=quotas or QuotaSettings(),
+            )
         )
-    )
+        undo.pop_all()
+    return ledger
 
 
 def _open_store(settings: LedgerSettings, watch: Watch | None) -> Store:

@@ -15,6 +15,8 @@ from adapters.settings import TelemetrySettings
 from service.engine.zeros import bare_name, zeros_dir
 from service.settings import EngineSettings
 
+_EAGER = "--enforce-eager"
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -76,6 +78,7 @@ def plan_launch(
     }
     if not gpu:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
+        environment |= _eager_environment(settings)
     return Launch(tuple(command), environment | _trace_environment(telemetry))
 
 
@@ -132,4 +135,9 @@ def _trace_environment(telemetry: TelemetrySettings | None) -> dict[str, str]:
 
 def _cpu_arguments() -> list[str]:
     # Inductor needs a C++ compiler, which a bare machine lacks, and minutes at start-up.
-    return ["--enforce-eager"]
+    return [_EAGER]
+
+
+def _eager_environment(settings: EngineSettings) -> dict[str, str]:
+    # Eager or not, vLLM compiles small functions when they are first needed, as for the first log-probabilities.
+    return {} if f"--no-{_EAGER[2:]}" in settings.extra_args else {"TORCH_COMPILE_DISABLE": "1"}

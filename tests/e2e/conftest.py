@@ -19,6 +19,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.settings import has_nvidia_gpu
+
 BASE = "smollm2-135m-instruct"
 REPOSITORY = Path(__file__).parents[2]
 ENGINE = f"engine-{BASE}"
@@ -160,6 +162,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def without_compiler(home: Path) -> dict[str, str]:
+    """As on a machine that has none, and nothing that was compiled before."""
+    return {"CXX": str(home / "no-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(home / "compiled")}
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("home")
@@ -168,9 +175,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     (home / "graft.yaml").write_text("trainer: {retry_seconds: [0]}\nengine: {max_cpu_loras: 16}\n")
     port = free_port()
     graft = [str(Path(sys.executable).parent / "graft"), "up", "--port", str(port)]
+    bare = {} if has_nvidia_gpu() else without_compiler(home)
     with (home / "up.log").open("w") as log:
         launcher = subprocess.Popen(
-            [*graft, "--home", str(home)], cwd=REPOSITORY, stdout=log, stderr=log
+            [*graft, "--home", str(home)],
+            cwd=REPOSITORY,
+            stdout=log,
+            stderr=log,
+            env=os.environ | bare,  # noqa: TID251  handed on, not read
         )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
         stack = Stack(f"http://127.0.0.1:{port}", home, http)

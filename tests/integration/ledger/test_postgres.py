@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from adapters.db.connect import Database
+from adapters.db.notices import Listening
 from adapters.db.queue import claim_job
 from adapters.errors import GraftError, InvalidValue, Unavailable
 from adapters.ledger import Ledger, Topic, open_ledger
@@ -340,3 +342,54 @@ def test_the_statements_of_errors_tell_nothing_of_their_values(here: Ledger) -> 
         tx.exec_driver_sql("SELECT * FROM nothing WHERE x = %(secret)s", {"secret": "whsec_1"})
     assert "whsec_1" not in str(raised.value)
     database.close()
+
+
+def test_a_connection_in_use_while_the_database_is_closed_is_closed_when_it_comes_back(
+    home: Path,
+) -> None:
+    """A thread at work is not waited for by those who have stopped waiting for what it does."""
+    database = Database(LedgerSettings(home=home).database)
+    with database.read() as early:
+        used = early.connection.driver_connection
+        assert used is not None
+        database.close()
+        assert early.exec_driver_sql("SELECT 1").scalar_one() == 1
+    with database.read() as late:
+        made = late.connection.driver_connection
+        assert made is not None
+    assert [used.closed, made.closed] == [True, True]
+
+
+def test_a_ledger_that_cannot_be_opened_leaves_no_connection_behind(
+    postgres: Server, tmp_path: Path
+) -> None:
+    postgres.execute(
+        "CREATE DATABASE latin_1 TEMPLATE template0 ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C'"
+    )
+    settings = LedgerSettings(home=tmp_path, database_url=postgres.url("latin_1"))
+    theirs = "SELECT 1 FROM pg_stat_activity WHERE datname = 'latin_1'"
+    # The error is kept, and with it all that its frames hold.
+    with pytest.raises(InvalidValue, match="LATIN1"):
+        open_ledger(settings)
+    until(lambda: not postgres.execute(theirs))
+    postgres.drop("latin_1")
+
+
+def test_a_listener_that_cannot_begin_leaves_no_connection_behind(home: Path) -> None:
+    engine = Database(LedgerSettings(home=home).database).engine
+    made: list[Any] = []
+
+    def spoil(connection: Any, _record: object) -> None:
+        made.append(connection)
+        connection.execute(
+            "SELECT 1"
+        )  # in a transaction now, which nobody may leave by `autocommit`
+
+    event.listen(engine, "checkout", lambda connection, record, _proxy: spoil(connection, record))
+    changes = Listening(engine)
+    leave = changes.follow(Topic.SERVED, lambda: None)
+    until(lambda: len(made) > 1)
+    leave()
+    changes.close()
+    assert [connection.closed for connection in made] == [True] * len(made)
+    engine.dispose()

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,26 +13,48 @@ from service.engines import EngineHost
 from service.metrics import Metrics
 from service.prover import Prover
 from service.residency import Residency
+from tests.support.fake_engine import FakeEngine
+
+BASE = "base"
 
 
-async def test_so_many_may_wait_for_an_engine_and_the_next_hears_no_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engines, "_MOST_HOPING", 2)
-    engine = VllmEngine(tmp_path / "nobody.sock", "base")
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[FakeEngine]:
+    """It does not run yet."""
+    engine = FakeEngine(tmp_path / "engine.sock", BASE)
+    yield engine
+    await engine.kill()
+
+
+@pytest.fixture
+async def client(engine: FakeEngine) -> AsyncIterator[VllmEngine]:
+    client = VllmEngine(engine.socket, BASE)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def host(client: VllmEngine, tmp_path: Path) -> Iterator[EngineHost]:
     metrics = Metrics()
     ledger = open_ledger(LedgerSettings(home=tmp_path))
     prover = Prover(
-        engine,
+        client,
         ledger.verdicts,
         number_format="float32",
         base_model_dir=lambda _: tmp_path,
         metrics=metrics,
     )
     residency = Residency(
-        engine, capacity=1, directory_of=lambda _: tmp_path, prover=prover, metrics=metrics
+        client, capacity=1, directory_of=lambda _: tmp_path, prover=prover, metrics=metrics
     )
-    host = EngineHost("base", engine, residency, metrics=metrics)
+    yield EngineHost(BASE, client, residency, metrics=metrics)
+    ledger.close()
+
+
+async def test_so_many_may_wait_for_an_engine_and_the_next_hears_no_at_once(
+    host: EngineHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_MOST_HOPING", 2)
     waiting = [asyncio.create_task(host.wait_up(3600)) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable) as caught:
@@ -43,4 +66,26 @@ async def test_so_many_may_wait_for_an_engine_and_the_next_hears_no_at_once(
         await host.wait_up(0.01)
     for task in waiting:
         task.cancel()
-    ledger.close()
+
+
+async def test_the_first_log_probabilities_of_an_engines_life_are_nobodys_to_wait_for(
+    host: EngineHost, engine: FakeEngine
+) -> None:
+    await host.look()
+    assert not host.up
+    await engine.start()
+    await host.look()
+    assert host.up
+    assert engine.probes == [BASE]
+    await host.look()
+    assert engine.probes == [BASE]
+
+
+@pytest.mark.parametrize("status", [400, 500])
+async def test_an_engine_that_says_nothing_of_prompts_serves_all_the_same(
+    host: EngineHost, engine: FakeEngine, status: int
+) -> None:
+    engine.probes_fail = status
+    await engine.start()
+    await host.look()
+    assert host.up

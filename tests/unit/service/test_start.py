@@ -37,16 +37,23 @@ def test_vllm_adds_no_sampling_defaults_of_its_own() -> None:
 
 
 def test_on_a_cpu_it_computes_in_float32_and_needs_no_compiler() -> None:
-    command, _ = launch()
+    command, environment = launch()
     assert value(command, "--dtype") == "float32"
     assert "--enforce-eager" in command
+    assert environment["TORCH_COMPILE_DISABLE"] == "1"
+
+
+def test_who_has_a_compiler_on_a_cpu_may_have_it_used() -> None:
+    command, environment = launch(extra_args=("--no-enforce-eager",))
+    assert command.index("--no-enforce-eager") > command.index("--enforce-eager")
+    assert "TORCH_COMPILE_DISABLE" not in environment
 
 
 def test_on_a_gpu_the_model_decides() -> None:
     command, environment = launch(gpu=True)
     assert value(command, "--dtype") == "auto"
     assert "--enforce-eager" not in command
-    assert "VLLM_CPU_KVCACHE_SPACE" not in environment
+    assert not {"VLLM_CPU_KVCACHE_SPACE", "TORCH_COMPILE_DISABLE"} & set(environment)
 
 
 def test_no_longer_context_is_asked_for_than_the_model_has() -> None:
