@@ -91,7 +91,7 @@ class ServiceSettings(Section):
     max_grammar_copies: int = Field(100_000, ge=1)
     max_tools: int = Field(128, ge=0)
     max_tools_bytes: int = Field(131_072, ge=1)
-    #: How often the ledger is asked for new versions.
+    #: How often the ledger is asked for new versions while it cannot tell of them.
     refresh_seconds: float = Field(0.1, gt=0)
     #: Say only what OpenAI's enum of job states knows: a paused job is `queued` on the wire.
     openai_strict_status: bool = False

@@ -78,6 +78,6 @@ async def set_defaults(name: str, body: Fields, state: State) -> WireAdapterEntr
 
 
 async def _followed(state: ServiceState, adapter: Adapter) -> WireAdapterEntry:
-    """The answer, once this process goes by what has changed; others follow within `refresh_seconds`."""
+    """The answer, once this process goes by what has changed; others follow when they are told."""
     await state.catalog.refresh()
     return shown(state, adapter)

@@ -1,10 +1,9 @@
 """What only a database server can do: go away and come back, keep connections open, and tell of changes."""
 
-import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -21,15 +20,10 @@ from adapters.errors import GraftError, InvalidValue, Unavailable
 from adapters.ledger import Ledger, Topic, open_ledger
 from adapters.records import EventKind, JobNote, JobStatus, NewEvent, Phase, Progress
 from adapters.settings import LedgerSettings, QueueSettings
-from service.catalog import Catalog
 from tests.support.in_process import answering
+from tests.support.ledgers import listening, publish, until
 from tests.support.postgres import PASSWORD, Server
-from tests.support.samples import BASE, adapter_directory, manifest, new_job, render
-from trainer.hands import Hands
-from trainer.metrics import Metrics
-from trainer.placement import Placement
-from trainer.settings import TrainerSettings
-from trainer.triage import Triage
+from tests.support.samples import BASE, new_job, render
 
 #: Longer than any of these tests: who is woken within it was not woken by the clock.
 NEVER = 300.0
@@ -58,24 +52,9 @@ def there(home: Path) -> Iterator[Ledger]:
     ledger.close()
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def until_more(things: Sized, more: int) -> None:
     enough = len(things) + more
     until(lambda: len(things) >= enough)
-
-
-def publish(ledger: Ledger, home: Path, adapter: str = "support-bot", **options: bool) -> str:
-    ledger.jobs.submit(new_job(adapter), render=render)
-    job = ledger.jobs.claim(worker="w", base_model=BASE, lease_seconds=30, max_losses=9)
-    assert job is not None
-    source = adapter_directory(home / "made" / job.id, content=job.id.encode())
-    return ledger.registry.publish(job, source, manifest(job), **({"promote": True} | options)).name
 
 
 # ---- going away, coming back
@@ -197,67 +176,10 @@ def waiting_for_a_lock(tx: Connection) -> int:
 # ---- news
 
 
-def test_a_version_that_one_process_publishes_wakes_another(
-    here: Ledger, there: Ledger, home: Path
-) -> None:
-    woken = threading.Event()
-    here.changes.follow(Topic.SERVED, woken.set)
-    until(lambda: here.changes.told)
-    woken.clear()
-    name = publish(there, home)
-    assert woken.wait(1.0)
-    assert here.registry.version(name).name == name
-
-
-async def test_a_catalog_that_hardly_polls_answers_with_what_another_process_has_changed(
-    here: Ledger, there: Ledger, home: Path
-) -> None:
-    catalog = Catalog(here.registry, [BASE], here.checkpoints)
-    following = asyncio.create_task(catalog.follow(here.changes, NEVER))
-
-    async def means(name: str) -> None:
-        async with asyncio.timeout(5):
-            while [one.live.name for one in catalog.adapters if one.live] != [name]:
-                await asyncio.sleep(0.01)
-
-    for change, name in (
-        (lambda: publish(there, home), "support-bot@1"),
-        (lambda: publish(there, home), "support-bot@2"),
-        (lambda: there.aliases.promote("support-bot", 1), "support-bot@1"),
-    ):
-        await asyncio.to_thread(change)
-        await means(name)
-    following.cancel()
-    await asyncio.wait([following])
-
-
-def test_a_trainer_that_hardly_polls_takes_up_a_job_at_once(here: Ledger, there: Ledger) -> None:
-    settings = TrainerSettings(poll_seconds=NEVER)
-    triage = Triage(here, settings, Placement(), base_model=BASE, worker_id="w")
-    hands = Hands(here, Metrics())
-    until(lambda: here.changes.told)
-    until(lambda: triage.next(hands, ready=True) is None and triage.patience > 0)
-    job_id = there.jobs.submit(new_job(), render=render).body
-    until(lambda: triage.patience == 0, seconds=5)
-    job = triage.next(hands, ready=True)
-    assert job is not None
-    assert job.id == job_id
-    assert triage.next(hands, ready=True) is None
-    given_back = JobNote(job=job, phase=Phase.TRAINING, progress=Progress())
-    there.jobs.requeue([given_back], reason="it died", lost=False)
-    until(lambda: triage.patience == 0, seconds=5)
-    again = triage.next(hands, ready=True)
-    assert again is not None
-    assert (again.id, again.attempt) == (job_id, 2)
-
-
 def test_who_listens_hears_of_a_lost_connection_and_listens_again(
     here: Ledger, there: Ledger, home: Path, postgres: Server
 ) -> None:
-    woken = threading.Event()
-    here.changes.follow(Topic.SERVED, woken.set)
-    until(lambda: here.changes.told)
-    woken.clear()
+    woken = listening(here, Topic.SERVED)
     postgres.crash()
     assert woken.wait(10)
     assert not here.changes.told  # so one polls
@@ -267,30 +189,6 @@ def test_who_listens_hears_of_a_lost_connection_and_listens_again(
     woken.clear()
     publish(there, home)
     assert woken.wait(1.0)
-
-
-def test_a_change_that_is_rolled_back_is_no_news(here: Ledger, there: Ledger) -> None:
-    woken = threading.Event()
-    here.changes.follow(Topic.QUEUED, woken.set)
-    until(lambda: here.changes.told)
-    woken.clear()
-
-    def refuse(*_: object) -> None:
-        raise InvalidValue("no")
-
-    with pytest.raises(InvalidValue):
-        there.jobs.submit(new_job(), render=refuse)
-    assert not woken.wait(0.5)
-    there.jobs.submit(new_job(), render=render)
-    assert woken.wait(5)
-
-
-def test_on_sqlite_nobody_is_told(tmp_path: Path) -> None:
-    ledger = open_ledger(LedgerSettings(home=tmp_path))
-    ledger.changes.follow(Topic.SERVED, lambda: pytest.fail("who told it?"))
-    assert not ledger.changes.told
-    publish(ledger, tmp_path)
-    ledger.close()
 
 
 # ---- what another database would take

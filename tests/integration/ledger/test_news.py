@@ -1,0 +1,125 @@
+"""What one process commits, those that follow hear of long before they would look for themselves."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adapters.errors import InvalidValue
+from adapters.ledger import Ledger, Topic, open_ledger
+from adapters.records import JobNote, Phase, Progress
+from adapters.settings import LedgerSettings
+from service.catalog import Catalog
+from tests.support.ledgers import listening, publish, until
+from tests.support.samples import BASE, new_job, render
+from trainer.hands import Hands
+from trainer.metrics import Metrics
+from trainer.placement import Placement
+from trainer.settings import TrainerSettings
+from trainer.triage import Triage
+
+#: Longer than any of these tests: who is woken within it was not woken by the clock.
+NEVER = 300.0
+
+
+@pytest.fixture
+def home(settings: LedgerSettings) -> Path:
+    return settings.home
+
+
+@pytest.fixture
+def here(settings: LedgerSettings) -> Iterator[Ledger]:
+    ledger = open_ledger(settings)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def there(settings: LedgerSettings) -> Iterator[Ledger]:
+    ledger = open_ledger(settings)
+    yield ledger
+    ledger.close()
+
+
+def test_a_version_that_one_process_publishes_wakes_another(
+    here: Ledger, there: Ledger, home: Path
+) -> None:
+    woken = listening(here, Topic.SERVED)
+    name = publish(there, home)
+    assert woken.wait(1.0)
+    assert here.registry.version(name).name == name
+
+
+async def test_a_catalog_that_hardly_polls_answers_with_what_another_process_has_changed(
+    here: Ledger, there: Ledger, home: Path
+) -> None:
+    catalog = Catalog(here.registry, [BASE], here.checkpoints)
+    following = asyncio.create_task(catalog.follow(here.changes, NEVER))
+
+    async def means(name: str) -> None:
+        async with asyncio.timeout(5):
+            while [one.live.name for one in catalog.adapters if one.live] != [name]:
+                await asyncio.sleep(0.01)
+
+    for change, name in (
+        (lambda: publish(there, home), "support-bot@1"),
+        (lambda: publish(there, home), "support-bot@2"),
+        (lambda: there.aliases.promote("support-bot", 1), "support-bot@1"),
+    ):
+        await asyncio.to_thread(change)
+        await means(name)
+    following.cancel()
+    await asyncio.wait([following])
+
+
+def test_a_trainer_that_hardly_polls_takes_up_a_job_at_once(here: Ledger, there: Ledger) -> None:
+    settings = TrainerSettings(poll_seconds=NEVER)
+    triage = Triage(here, settings, Placement(), base_model=BASE, worker_id="w")
+    hands = Hands(here, Metrics())
+    until(lambda: here.changes.told)
+    until(lambda: triage.next(hands, ready=True) is None and triage.patience > 0)
+    job_id = there.jobs.submit(new_job(), render=render).body
+    until(lambda: triage.patience == 0, seconds=5)
+    job = triage.next(hands, ready=True)
+    assert job is not None
+    assert job.id == job_id
+    assert triage.next(hands, ready=True) is None
+    given_back = JobNote(job=job, phase=Phase.TRAINING, progress=Progress())
+    there.jobs.requeue([given_back], reason="it died", lost=False)
+    until(lambda: triage.patience == 0, seconds=5)
+    again = triage.next(hands, ready=True)
+    assert again is not None
+    assert (again.id, again.attempt) == (job_id, 2)
+
+
+def test_a_change_that_is_rolled_back_is_no_news(here: Ledger, there: Ledger) -> None:
+    woken = listening(here, Topic.QUEUED)
+
+    def refuse(*_: object) -> None:
+        raise InvalidValue("no")
+
+    with pytest.raises(InvalidValue):
+        there.jobs.submit(new_job(), render=refuse)
+    assert not woken.wait(0.5)
+    there.jobs.submit(new_job(), render=render)
+    assert woken.wait(5)
+
+
+def test_who_has_left_hears_of_nothing(here: Ledger, there: Ledger, home: Path) -> None:
+    heard, left = listening(here, Topic.SERVED), threading.Event()
+    leave = here.changes.follow(Topic.SERVED, left.set)
+    leave()
+    publish(there, home)
+    assert heard.wait(5)
+    assert not left.is_set()
+
+
+def test_who_is_closed_tells_nobody_and_says_so(here: Ledger, there: Ledger, home: Path) -> None:
+    heard = listening(here, Topic.SERVED)
+    here.changes.close()
+    assert not here.changes.told
+    heard.clear()
+    publish(there, home)
+    assert not heard.wait(0.5)
