@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from service.settings import has_nvidia_gpu
+from tests.support.collector import Collector, collecting
 
 BASE = "smollm2-135m-instruct"
 REPOSITORY = Path(__file__).parents[2]
@@ -168,11 +169,22 @@ def without_compiler(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def collector() -> Iterator[Collector]:
+    """Hears of those requests whose caller says that they are to be told, and of nothing else."""
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("home")
     # What is killed goes on at once, however often; how long it would wait, unit tests look at.
     # The engine holds eight adapters at a time, half of sixteen, so that some have to go.
-    (home / "graft.yaml").write_text("trainer: {retry_seconds: [0]}\nengine: {max_cpu_loras: 16}\n")
+    (home / "graft.yaml").write_text(
+        "trainer: {retry_seconds: [0]}\n"
+        "engine: {max_cpu_loras: 16}\n"
+        f"telemetry: {{otlp_endpoint: '{collector.url}', sample_ratio: 0}}\n"
+    )
     port = free_port()
     graft = [str(Path(sys.executable).parent / "graft"), "up", "--port", str(port)]
     bare = {} if has_nvidia_gpu() else without_compiler(home)
