@@ -8,6 +8,7 @@ from adapters.layers import read_layers
 from adapters.ledger import Ledger
 from adapters.settings import LedgerSettings
 from service.engine.client import VllmEngine
+from service.engine.format import read_number_format
 from service.engine.protocol import Engine
 from service.engine.start import number_format
 from service.engines import EngineHost
@@ -38,6 +39,7 @@ class Fleet:
         self._ledger = ledger
         self._metrics = metrics
         self._stack = stack
+        self._number_format = number_format(settings, gpu=has_nvidia_gpu())
         self._loans = Loans(ledger.registry.lend, home.lent_dir)
         self._inspector = Inspector(
             self._loans.directory,
@@ -61,7 +63,11 @@ class Fleet:
         prover = Prover(
             engine,
             self._ledger.verdicts,
-            number_format=number_format(self._settings, gpu=has_nvidia_gpu()),
+            number_format=partial(
+                read_number_format,
+                self._home.engine_socket(model_id),
+                otherwise=self._number_format,
+            ),
             base_model_dir=self._home.base_model_dir,
             metrics=self._metrics,
         )

@@ -21,10 +21,10 @@ log = logging.getLogger("graft.access")
 
 #: HTTP lets a client make up a method; as a label each would be a series for ever.
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-#: Asked every few seconds for ever, by machines.
-_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics", "/metrics/engines"})
+#: Asked every few seconds for ever: neither traced nor, unless something is wrong, logged.
+_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics", "/metrics/engines"})
 _W3C = (b"traceparent", b"tracestate")
-_SERVER_ERROR = 500
+_BAD_REQUEST, _SERVER_ERROR = 400, 500
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -58,7 +58,7 @@ class Traces:
         self._app, self._tracer = app, tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _UNTRACED:
+        if scope["type"] != "http" or scope["path"] in _BY_MACHINES:
             await self._app(scope, receive, send)
             return
         method = method_of(scope)
@@ -177,7 +177,12 @@ class Watch:
             self._metrics.http.note(route, method_of(scope), status, took)
             request_id = scope.get("state", {}).get("request_id", "-")
             logs.note(route=route, status=status, milliseconds=round(took * 1000))
-            log.info("%s %s %d %.0f ms %s", scope["method"], route, status, took * 1000, request_id)
+            usual = scope["path"] in _BY_MACHINES and status < _BAD_REQUEST
+            log.log(
+                logging.DEBUG if usual else logging.INFO,
+                "%s %s %d %.0f ms %s",
+                *(scope["method"], route, status, took * 1000, request_id),
+            )
 
 
 class BodyLimit:

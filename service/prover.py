@@ -52,7 +52,7 @@ class Prover:
         engine: Engine,
         verdicts: Verdicts,
         *,
-        number_format: str,
+        number_format: Callable[[], str],
         base_model_dir: Callable[[str], Path],
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
@@ -118,7 +118,7 @@ class Prover:
         return verdict
 
     async def _compare(self, weights: Weights) -> Verdict | None:
-        probes, within = weights.manifest.probes, self._tolerance(weights)
+        probes, within = weights.manifest.probes, await self._tolerance(weights)
         prompts = [probe.token_ids for probe in probes]
         adapter = await self._engine.logprobs(weights.name, prompts)
         if adapter is None:
@@ -136,16 +136,19 @@ class Prover:
         ]
         return compare(probes, measured, within=within)
 
-    def _tolerance(self, weights: Weights) -> float:
+    async def _tolerance(self, weights: Weights) -> float:
+        theirs = await asyncio.to_thread(self._number_format)
         result = weights.manifest.result
-        return tolerance(result.dtype if result else self._number_format, self._number_format)
+        return tolerance(result.dtype if result else theirs, theirs)
 
     async def _identity(self, weights: Weights) -> str:
         """What makes an engine another one."""
         directory = self._base_model_dir(weights.base_model)
-        card = await asyncio.to_thread(read_base_card, directory)
+        card, number_format = await asyncio.to_thread(
+            lambda: (read_base_card(directory), self._number_format())
+        )
         base = card.digest[:16] if card else "unknown"
-        return f"{await self._engine.build()} {self._number_format} {base}"[:200]
+        return f"{await self._engine.build()} {number_format} {base}"[:200]
 
     def _count(self, weights: Weights, outcome: str) -> None:
         self._metrics.weights.probes.labels(weights.base_model, outcome).inc()

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from adapters.errors import InvalidValue
@@ -133,6 +133,20 @@ class WebhookSettings(Section):
     max_at_once: int = Field(32, ge=1)
 
 
+#: Flags on which service and engine have to agree, with the setting that says it to both, where there is one.
+_AGREED = {
+    "--dtype": "engine.dtype",
+    "--lora-modules": "",
+    "--max-cpu-loras": "engine.max_cpu_loras",
+    "--max-lora-rank": "engine.max_lora_rank",
+    "--max-loras": "engine.max_loras",
+    "--max-model-len": "engine.max_model_len",
+    "--model": "base_models",
+    "--served-model-name": "base_models",
+    "--uds": "",
+}
+
+
 class EngineSettings(Section):
     """How vLLM is started. Reasons for the defaults: docs/adr/0004-vllm-behind-one-seam.md."""
 
@@ -154,3 +168,13 @@ class EngineSettings(Section):
     tool_call_parser: str = "hermes"
     #: Further arguments for vLLM's server, as on its command line.
     extra_args: tuple[str, ...] = ()
+
+    @field_validator("extra_args")
+    @classmethod
+    def _leave_to_settings_what_both_must_know(cls, arguments: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in arguments:
+            flag = argument.partition("=")[0].replace("_", "-")
+            if flag in _AGREED:
+                instead = f"use {_AGREED[flag]}" if _AGREED[flag] else "graft says that itself"
+                raise ValueError(f"may not have {flag}: {instead}")
+        return arguments

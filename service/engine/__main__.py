@@ -13,7 +13,8 @@ from adapters.errors import GraftError
 from adapters.layers import LinearLayers, read_layers
 from adapters.manifest import BaseModelCard, read_base_card
 from adapters.settings import LedgerSettings, TelemetrySettings
-from service.engine.start import plan_launch, vllm_is_installed
+from service.engine.format import write_number_format
+from service.engine.start import number_format, plan_launch, vllm_is_installed
 from service.engine.zeros import write_zeros, zeros_dir
 from service.settings import EngineSettings, ServiceSettings, has_nvidia_gpu
 
@@ -65,6 +66,7 @@ def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings)
     gpu = has_nvidia_gpu()
     if not gpu:
         write_zeros(zeros_dir(socket), card, layers)
+    write_number_format(socket, number_format(settings, gpu=gpu))
     launch = plan_launch(settings, card, directory, socket, gpu=gpu, telemetry=TelemetrySettings())
     environment = dict(os.environ) | dict(launch.environment)  # noqa: TID251  handed on, not read
     environment.pop("GRAFT_DATABASE_URL", None)  # the engine has no business in the ledger

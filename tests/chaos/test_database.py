@@ -85,14 +85,18 @@ def fill(tx: Connection, jobs: int) -> None:
         "adapters",
         [{"name": "bot", "base_model": "b", "created_at": now, "last_number": jobs, "revision": 1}],
     )
+    # Once: ten thousand times takes longer than PostgreSQL lets a transaction wait.
+    job = new_job()
+    spec = TypeAdapter(TrainingSpec).dump_python(job.spec, mode="json")
+    dataset = asdict(job.dataset) | {"ignored_fields": []}
     rows = [
         {
             "id": f"ftjob-{number}",
             "adapter": "bot",
             "base_model": "b",
             "training_file": "file-1",
-            "spec": TypeAdapter(TrainingSpec).dump_python(new_job().spec, mode="json"),
-            "dataset": asdict(new_job().dataset) | {"ignored_fields": []},
+            "spec": spec,
+            "dataset": dataset,
             "status": "queued" if number % 2 else "succeeded",
             "phase": "queued" if number % 2 else "ended",
             "progress": {"step": 0, "total_steps": 0},

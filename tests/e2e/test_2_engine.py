@@ -8,6 +8,8 @@ import pytest
 
 from adapters.settings import LedgerSettings
 from service.engine.client import VllmEngine
+from service.engine.format import read_number_format
+from service.settings import has_nvidia_gpu
 from tests.conformance import engine_suite
 from tests.e2e.conftest import BASE, Stack
 from tests.e2e.facts import LUTZ, rows
@@ -22,6 +24,13 @@ def adapter(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
         stack.succeeded(stack.finetune(rows(LUTZ), "lutz", n_epochs=1, batch_size=1))
     digest = stack.http.get("/adapters/lutz").json()["versions"][0]["digest"]
     return LedgerSettings(home=stack.home).artifacts_dir / "versions" / digest
+
+
+def test_the_engine_says_which_numbers_it_computes_in(stack: Stack) -> None:
+    socket = LedgerSettings(home=stack.home).engine_socket(BASE)
+    assert read_number_format(socket, otherwise="nothing") == (
+        "auto" if has_nvidia_gpu() else "float32"
+    )
 
 
 @pytest.mark.parametrize("check", engine_suite.SUITE, ids=lambda check: check.__name__)

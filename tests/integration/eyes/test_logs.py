@@ -90,3 +90,5 @@ async def test_logs_have_facts_and_neither_secrets_nor_what_users_say(
     assert {one.get("adapter") for one in answered} == {BASE, None}
     assert all(one["request_id"] and one["milliseconds"] >= 0 for one in access)
     assert {one["status"] for one in access} >= {200, 202, 400, 401, 404}
+    probed = [one["status"] for one in access if one["route"] in {"/healthz", "/readyz"}]
+    assert 200 not in probed  # nobody reads that every few seconds

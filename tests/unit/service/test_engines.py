@@ -40,7 +40,7 @@ def host(client: VllmEngine, tmp_path: Path) -> Iterator[EngineHost]:
     prover = Prover(
         client,
         ledger.verdicts,
-        number_format="float32",
+        number_format=lambda: "float32",
         base_model_dir=lambda _: tmp_path,
         metrics=metrics,
     )

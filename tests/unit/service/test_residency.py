@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from adapters.ledger import open_ledger
 from adapters.records import Version
 from adapters.settings import LedgerSettings
 from service.engine.client import VllmEngine
+from service.engine.format import read_number_format, write_number_format
 from service.metrics import Metrics
 from service.prover import Prover
 from service.residency import Residency
@@ -29,6 +31,7 @@ class House:
     clock: Clock
     directory: Path
     metrics: Metrics
+    socket: Path
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     prover = Prover(
         client,
         ledger.verdicts,
-        number_format="float32",
+        number_format=partial(read_number_format, engine.socket, otherwise="float32"),
         base_model_dir=lambda _: tmp_path,
         metrics=metrics,
         clock=clock,
@@ -55,7 +58,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         metrics=metrics,
         clock=clock,
     )
-    yield House(engine, residency, clock, directory, metrics)
+    yield House(engine, residency, clock, directory, metrics, engine.socket)
     ledger.close()
     await client.close()
     await engine.kill()
@@ -261,6 +264,16 @@ async def test_a_new_process_of_the_same_engine_is_believed_and_another_release_
     assert house.engine.probes.count("a@1") == 1
     house.engine.version = "0.33.0"
     house.residency.restart(frozenset({"a@1"}))
+    await house.residency.ensure(a)
+    assert house.engine.probes.count("a@1") == 2
+
+
+async def test_an_engine_that_computes_in_other_numbers_is_another_engine(house: House) -> None:
+    """It says so itself: the service of a pod does not see its engine's GPU."""
+    a = proven(house, "a")
+    await house.residency.ensure(a)
+    house.residency.restart(frozenset({"a@1"}))
+    write_number_format(house.socket, "bfloat16")
     await house.residency.ensure(a)
     assert house.engine.probes.count("a@1") == 2
 

@@ -1,6 +1,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from adapters.errors import InvalidValue
 from adapters.settings import TelemetrySettings
 from service.engine.start import plan_launch
 from service.settings import EngineSettings
@@ -87,8 +90,14 @@ def test_on_a_gpu_the_base_model_is_itself() -> None:
 
 
 def test_what_the_operator_adds_comes_last_and_so_wins() -> None:
-    command, _ = launch(extra_args=("--dtype", "bfloat16"))
-    assert command[-2:] == ["--dtype", "bfloat16"]
+    command, _ = launch(extra_args=("--seed", "7"))
+    assert command[-2:] == ["--seed", "7"]
+
+
+@pytest.mark.parametrize("flag", ["--lora-modules", "--dtype=bfloat16", "--max_loras", "--uds"])
+def test_what_the_service_must_know_as_well_is_no_argument_of_vllms_alone(flag: str) -> None:
+    with pytest.raises(InvalidValue, match="extra_args"):
+        launch(extra_args=("--seed", "7", flag))
 
 
 def test_the_engine_looks_at_no_hub() -> None:
