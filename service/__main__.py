@@ -10,6 +10,7 @@ from adapters.errors import GraftError
 from adapters.logs import configure
 from adapters.settings import LedgerSettings, LogSettings, TelemetrySettings
 from service.app import Configuration, create_app
+from service.listening import http_options
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 
 
@@ -35,14 +36,7 @@ def main() -> None:
         )
     except GraftError as error:
         sys.exit(f"graft: {error}")
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=settings.drain_seconds,
-    )
+    uvicorn.run(app, host=settings.host, port=settings.port, **http_options(settings))
 
 
 if __name__ == "__main__":

@@ -101,6 +101,9 @@ class ServiceSettings(Section):
     canary_seconds: float = Field(60.0, ge=0)
     #: What is under way at a shutdown is given this long to end.
     drain_seconds: int = Field(10, ge=1)
+    #: How long a connection stays open that nobody asks anything on. Who closes first is never surprised by the other:
+    #: longer than clients keep theirs (httpx 5 s) and load balancers (nginx and AWS 60 s).
+    keep_alive_seconds: int = Field(75, ge=1)
     #: How long the tokenizer process stays when nobody asks it. It starts again in some seconds.
     tokenizer_idle_seconds: float = Field(300.0, gt=0)
 

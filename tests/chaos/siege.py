@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
+
 from adapters.errors import Unavailable
 from adapters.ledger import Ledger, open_ledger
 from adapters.records import JobStatus
@@ -16,6 +18,12 @@ from tests.chaos.toy import outcome
 from tests.support.samples import BASE, new_job, render, weights_of
 
 PATIENCE = 60.0
+#: Who holds a lock for longer has been stopped.
+_LOCKED_S = 0.1
+_TRANSACTIONS = (
+    "SELECT pid, xact_start FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+)
 _DONE = "The job has successfully completed"
 
 
@@ -49,8 +57,12 @@ class Siege:
         count = self.ledger.jobs.count()
         return count["queued"] + count["running"]
 
+    @property
+    def running(self) -> int:
+        return self.ledger.jobs.count()["running"]
+
     def supply(self, wanted: int) -> None:
-        """See to it that there is always something to do."""
+        """See to it that there is always something to do, for that many workers."""
         self.submit(max(0, wanted - self.open))
 
     # ---- workers
@@ -81,10 +93,13 @@ class Siege:
         self.ledger.close()
 
     def can_write(self) -> bool:
-        """Whether nobody holds the lock of the whole database, as a writer of SQLite does."""
+        """Whether nobody holds a lock: on SQLite that of the whole database, on PostgreSQL those of rows."""
         if self.database_url:
-            return True
-        connection = sqlite3.connect(self.home / "graft.db", timeout=0.1, isolation_level=None)
+            with psycopg.connect(self.database_url, autocommit=True) as there:
+                return transactions_end(there, _LOCKED_S)
+        connection = sqlite3.connect(
+            self.home / "graft.db", timeout=_LOCKED_S, isolation_level=None
+        )
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
@@ -145,3 +160,13 @@ def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
 
 
 __all__ = ["BASE", "Siege", "until"]
+
+
+def transactions_end(there: "psycopg.Connection[tuple[object, ...]]", seconds: float) -> bool:
+    """Whether all that are open now have ended by then."""
+    deadline = time.monotonic() + seconds
+    left = set(there.execute(_TRANSACTIONS).fetchall())
+    while left and time.monotonic() < deadline:
+        time.sleep(0.005)
+        left &= set(there.execute(_TRANSACTIONS).fetchall())
+    return not left

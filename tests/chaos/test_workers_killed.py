@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.records import JobStatus
 from tests.chaos.nursery import Nursery
 from tests.chaos.siege import Siege, until
 from tests.chaos.sizes import Chaos
@@ -86,20 +87,19 @@ def test_workers_stopped_past_their_lease_and_awakened(
     with chaos.experiment(
         f"R6 {database}", f"SIGSTOP of a worker past its lease, then SIGCONT, {database}"
     ) as found:
-        siege = Siege(tmp_path, nursery, url, max_jobs=1, step_seconds=0.05)
+        siege = Siege(tmp_path, nursery, url, max_jobs=1, step_seconds=0.1)
         names = [f"zombie-{number}" for number in range(5)]
         for name in names:
             siege.bear(name)
         for number in range(rounds):
-            siege.submit(len(names))
-            until(lambda: siege.ledger.jobs.count()["running"] == len(names))
+            until(lambda: siege.supply(len(names)) or siege.running == len(names))
             for name in names:
                 time.sleep(dice.uniform(0, 0.05))
                 stop_outside_of_a_transaction(siege, name)
             asleep = {
                 job.id: job.attempt
-                for job in siege.ledger.jobs.list(limit=len(names))
-                if not job.status.terminal
+                for job in siege.ledger.jobs.list(limit=10**6)
+                if job.status is JobStatus.RUNNING
             }
             siege.bear(f"rescuer-{number}")
             until(lambda: siege.open == 0)

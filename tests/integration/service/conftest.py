@@ -21,6 +21,7 @@ from adapters.settings import (
     TelemetrySettings,
 )
 from service.app import Configuration, create_app
+from service.listening import http_options
 from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 from service.tokens.process import Tokens
 from tests.support.fake_engine import FakeEngine
@@ -82,7 +83,7 @@ async def serving(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     configuration = Configuration(
         ledger=ledger or ledger_settings(home),
-        service=ServiceSettings(**settings),
+        service=ServiceSettings(**{"drain_seconds": 1, **settings}),
         engine=EngineSettings(max_cpu_loras=8, max_lora_rank=64),
         webhooks=webhooks or WebhookSettings(),
         queue=queue or QueueSettings(),
@@ -93,7 +94,7 @@ async def serving(
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(configuration, tokens=tokens), log_config=None, timeout_graceful_shutdown=1
+            create_app(configuration, tokens=tokens), **http_options(configuration.service)
         )
     )
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import httpx
+
 from adapters.settings import LedgerSettings
 from service.drain import leave
 from service.engine.client import VllmEngine
@@ -66,3 +68,21 @@ def test_the_database_can_be_migrated_by_a_process_that_does_nothing_else(tmp_pa
         assert done.returncode == 0, done.stderr
     assert LedgerSettings(home=tmp_path).database.endswith("graft.db")
     assert (tmp_path / "graft.db").is_file()
+
+
+async def test_a_connection_outlasts_the_pause_after_which_clients_give_theirs_up(
+    service: Running,
+) -> None:
+    """httpx, and with it OpenAI's SDK, uses a connection again for five seconds. Were it closed here as soon, a request
+    would now and then meet the end of it."""
+    longer = httpx.Limits(keepalive_expiry=60)
+    async with httpx.AsyncClient(base_url=service.url, limits=longer) as client:
+        first = await from_where(client)
+        await asyncio.sleep(5.5)
+        assert await from_where(client) == first
+
+
+async def from_where(client: httpx.AsyncClient) -> object:
+    """This end of the connection that a request takes."""
+    told = await client.get("/healthz")
+    return told.extensions["network_stream"].get_extra_info("client_addr")
