@@ -34,11 +34,17 @@ class _Turn:
 
 
 class Cache:
-    """A folder with the latest of the bucket. `most_bytes` may be exceeded by what is in use."""
+    """A folder with the latest of the bucket.
+
+    `most_bytes` may be exceeded by what is in use, and by a sixty-fourth: looking at everything that is here takes as
+    long as there is much of it, so not everything that comes in has that done.
+    """
 
     def __init__(self, root: Path, *, most_bytes: int, grace: float = _GRACE_S) -> None:
         self._root, self._most, self._grace = root, most_bytes, grace
         self._guard = Lock()
+        #: Bytes that may come in before somebody looks how much is here.
+        self._unseen = 0
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
         for folder in ("files", "versions", "staging"):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -98,30 +104,39 @@ class Cache:
     def _take(self, aside: Path, target: Path) -> None:
         for path in [*_files(aside), *([aside] if aside.is_dir() else [])]:
             sync(path)
+        more = _size(aside)
         rename(aside, target)
         sync(target.parent)
         os.utime(target)
-        self._make_room()
+        with self._guard:
+            self._unseen -= more
+            if self._unseen >= 0:
+                return
+        total = self._make_room()
+        with self._guard:
+            # Half: another process may bring as much into the same folder.
+            self._unseen = max(0, self._most - total) // 2 + self._most // 64
 
-    def _make_room(self) -> None:
+    def _make_room(self) -> int:
+        """Let go of what was used longest ago, as far as there is too much; how much is left."""
         found = sorted(self._entries())
         total = sum(size for _, size, _ in found)
         before = time.time() - self._grace
         for used_at, size, path in found:
             if total <= self._most or used_at > before:
-                return
+                break
             if not _is_lent(path):
                 log.info("making room in the cache: %s", path.name)
                 self.drop(str(path.relative_to(self._root)))
                 total -= size
+        return total
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """When each was last used, its size, and itself."""
         for folder in ("files", "versions"):
             for path in (self._root / folder).iterdir():
                 with suppress(FileNotFoundError):  # gone meanwhile
-                    size = sum(file.stat().st_size for file in _files(path))
-                    yield path.stat().st_mtime, size, path
+                    yield path.stat().st_mtime, _size(path), path
 
     @contextmanager
     def _staging(self) -> Iterator[Path]:
@@ -146,6 +161,10 @@ def _is_lent(path: Path) -> bool:
         return any(file.stat().st_nlink > 1 for file in _files(path))
     except FileNotFoundError:
         return False
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in _files(path))
 
 
 def _files(path: Path) -> list[Path]:

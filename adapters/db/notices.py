@@ -156,7 +156,7 @@ class Listening(_Telling):
 class Watching(_Telling):
     """SQLite's number of the last commit of anybody else: what it was about, it does not say.
 
-    20 µs a look (a query of ours is 1 ms). https://www.sqlite.org/pragma.html#pragma_data_version
+    8 µs a look (a query of ours is 1 ms). https://www.sqlite.org/pragma.html#pragma_data_version
     """
 
     def _attend(self, connection: Any) -> None:

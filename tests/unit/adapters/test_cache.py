@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,6 +55,35 @@ def test_what_was_used_longest_ago_makes_room(cache: Cache, tmp_path: Path) -> N
     cache.get("versions/a", refusing)  # used just now
     cache.get("versions/d", bringing())
     assert here(tmp_path) == ["a", "c", "d"]
+
+
+def test_all_that_is_here_is_looked_at_seldom_and_there_is_hardly_ever_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes with one folder; what they bring was used long ago as soon as it is here."""
+    looks: list[int] = []
+    entries = Cache._entries
+
+    def counted(cache: Cache) -> Iterator[tuple[float, int, Path]]:
+        found = list(entries(cache))
+        looks.append(len(found))
+        return iter(found)
+
+    monkeypatch.setattr(Cache, "_entries", counted)
+    both = [Cache(tmp_path, most_bytes=128 * SIZE, grace=0) for _ in range(2)]
+    for number in range(400):
+        both[number % 2].keep(f"files/{number}", content(tmp_path / "new", number))
+        (tmp_path / "new").unlink()
+    assert max(looks) <= 128 + 2 * (128 // 64 + 1)
+    assert len(looks) <= 400 / 2
+    left = {path.name for path in (tmp_path / "files").iterdir()}
+    assert {str(number) for number in range(400 - 100, 400)} <= left
+
+
+def content(path: Path, number: int) -> Path:
+    path.write_bytes(bytes([number % 256]) * SIZE)
+    os.utime(path, (number, number))
+    return path
 
 
 def test_what_was_handed_out_a_moment_ago_stays_whatever_comes(
