@@ -51,7 +51,8 @@ class Town:
             drain_seconds=10,
         )
         self._stop = threading.Event()
-        self._turning = threading.Thread(target=self._turn)
+        # A daemon: should the town end with an error, it ends, and whoever waits for its answer hears of it.
+        self._turning = threading.Thread(target=self._turn, daemon=True)
         self._turning.start()
 
     def where(self) -> str:
