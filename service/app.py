@@ -71,6 +71,7 @@ from service.settings import EngineSettings, ServiceSettings, WebhookSettings, h
 from service.shadow import Shadows
 from service.state import ServiceState, Views
 from service.tokens.process import TokenProcess, Tokens
+from service.underway import Underway
 from service.webhooks.courier import Courier
 from service.webhooks.endpoints import Endpoints
 from service.webhooks.guard import Guard
@@ -144,6 +145,7 @@ def create_app(
     settings = configuration.service
     metrics = _metrics(configuration)
     tracer = open_tracer(configuration.telemetry, "graft-service")
+    underway = Underway()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -173,6 +175,7 @@ def create_app(
             common = _share(configuration, parts, incoming)
             views = Views(partial(_compose, configuration, parts, common))
             await stack.enter_async_context(followed(views.whole, settings, tracer))
+            stack.push_async_callback(underway.end)
             yield {"service": views, "keys": KeyRing(ledger.keys)}
 
     app = FastAPI(
@@ -181,7 +184,7 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    _dress(app, settings, metrics, tracer)
+    _dress(app, settings, metrics, tracer, underway)
     return app
 
 
@@ -194,7 +197,9 @@ def _metrics(configuration: Configuration) -> Metrics:
     return metrics
 
 
-def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics, tracer: Tracer) -> None:
+def _dress(
+    app: FastAPI, settings: ServiceSettings, metrics: Metrics, tracer: Tracer, underway: Underway
+) -> None:
     """Its routes, what becomes of errors, and what holds for every request."""
     # Result files before other files: their ids begin with a prefix of their own.
     for module in (
@@ -232,7 +237,7 @@ def _dress(app: FastAPI, settings: ServiceSettings, metrics: Metrics, tracer: Tr
     app.add_middleware(Gate, keys=settings.auth, open_paths=unlocked)
     app.add_middleware(Hosts, names=settings.allowed_hosts, keys=settings.auth)
     app.add_middleware(LastResort)
-    app.add_middleware(Watch, metrics=metrics)
+    app.add_middleware(Watch, metrics=metrics, underway=underway)
     if tracer.on:
         app.add_middleware(Traces, tracer=tracer)
     app.add_middleware(RequestIds)

@@ -16,6 +16,7 @@ from adapters.errors import GraftError, InvalidRequest, PayloadTooLarge
 from adapters.traces import Span, Tracer
 from service.errors import error_response, stopping
 from service.metrics import Metrics
+from service.underway import Underway
 
 log = logging.getLogger("graft.access")
 
@@ -153,9 +154,10 @@ class LastResort:
 class Watch:
     """Count and log requests. The route label is the template, never the path."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, underway: Underway) -> None:
         self._app = app
         self._metrics = metrics
+        self._underway = underway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -170,7 +172,8 @@ class Watch:
             await send(message)
 
         try:
-            await self._app(scope, receive, note_status)
+            with self._underway.one():
+                await self._app(scope, receive, note_status)
         finally:
             took = time.monotonic() - started
             route = route_of(scope)
