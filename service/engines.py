@@ -130,8 +130,8 @@ class EngineHost:
     async def _ask_first(self) -> None:
         """Ask for log-probabilities before anybody waits for some, as whoever trains does for the comparison.
 
-        The first ones of an engine's life take it seconds on a GPU: vLLM compiles a kernel for the ranks of tokens when
-        it first needs one (`batched_count_greater_than`, v1/sample/ops/logprobs.py).
+        vLLM compiles the function for the ranks of tokens when it first needs it (`batched_count_greater_than`,
+        v1/sample/ops/logprobs.py): ten seconds on two cores, before that was turned off there (engine/start.py).
         """
         try:
             await self.engine.logprobs(self.model_id, [_FIRST_PROMPT])

@@ -96,11 +96,8 @@ class BucketArtifacts:
 
     def _bring_file(self, file_id: str, digest: str, target: Path) -> None:
         key = f"files/{file_id}"
-        found = self._bucket.find(key)
-        if found is None:
-            raise _missing(key)
         try:
-            self._bucket.fetch(key, target, size=found.bytes, digest=digest)
+            self._bucket.fetch(key, target, digest=digest)
         except Absent as error:
             raise _missing(key) from error
 

@@ -138,9 +138,19 @@ class Bucket:
         """A small object's bytes, of that SHA-256. Raises Absent, ArtifactCorrupt."""
         return self._agreed(key, lambda: (body := self.read(key), sha256(body).hexdigest()), digest)
 
-    def fetch(self, key: str, target: Path, *, size: int, digest: str) -> None:
-        """Bring an object of that size and SHA-256 to the disk. Raises Absent, ArtifactCorrupt."""
-        self._agreed(key, lambda: (None, self._fetch(key, target, size)), digest)
+    def fetch(self, key: str, target: Path, *, digest: str, size: int | None = None) -> None:
+        """Bring an object of that SHA-256, and of that size where it is known, to the disk.
+
+        Raises:
+            Absent: it is not there.
+            ArtifactCorrupt: it is something else, however often it is brought.
+        """
+
+        def bring() -> tuple[None, str]:
+            # Asked anew each time: what was said of its size may be what was wrong.
+            return None, self._fetch(key, target, self._size(key) if size is None else size)
+
+        self._agreed(key, bring, digest)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """All objects whose keys begin with a folder's name, which ends in a slash; a page at a time."""
@@ -166,6 +176,12 @@ class Bucket:
             Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
             for meta in next(iter(pages), [])
         ]
+
+    def _size(self, key: str) -> int:
+        found = self.find(key)
+        if found is None:
+            raise Absent(key)
+        return found.bytes
 
     def _fetch(self, key: str, target: Path, size: int) -> str:
         """Piece by piece, each of which is tried again by itself. Returns the SHA-256 of what came."""

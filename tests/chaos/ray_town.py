@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from trainer.settings import RaySettings, prepare_for_ray
 
 NAME = "trainer-0"
 _MEMORY = 80 << 20
+#: Of starting a node, on a machine that has much else to do.
+_TRIES = 3
 
 
 class Town:
@@ -83,6 +86,10 @@ class Town:
         self._ledger.close()
 
     def _add(self) -> Any:
+        for _ in range(_TRIES - 1):
+            # A bare Exception is all that Ray raises. A node ends when its metrics agent takes too long to start.
+            with suppress(Exception):
+                return self._cluster.add_node(num_cpus=1, object_store_memory=_MEMORY)
         return self._cluster.add_node(num_cpus=1, object_store_memory=_MEMORY)
 
     def _turn(self) -> None:

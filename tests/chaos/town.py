@@ -149,7 +149,8 @@ class Town:
         """`asked`: the tenant of each job that a client was told of."""
         jobs = {job.id: job for job in self.ledger.jobs.list(limit=10_000)}
         assert set(jobs) == set(asked), "a job is lost, or made twice"
-        assert {job.status for job in jobs.values()} == {JobStatus.SUCCEEDED}
+        others = [job for job in jobs.values() if job.status is not JobStatus.SUCCEEDED]
+        assert not others, [(job.id, job.status, job.error) for job in others]
         assert all(job.tenant == asked[job.id] for job in jobs.values())
         made = Counter(one.job_id for one in self.versions())
         assert made == Counter(asked.keys()), f"a version is lost or doubled: {made}"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,22 @@ def test_a_version_arrives_whole_whatever_happens_on_the_way(
     link.plan(fault, times=3, method="GET")
     there = artifacts(bucket(seaweed, tmp_path, url, link), tmp_path / "there")
     assert digest_directory(there.version(digest)) == digest
+    assert link.all_done
+
+
+@pytest.mark.parametrize("fault", ["cut", "error", "torn", "short", "forged", "etag", "slow"])
+def test_a_file_arrives_whole_whatever_happens_on_the_way(
+    seaweed: Any, link: FaultyLink, url: str, tmp_path: Path, fault: str
+) -> None:
+    """`short` says of its size that it is 0."""
+    content = b"question, answer" * 99
+    (tmp_path / "data.jsonl").write_bytes(content)
+    plain = artifacts(bucket(seaweed, tmp_path, url, None), tmp_path / "here")
+    plain.put_file(tmp_path / "data.jsonl", "file-1")
+    link.plan(fault, method="HEAD")
+    link.plan(fault, method="GET")
+    there = artifacts(bucket(seaweed, tmp_path, url, link), tmp_path / "there")
+    assert there.file("file-1", sha256(content).hexdigest()).read_bytes() == content
     assert link.all_done
 
 

@@ -150,7 +150,7 @@ def _spoilt(answer: bytes, fault: str | None) -> bytes:
                 for line in head.split(b"\r\n")
             ]
             return b"\r\n".join(lines) + gap + half
-        case "forged":
+        case "forged" if body:
             return head + gap + body[:-1] + bytes([body[-1] ^ 1])
         case "etag":
             lines = [

@@ -7,7 +7,7 @@ from adapters.ledger import Ledger, open_ledger
 from adapters.settings import LedgerSettings
 from tests.support.fake_process import FakeProcess
 from tests.unit.trainer.workshop import make_worker
-from trainer import burial, worker as worker_module
+from trainer import burial, triage, worker as worker_module
 from trainer.worker import Worker
 
 
@@ -29,6 +29,7 @@ def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     for duty in ("_RECORD_S", "_LOOK_S"):
         monkeypatch.setattr(worker_module, duty, 0.0)
     monkeypatch.setattr(burial, "_MAX_PAUSE_S", 0.0)
+    monkeypatch.setattr(triage, "BEHIND_S", 0.0)  # told of new jobs or not
 
 
 @pytest.fixture
