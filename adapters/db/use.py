@@ -88,7 +88,9 @@ def attend(
         .values(id=worker, **values)
         .on_conflict_do_update(index_elements=[workers.c.id], set_=values)
     )
-    tx.execute(delete(workers).where(workers.c.expires_at < now))
+    # Whoever is just saying that it is still there holds its row, and waits for ours in turn: so it is passed over.
+    gone = select(workers.c.id).where(workers.c.expires_at < now).with_for_update(skip_locked=True)
+    tx.execute(delete(workers).where(workers.c.id.in_(gone)))
 
 
 def leave(tx: Connection, worker: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, event, text
 from adapters.db.connect import Database
 from adapters.db.notices import Listening
 from adapters.db.queue import claim_job
+from adapters.db.use import attend, count_slots
 from adapters.errors import GraftError, InvalidValue, Unavailable
 from adapters.ledger import Ledger, Topic, open_ledger
 from adapters.records import EventKind, JobNote, JobStatus, NewEvent, Phase, Progress
@@ -166,6 +167,25 @@ def test_a_worker_that_comes_back_leaves_what_another_is_just_taking_up(
     jobs = {job_id: here.jobs.get(job_id) for job_id in ids}
     assert jobs.pop(taken.id).status is JobStatus.RUNNING
     assert [job.status for job in jobs.values()] == [JobStatus.QUEUED]
+
+
+def test_who_says_that_it_is_still_there_does_not_wait_for_another_that_is_saying_so(
+    home: Path,
+) -> None:
+    """Both are late, so that each takes the other for gone; waiting for each other, they would be in a deadlock."""
+    database = Database(LedgerSettings(home=home).database)
+    for name in ("one", "other", "gone"):
+        with database.write() as tx:
+            attend(tx, name, base_model=BASE, slots=1, until=10.0, now=0.0)
+    with database.write() as other:
+        other.exec_driver_sql("UPDATE workers SET expires_at = 30 WHERE id = 'other'")
+        with database.write() as one:
+            one.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+            attend(one, "one", base_model=BASE, slots=2, until=30.0, now=20.0)
+    with database.read() as tx:
+        assert count_slots(tx, 20.0) == {BASE: 3}
+        assert tx.execute(text("SELECT count(*) FROM workers")).scalar_one() == 2
+    database.close()
 
 
 def waiting_for_a_lock(tx: Connection) -> int:
