@@ -15,7 +15,7 @@ from adapters.settings import TelemetrySettings
 from service.engine.zeros import bare_name, zeros_dir
 from service.settings import EngineSettings
 
-_EAGER = "--enforce-eager"
+_EAGER, _COMPILED = "--enforce-eager", "--no-enforce-eager"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,4 +140,4 @@ def _cpu_arguments() -> list[str]:
 
 def _eager_environment(settings: EngineSettings) -> dict[str, str]:
     # Eager or not, vLLM compiles small functions when they are first needed, as for the first log-probabilities.
-    return {} if f"--no-{_EAGER[2:]}" in settings.extra_args else {"TORCH_COMPILE_DISABLE": "1"}
+    return {} if _COMPILED in settings.extra_args else {"TORCH_COMPILE_DISABLE": "1"}

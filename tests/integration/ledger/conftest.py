@@ -1,7 +1,9 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from adapters.ledger import Ledger, open_ledger
 from adapters.settings import LedgerSettings
 
 
@@ -13,3 +15,17 @@ def settings(
     if request.param == "postgres":
         monkeypatch.setenv("GRAFT_DATABASE_URL", request.getfixturevalue("database_url"))
     return LedgerSettings(home=tmp_path)
+
+
+@pytest.fixture
+def here(settings: LedgerSettings) -> Iterator[Ledger]:
+    ledger = open_ledger(settings)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def there(settings: LedgerSettings) -> Iterator[Ledger]:
+    ledger = open_ledger(settings)
+    yield ledger
+    ledger.close()

@@ -2,13 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from adapters.errors import InvalidValue
-from adapters.ledger import Ledger, Topic, open_ledger
+from adapters.ledger import Ledger, Topic
 from adapters.records import JobNote, Phase, Progress
 from adapters.settings import LedgerSettings
 from service.catalog import Catalog
@@ -27,20 +26,6 @@ NEVER = 300.0
 @pytest.fixture
 def home(settings: LedgerSettings) -> Path:
     return settings.home
-
-
-@pytest.fixture
-def here(settings: LedgerSettings) -> Iterator[Ledger]:
-    ledger = open_ledger(settings)
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
-def there(settings: LedgerSettings) -> Iterator[Ledger]:
-    ledger = open_ledger(settings)
-    yield ledger
-    ledger.close()
 
 
 def test_a_version_that_one_process_publishes_wakes_another(

@@ -26,9 +26,6 @@ from tests.support.ledgers import listening, publish, until
 from tests.support.postgres import PASSWORD, Server
 from tests.support.samples import BASE, new_job, render
 
-#: Longer than any of these tests: who is woken within it was not woken by the clock.
-NEVER = 300.0
-
 
 @pytest.fixture
 def home(
@@ -40,17 +37,8 @@ def home(
 
 
 @pytest.fixture
-def here(home: Path) -> Iterator[Ledger]:
-    ledger = open_ledger(LedgerSettings(home=home))
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
-def there(home: Path) -> Iterator[Ledger]:
-    ledger = open_ledger(LedgerSettings(home=home))
-    yield ledger
-    ledger.close()
+def settings(home: Path) -> LedgerSettings:
+    return LedgerSettings(home=home)
 
 
 def until_more(things: Sized, more: int) -> None:
