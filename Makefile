@@ -29,7 +29,7 @@ test: install sdks postgres charts prometheus ray ## Run the whole suite: unit, 
 fuzz: install ## Send thousands of requests made from the published description, with keys on. ARGS="--cases 200" of each operation.
 	$(BIN)/pytest -n 2 tests/fuzz $(ARGS)
 
-chaos: install postgres ray ## Kill everything at random, at release size (three hours); docs/reliability.md says what was found.
+chaos: install postgres ray ## Kill everything at random, at release size (hours); docs/reliability.md says what was found.
 	$(BIN)/pytest --randomly-dont-reorganize --timeout 7200 --chaos release --scoreboard docs/reliability.md tests/chaos $(ARGS)
 
 churn: install ## Ask 40 adapters over a live set of 8 for ten minutes, with loads, promotions and rollbacks: real vLLM.
