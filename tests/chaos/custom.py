@@ -39,11 +39,7 @@ class Custom:
 
     async def come(self, count: int) -> None:
         """So many at a time, and one who has adapters trained."""
-        limits = httpx.Limits(keepalive_expiry=2)  # the service keeps connections for 5 s
-        async with (
-            httpx.AsyncClient(timeout=60, limits=limits) as http,
-            asyncio.TaskGroup() as group,
-        ):
+        async with httpx.AsyncClient(timeout=60) as http, asyncio.TaskGroup() as group:
             group.create_task(self._train(http))
             for _ in range(count):
                 group.create_task(self._go_on(http))
