@@ -97,7 +97,7 @@ async def busy_service(home: Path, adapters: int = ADAPTERS) -> AsyncIterator[Bu
     prover = Prover(
         engine,
         ledger.verdicts,
-        number_format="float32",
+        number_format=lambda: "float32",
         base_model_dir=lambda _: home,
         metrics=metrics,
     )
