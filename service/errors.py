@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import re
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,10 +27,8 @@ _CODES = {
     413: "file_too_large",
     415: "unsupported_media_type",
 }
-_SERVER_ERROR = 500
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _RETRY_AFTER_S = 60
-_UNAUTHENTICATED = 401
 #: What a message repeats of a request may be as long as the request; who sent it knows it.
 _LONGEST_MESSAGE, _LONGEST_PARAM = 4000, 200
 _TRACEBACK = "Traceback (most recent call last)"
@@ -56,7 +55,7 @@ def error_response(error: GraftError, dialect: Dialect = "completions") -> JSONR
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    if error.status == _UNAUTHENTICATED:
+    if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retry is not None:
         headers["x-should-retry"] = "true" if error.retry else "false"
@@ -93,15 +92,22 @@ def engine_error_body(raw: bytes, status: int, dialect: Dialect = "completions")
         message, param = str(told["message"]), told.get("param")
     except (ValueError, KeyError, TypeError, AttributeError):
         message, param = f"The engine answered {status}: {raw[:300].decode(errors='replace')}", None
-    client = status < _SERVER_ERROR
     error = {
         "message": discreet(message),
-        "type": "invalid_request_error" if client else "server_error",
+        "type": _type_of(status),
         "param": param,
-        "code": "invalid_value" if client else "engine_error",
+        "code": "invalid_value" if _is_clients(status) else "engine_error",
     }
     body: dict[str, Any] = {"error": error}
     return json.dumps({"type": "error", **body} if dialect == "messages" else body).encode()
+
+
+def _type_of(status: int) -> str:
+    return "invalid_request_error" if _is_clients(status) else "server_error"
+
+
+def _is_clients(status: int) -> bool:
+    return status < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def discreet(message: str) -> str:
@@ -126,7 +132,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def _ours(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, GraftError)
-    if error.status == _SERVER_ERROR:
+    if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("internal error", exc_info=error)
     return error_response(error)
 
@@ -152,7 +158,7 @@ def _starlettes(request: Request, error: Exception) -> JSONResponse:
     }
     body = {
         "message": messages.get(error.status_code, str(error.detail)),
-        "type": "invalid_request_error" if error.status_code < _SERVER_ERROR else "server_error",
+        "type": _type_of(error.status_code),
         "param": None,
         "code": _CODES.get(error.status_code, "invalid_request"),
     }

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from adapters import logs
@@ -48,10 +49,6 @@ from service.schemas.sampling import check_fields
 from service.settings import ServiceSettings
 from service.shadow import Shadows
 from service.split import anybody, ticket_of
-
-_NOT_FOUND = 404
-_BAD_REQUEST = 400
-_SERVER_ERROR = 500
 
 
 class Generator:
@@ -160,12 +157,12 @@ class Generator:
         try:
             async with AsyncExitStack() as stack:
                 reply = await self._send(host, request, reckoning, stack)
-                streamed = request.stream and reply.status < _BAD_REQUEST
+                streamed = request.stream and reply.status < HTTPStatus.BAD_REQUEST
                 first = await (anext(reply.body, b"") if streamed else _whole(reply.body))
                 await _raise_if_dying(host, reply.status)
                 # Of an answer that nobody has read; otherwise it has been said by then how it ended.
                 stack.callback(reckoning.ended, "cancelled")
-                if request.endpoint.generates and reply.status < _BAD_REQUEST:
+                if request.endpoint.generates and reply.status < HTTPStatus.BAD_REQUEST:
                     host.spoke()
                 release = stack.pop_all().aclose
         except StoreUnavailable:
@@ -212,7 +209,7 @@ class Generator:
             async with place.lent():
                 await stack.enter_async_context(host.residency.pinned(version))
         reply = await ask()
-        if reply.status != _NOT_FOUND or not await host.residency.lost(version):
+        if reply.status != HTTPStatus.NOT_FOUND or not await host.residency.lost(version):
             return reply
         # The engine was restarted between two looks of the watch and has forgotten the adapter: load and ask again.
         async with place.lent():
@@ -271,7 +268,7 @@ async def _once(
     request: Prepared, status: int, body: bytes, reckoning: Reckoning
 ) -> AsyncIterator[bytes]:
     meter = Meter()
-    if status >= _BAD_REQUEST:
+    if status >= HTTPStatus.BAD_REQUEST:
         body = engine_error_body(body, status, request.endpoint.dialect)
     else:
         meter.see(body)
@@ -286,7 +283,7 @@ async def _whole(body: AsyncIterator[bytes]) -> bytes:
 
 async def _raise_if_dying(host: EngineHost, status: int) -> None:
     """A 5xx may be the last word of a vLLM whose engine process has died; then it is no answer."""
-    if status >= _SERVER_ERROR and not await host.engine.healthy():
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not await host.engine.healthy():
         raise host.unavailable()
 
 

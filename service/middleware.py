@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,7 +26,6 @@ _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"
 #: Asked every few seconds for ever: neither traced nor, unless something is wrong, logged.
 _BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics", "/metrics/engines"})
 _W3C = (b"traceparent", b"tracestate")
-_BAD_REQUEST, _SERVER_ERROR = 400, 500
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -102,7 +102,7 @@ def _conclude(span: Span, scope: Scope, method: str, status: int) -> None:
     )
     if (caller := state.get("caller")) is not None:
         span.note({"graft.tenant": caller.tenant})
-    if status >= _SERVER_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         span.fail(str(status))
 
 
@@ -180,7 +180,7 @@ class Watch:
             self._metrics.http.note(route, method_of(scope), status, took)
             request_id = scope.get("state", {}).get("request_id", "-")
             logs.note(route=route, status=status, milliseconds=round(took * 1000))
-            usual = scope["path"] in _BY_MACHINES and status < _BAD_REQUEST
+            usual = scope["path"] in _BY_MACHINES and status < HTTPStatus.BAD_REQUEST
             log.log(
                 logging.DEBUG if usual else logging.INFO,
                 "%s %s %d %.0f ms %s",

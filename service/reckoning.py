@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 
 from adapters.errors import GraftError, ModelNotFound
 from adapters.traces import NOTHING, current
 from service.metrics import Metrics
 from service.tallies import Ending
-
-_BAD_REQUEST = 400
-_SERVER_ERROR = 500
 
 
 class Reckoning:
@@ -92,9 +90,9 @@ class Reckoning:
 
 def outcome_of_status(status: int) -> str:
     """What an answer of the engine with that HTTP status is counted as."""
-    if status >= _SERVER_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "engine_error"
-    return "client_error" if status >= _BAD_REQUEST else "ok"
+    return "client_error" if status >= HTTPStatus.BAD_REQUEST else "ok"
 
 
 def outcome_of_error(error: BaseException) -> str:

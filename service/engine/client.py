@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,6 @@ _HEALTH_TIMEOUT_S = 2.0
 #: A load is a disk read inside the engine's loop; far above what it takes, far below for ever.
 _LOAD_TIMEOUT_S = 120.0
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-_OK, _BAD_REQUEST, _NOT_FOUND, _SERVER_ERROR = 200, 400, 404, 500
 
 
 class VllmEngine:
@@ -32,7 +32,7 @@ class VllmEngine:
         timeout = aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)
         try:
             async with self._http().get("http://engine/health", timeout=timeout) as response:
-                return response.status == _OK
+                return response.status == HTTPStatus.OK
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
 
@@ -41,12 +41,14 @@ class VllmEngine:
             "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(directory)}
         )
         # 400 "already been loaded": somebody was here before; the name is never given to other weights.
-        if status != _OK and not (status == _BAD_REQUEST and "already been loaded" in text):
+        if status != HTTPStatus.OK and not (
+            status == HTTPStatus.BAD_REQUEST and "already been loaded" in text
+        ):
             raise EngineFault(f"The engine refused to load {name}: {_message(text)}")
 
     async def unload(self, name: str) -> None:
         status, text = await self._call("/v1/unload_lora_adapter", {"lora_name": name})
-        if status not in {_OK, _NOT_FOUND}:
+        if status not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
             raise EngineFault(f"The engine refused to unload {name}: {_message(text)}")
 
     async def loaded(self) -> frozenset[str]:
@@ -71,9 +73,9 @@ class VllmEngine:
         # 0 alternatives: each entry has the prompt's own token. One token must be generated, and is thrown away.
         body = {"model": model, "prompt": prompts, "max_tokens": 1, "prompt_logprobs": 0}
         status, text = await self._call("/v1/completions", body)
-        if status == _NOT_FOUND:
+        if status == HTTPStatus.NOT_FOUND:
             raise Unavailable(f"The engine has forgotten {model}. Try again.", retry_after=1)
-        if _BAD_REQUEST <= status < _SERVER_ERROR:
+        if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return None
         try:
             choices = sorted(json.loads(text)["choices"], key=lambda choice: choice["index"])

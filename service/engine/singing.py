@@ -2,10 +2,9 @@
 
 import asyncio
 import json
+from http import HTTPStatus
 
 from service.engine.protocol import Engine
-
-_OK = 200
 
 
 async def sing(engine: Engine, model: str, timeout: float) -> str:  # noqa: ASYNC109
@@ -23,6 +22,6 @@ async def sing(engine: Engine, model: str, timeout: float) -> str:  # noqa: ASYN
             text = b"".join([chunk async for chunk in reply.body])
     except TimeoutError:
         return f"The engine of '{model}' generated nothing within {timeout:g} s."
-    if reply.status != _OK:
+    if reply.status != HTTPStatus.OK:
         return f"The engine of '{model}' answered {reply.status}: {text[:200].decode(errors='replace')}"
     return ""

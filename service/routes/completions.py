@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -28,7 +29,6 @@ router = APIRouter()
 #: nginx's code for a client that closed the connection; nobody is there to read it, but the count names it.
 _CLIENT_GONE = 499
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-_BAD_REQUEST = 400
 #: Whose request it is, where the body does not say.
 _USER = "x-graft-user"
 
@@ -99,7 +99,7 @@ async def _answer(request: Request, state: ServiceState, prepared: Prepared) -> 
     try:
         async with _cancelled_when_gone(request):
             answer = await state.generator.answer(prepared)
-            if prepared.stream and answer.status < _BAD_REQUEST:
+            if prepared.stream and answer.status < HTTPStatus.BAD_REQUEST:
                 return StreamedAnswer(answer, state.rates.headers())
             body = await collect(answer)
             headers = _version(answer) | state.rates.headers()

@@ -7,6 +7,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
 import aiohttp
 
@@ -14,7 +15,6 @@ from adapters.errors import InvalidValue
 from adapters.webhooks import Outcome
 from service.webhooks.guard import Address, Guard, Target
 
-_GONE = 410
 _CONNECT_S = 5.0
 #: Read of an answer, so that a short one ends in peace. What it says is of no interest.
 _READ_BYTES = 4096
@@ -89,4 +89,4 @@ def _outcome(status: int) -> Outcome:
             error = f"it answered {status}, and redirects are not followed"
         case _:
             error = f"it answered {status}"
-    return Outcome(status=status, error=error, gone=status == _GONE)
+    return Outcome(status=status, error=error, gone=status == HTTPStatus.GONE)
