@@ -1,12 +1,14 @@
-"""What an engine is about to read is looked at first, once in the life of this process.
+"""What an engine is about to read is looked at first, once in the life of this process where that is not too long ago.
 
 Files that have gone bad on the disk, a version that was trained for an engine with larger ranks, a base model that was
 exchanged: an engine would refuse some of it, die of some, and pass over the rest.
 """
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 
 from adapters.artifacts import digest_directory
 from adapters.errors import ArtifactCorrupt, InvalidAdapter, NotServable
@@ -16,6 +18,9 @@ from adapters.traces import current
 from adapters.weights import Weights
 
 log = logging.getLogger(__name__)
+
+#: Of so many it is known that they are fit, the last ones that were asked for: 2 MB. To look again costs a reading.
+_MOST_KNOWN = 10_000
 
 
 class Inspector:
@@ -27,12 +32,15 @@ class Inspector:
         layers_of: Callable[[str], LinearLayers | None],
         *,
         max_rank: int,
+        most_known: int = _MOST_KNOWN,
     ) -> None:
         self._directory_of = directory_of
         self._layers_of = layers_of
         self._max_rank = max_rank
-        #: Digests; what has one never changes.
-        self._passed: set[str] = set()
+        self._most_known = most_known
+        #: Digests, the one that was asked for last at the end; what has one never changes.
+        self._passed: OrderedDict[str, None] = OrderedDict()
+        self._lock = Lock()
 
     def directory(self, weights: Weights) -> Path:
         """A local directory with its PEFT files.
@@ -43,11 +51,24 @@ class Inspector:
         """
         with current().begin("graft.adapter.fetch"):
             directory = self._directory_of(weights)
-        if weights.digest not in self._passed:
+        if not self._knows(weights.digest):
             with current().begin("graft.adapter.inspect"):
                 self._inspect(weights, directory)
-            self._passed.add(weights.digest)
+            self._remember(weights.digest)
         return directory
+
+    def _knows(self, digest: str) -> bool:
+        with self._lock:
+            if digest not in self._passed:
+                return False
+            self._passed.move_to_end(digest)
+            return True
+
+    def _remember(self, digest: str) -> None:
+        with self._lock:
+            self._passed[digest] = None
+            if len(self._passed) > self._most_known:
+                self._passed.popitem(last=False)
 
     def _inspect(self, weights: Weights, directory: Path) -> None:
         if digest_directory(directory) != weights.digest:
