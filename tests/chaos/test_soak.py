@@ -12,7 +12,7 @@ from tests.chaos.custom import Custom
 from tests.chaos.machines import Common, Machine
 from tests.chaos.nursery import Nursery, Order, Process
 from tests.chaos.sizes import CI, RELEASE, Chaos
-from tests.chaos.vitals import LONG_BOUND, SHORT_BOUND, Vitals, growth, rises, vitals
+from tests.chaos.vitals import LONG_BOUND, SHORT_BOUND, Vitals, growth, rises, tenths, vitals
 from tests.chaos.watched import TASKS
 
 _MB = 1 << 20
@@ -65,6 +65,8 @@ async def test_what_is_asked_all_the_time_leaves_nothing_behind(
         slopes = {name: growth(course) for name, course in courses.items()}
         print({name: f"{slope / 1024:.2f} kB/s" for name, slope in slopes.items()})  # noqa: T201
         print({name: rises(course) for name, course in courses.items()})  # noqa: T201
+        # Growth that ends looks otherwise than growth that goes on.
+        print({name: tenths(course) for name, course in courses.items()})  # noqa: T201
         assert max(slopes.values()) < bound, slopes
         for name, course in courses.items():
             grown = {what: by for what, by in rises(course).items() if by > _MORE[what]}

@@ -41,6 +41,15 @@ def growth(course: Sequence[Vitals]) -> float:
     return linear_regression([one.at for one in course], [one.memory for one in course]).slope
 
 
+def tenths(course: Sequence[Vitals]) -> list[float]:
+    """The median of its memory in each tenth of the time, in MB."""
+    tenth = max(1, len(course) // 10)
+    return [
+        round(median(one.memory for one in course[begin : begin + tenth]) / _MB, 2)
+        for begin in range(0, len(course), tenth)
+    ]
+
+
 def rises(course: Sequence[Vitals]) -> dict[str, float]:
     """How many more files, threads and tasks there were in the last quarter of the time than in the first."""
     quarter = max(1, len(course) // 4)
