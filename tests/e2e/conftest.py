@@ -199,7 +199,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Ite
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
         stack = Stack(f"http://127.0.0.1:{port}", home, http)
         try:
-            stack.wait_ready()
+            # Four minutes and fifty seconds have been seen, beside other work; a test may take ten.
+            stack.wait_ready(550)
             yield stack
         finally:
             launcher.terminate()
