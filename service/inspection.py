@@ -1,4 +1,4 @@
-"""What an engine is about to read is looked at first, once in the life of this process where that is not too long ago.
+"""What an engine is about to read is looked at first, and not again for as long as this process remembers it.
 
 Files that have gone bad on the disk, a version that was trained for an engine with larger ranks, a base model that was
 exchanged: an engine would refuse some of it, die of some, and pass over the rest.

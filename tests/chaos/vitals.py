@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import linear_regression, median
 
@@ -43,10 +44,11 @@ def growth(course: Sequence[Vitals]) -> float:
 
 def tenths(course: Sequence[Vitals]) -> list[float]:
     """The median of its memory in each tenth of the time, in MB."""
-    tenth = max(1, len(course) // 10)
+    bounds = [len(course) * number // 10 for number in range(11)]
     return [
-        round(median(one.memory for one in course[begin : begin + tenth]) / _MB, 2)
-        for begin in range(0, len(course), tenth)
+        round(median(one.memory for one in course[begin:end]) / _MB, 2)
+        for begin, end in pairwise(bounds)
+        if begin < end
     ]
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from hypothesis import given, strategies as st
 
-from tests.chaos.vitals import LONG_BOUND, SHORT_BOUND, Vitals, growth, rises, vitals
+from tests.chaos.vitals import LONG_BOUND, SHORT_BOUND, Vitals, growth, rises, tenths, vitals
 
 _MB = 1 << 20
 
@@ -73,3 +73,10 @@ def test_a_process_is_seen_as_it_is() -> None:
     assert after.threads - before.threads == 1
     assert growth([before, after]) > 30 * _MB
     assert len(kept) == 40 * _MB
+
+
+def test_memory_is_told_by_ten_parts_of_the_time() -> None:
+    grown = course(seconds=47, every=0.5, leak=_MB, seed=0, breath=0)
+    assert tenths(grown) == sorted(tenths(grown))
+    assert len(tenths(grown)) == 10
+    assert len(tenths(grown[:4])) == 4
