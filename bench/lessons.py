@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapters.heap import keep_freed_memory
 from adapters.manifest import BaseModelCard
 from adapters.spec import (
     LoraSpec,
@@ -31,7 +32,6 @@ from trainer.warm.adapter import Adapter, suffixes
 from trainer.warm.adopt import adopt, load
 from trainer.warm.data import Dataset
 from trainer.warm.export import PREFIX, export
-from trainer.warm.heap import keep_freed_memory
 from trainer.warm.job import Identity, Job
 from trainer.warm.limits import limits_for
 from trainer.warm.loop import Loop

@@ -7,6 +7,7 @@ import uvicorn
 
 from adapters.durable import keep_private
 from adapters.errors import GraftError
+from adapters.heap import share_arenas
 from adapters.logs import configure
 from adapters.settings import LedgerSettings, LogSettings, TelemetrySettings
 from service.app import Configuration, create_app
@@ -17,6 +18,7 @@ from service.settings import EngineSettings, ServiceSettings, WebhookSettings
 def main() -> None:
     """Parse the command line, read the settings, serve."""
     keep_private()
+    share_arenas()
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from adapters.durable import keep_private
 from adapters.errors import GraftError
+from adapters.heap import share_arenas
 from adapters.logs import configure
 from adapters.settings import LedgerSettings, LogSettings, TelemetrySettings
 from adapters.traces import open_tracer
@@ -23,6 +24,7 @@ from trainer.shift import Shift, only_one, serve_metrics, short_name
 def main() -> None:
     """Parse the command line and do as it says."""
     keep_private()
+    share_arenas()
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     parser.add_argument("action", nargs="?", choices=["run", "prepare"], default="run")
     action = parser.parse_args().action

@@ -8,9 +8,22 @@ jobs in it; a worker that is gone, hardly: it counts only for a job that has not
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Double,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from adapters.db import use
 from adapters.db.events import append_events
@@ -189,7 +202,7 @@ def measure_loads(tx: Connection, now: float) -> list[QueueLoad]:
     ]
 
 
-def _open(now: float) -> Any:
+def _open(now: float | BindParameter[float]) -> Any:
     """Whether a job may be taken up: it waits, or its worker has gone silent."""
     waiting = and_(jobs.c.status == _QUEUED, jobs.c.not_before <= now)
     abandoned = and_(jobs.c.status == _RUNNING, jobs.c.lease_expires_at < now)
@@ -205,18 +218,31 @@ def _takeable(
     deep: int | None = None,
 ) -> list[Waiting]:
     """What may be taken up: all, or the first few of each lane. Suspects only, where one waits for an empty process."""
+    query = _candidates(alone=alone, all_of_lanes=deep is None)
+    asked = {"base_model": base_model, "now": now} | ({} if deep is None else {"deep": deep})
+    waiting = list(map(_waiting, tx.execute(query, asked)))
+    suspects = [one for one in waiting if one.suspect] if alone else []
+    return suspects or waiting
+
+
+@cache
+def _candidates(*, alone: bool, all_of_lanes: bool) -> Select[Any]:
+    """Asks for `base_model`, `now` and, unless for all of the lanes, `deep`.
+
+    Made once: a query and its subquery hold each other, so that only the garbage collector gets rid of them.
+    """
     suspects_first = [case((_SUSPECT, 0), else_=1)] if alone else []
     place = func.row_number().over(
         partition_by=(jobs.c.tenant, jobs.c.priority),
         order_by=(*suspects_first, jobs.c.created_at, jobs.c.id),
     )
-    found = select(*_ABOUT, place.label("place")).where(jobs.c.base_model == base_model, _open(now))
-    if deep is not None:
-        lanes = found.subquery()
-        found = select(lanes).where(lanes.c.place <= deep)
-    waiting = list(map(_waiting, tx.execute(found)))
-    suspects = [one for one in waiting if one.suspect] if alone else []
-    return suspects or waiting
+    found: Select[Any] = select(*_ABOUT, place.label("place")).where(
+        jobs.c.base_model == bindparam("base_model"), _open(bindparam("now", type_=Double))
+    )
+    if all_of_lanes:
+        return found
+    lanes = found.subquery()
+    return select(lanes).where(lanes.c.place <= bindparam("deep"))
 
 
 def _in_turn(

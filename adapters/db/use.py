@@ -19,6 +19,16 @@ from adapters.records import JobStatus, Priority
 from adapters.turns import Lane, Standing
 
 _RUNNING = JobStatus.RUNNING.value
+# Made once: a table's alias copies all of its columns, and they and it hold each other, so that only the garbage
+# collector gets rid of them. Every heartbeat charges.
+_OTHERS = jobs.alias()
+_COMPANY = (
+    select(func.count())
+    .select_from(_OTHERS)
+    .where(_OTHERS.c.status == _RUNNING, _OTHERS.c.worker == jobs.c.worker)
+    .scalar_subquery()
+    .label("company")
+)
 
 
 def charge_worker(tx: Connection, worker: str, *, now: float, half_life: float) -> None:
@@ -32,14 +42,7 @@ def charge_jobs(tx: Connection, ids: Sequence[str], *, now: float, half_life: fl
 
 
 def _charge(tx: Connection, which: ColumnElement[bool], now: float, half_life: float) -> None:
-    others = jobs.alias()
-    company = (
-        select(func.count())
-        .select_from(others)
-        .where(others.c.status == _RUNNING, others.c.worker == jobs.c.worker)
-        .scalar_subquery()
-    )
-    query = select(jobs.c.id, jobs.c.tenant, jobs.c.charged_at, company.label("company")).where(
+    query = select(jobs.c.id, jobs.c.tenant, jobs.c.charged_at, _COMPANY).where(
         which, jobs.c.status == _RUNNING, jobs.c.worker.is_not(None), jobs.c.charged_at < now
     )
     due = tx.execute(query).all()

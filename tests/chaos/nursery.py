@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from adapters.heap import share_arenas
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -87,6 +89,7 @@ class Nursery:
 
 def main() -> None:
     work, die_with_parent = _loaded()
+    share_arenas()  # as a trainer does
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead
     for line in sys.stdin:
         pid = os.fork()

@@ -15,12 +15,12 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from adapters.errors import GraftError
+from adapters.heap import keep_freed_memory
 from adapters.logs import configure
 from adapters.settings import LedgerSettings, LogSettings
 from trainer.settings import TrainerSettings
 from trainer.warm.adopt import load
 from trainer.warm.base import prepare
-from trainer.warm.heap import keep_freed_memory
 from trainer.warm.launch import Place, die_with_parent, follow, lead
 from trainer.warm.limits import limits_for
 from trainer.warm.mailbox import Following, Mailbox, WorkerGone

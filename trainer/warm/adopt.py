@@ -25,6 +25,7 @@ from trainer.warm.loss import Head
 from trainer.warm.model import BaseModel
 from trainer.warm.narrow import LastFeedForward
 from trainer.warm.objective import CrossEntropy
+from trainer.warm.rotary import take_rotary
 from trainer.warm.rows import Row, Sample
 from trainer.warm.shortcuts import take_shortcuts
 from trainer.warm.siblings import find_siblings
@@ -94,6 +95,7 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard, held: Held | None = N
     model.to(device or model.device)
     take_shortcuts(model.base_model)
     model.set_attn_implementation(PACKED)
+    take_rotary(model.base_model)
     crew.spread(model)
     base = BaseModel(
         card=card,

@@ -11,7 +11,8 @@ G key-value heads, D head size.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -302,3 +303,19 @@ def _pad(own_NHD: Tensor, group: PaddedGroup) -> Tensor:
 def register() -> None:
     """Make `PACKED` known to transformers. Registering twice is harmless."""
     ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)
+
+
+@contextmanager
+def overheard() -> Iterator[list[dict[str, Any]]]:
+    """Inside, the options of every call that transformers makes are put down; the model computes what it does."""
+    heard: list[dict[str, Any]] = []
+
+    def listen(*tensors: Any, **options: Any) -> tuple[Tensor, None]:
+        heard.append(options)
+        return packed_attention(*tensors, **options)
+
+    ALL_ATTENTION_FUNCTIONS.register(PACKED, listen)
+    try:
+        yield heard
+    finally:
+        register()

@@ -24,7 +24,7 @@ from torch.nn.functional import linear
 from trainer.warm.adapter import LinearShape, Siblings
 from trainer.warm.cohort import Cohorts
 from trainer.warm.frozen import Keeper, stack
-from trainer.warm.plan import Plan, Segment, plan
+from trainer.warm.plan import Plan, Segment
 from trainer.warm.products import Block
 
 
@@ -39,7 +39,7 @@ class Routing:
     segments: tuple[Segment, ...] = ()
     #: Of the whole pass: a layer that is called with only some of them cannot tell whose they are.
     tokens: int | None = None
-    plan: Plan = ()
+    plan: Plan = field(default_factory=Plan)
     cohorts: Cohorts = field(default_factory=Cohorts)
     #: Jobs with up to so many tokens in a pass have their products batched; see plan.py.
     batched_tokens: int = 0
@@ -55,8 +55,8 @@ class Routing:
     def to(self, segments: tuple[Segment, ...], tokens: int) -> Iterator[None]:
         """Inside, tokens belong to these."""
         before = self.segments, self.tokens, self.plan
-        if segments is not self.segments:
-            self.plan = plan(segments, self.cohorts, self.batched_tokens)
+        if segments is not self.segments or tokens != self.tokens:
+            self.plan = Plan.of(segments, self.cohorts, self.batched_tokens, tokens)
         self.segments, self.tokens = segments, tokens
         try:
             yield
@@ -83,7 +83,6 @@ class LinearGroup(nn.Module):
         biases = [layer.bias for layer in layers if layer.bias is not None]
         self.bias = nn.Parameter(stack(biases), requires_grad=False) if biases else None
         self.widths = [layer.out_features for layer in layers]
-        self.spans = _spans(self.widths)
         self.routing = routing
 
     @property
@@ -104,6 +103,10 @@ class LinearGroup(nn.Module):
             self.routing.waiting[self.names] = x, outputs
         return mine
 
+    def apart(self, y_TO: Tensor) -> Sequence[Tensor]:
+        """What is each sibling's."""
+        return (y_TO,) if len(self.widths) == 1 else y_TO.split(self.widths, 1)
+
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] to [..., O].
 
@@ -114,11 +117,11 @@ class LinearGroup(nn.Module):
         x_TI = x.reshape(-1, x.shape[-1])
         if self.routing.tokens not in {None, x_TI.shape[0]}:
             raise ValueError(f"{self.names[0]} is called with some of the tokens only.")
-        found = (part.block(self.names, x_TI) for part in self.routing.plan)
-        blocks = [block for block in found if block is not None]
-        if not blocks and not torch.is_grad_enabled():
+        plan = self.routing.plan
+        blocks = plan.blocks(self.names, x_TI)
+        if not any(blocks) and not torch.is_grad_enabled():
             return linear(x, self.frozen.dense(), self.bias)
-        y_TO = SegmentedLora.apply(x_TI, self.routing.anchor, self, blocks)
+        y_TO = SegmentedLora.apply(x_TI, self.routing.anchor, self, plan, blocks)
         return y_TO.view(*x.shape[:-1], -1)
 
 
@@ -153,35 +156,35 @@ class SegmentedLora(torch.autograd.Function):
         x_TI: Tensor,
         anchor: Tensor,  # noqa: ARG004  see Routing
         group: LinearGroup,
-        blocks: list[Block],
+        plan: Plan,
+        blocks: Sequence[Block | None],
     ) -> Tensor:
         """[T, I] to [T, O]."""
         y_TO = linear(x_TI, group.frozen.dense(), group.bias)
-        spans = group.spans
         hidden = []
-        for block in blocks:
-            own = block.tokens
-            hidden.append(block.forward(x_TI[own], y_TO[own], spans))
+        siblings = [plan.cut(y_To) for y_To in group.apart(y_TO)]
+        for block, x_NI, *ys_No in zip(blocks, plan.cut(x_TI), *siblings, strict=True):
+            if block is not None:
+                hidden.append(block.forward(x_NI, ys_No))
         ctx.save_for_backward(x_TI, *hidden)
-        ctx.group, ctx.blocks = group, blocks
+        ctx.group, ctx.plan, ctx.blocks = group, plan, blocks
         return y_TO
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy_TO: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, dy_TO: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         """The gradient of x; those of A and B are added to their buffers."""
         group: LinearGroup = ctx.group
+        plan: Plan = ctx.plan
         group.routing.breathe()
-        x_TI, *hidden = ctx.saved_tensors
+        x_TI, *saved = ctx.saved_tensors
+        hidden = iter(saved)
         dx_TI = dy_TO @ group.frozen.dense() if ctx.needs_input_grad[0] else None
-        spans = group.spans
-        for block, h_NS in zip(ctx.blocks, hidden, strict=True):
-            own = block.tokens
-            dh_NS = block.backward(h_NS, dy_TO[own], spans)
-            block.backward_inputs(x_TI[own], dh_NS, None if dx_TI is None else dx_TI[own])
-        return dx_TI, None, None, None
-
-
-def _spans(widths: Sequence[int]) -> list[slice]:
-    stops = itertools.accumulate(widths)
-    return [slice(stop - width, stop) for width, stop in zip(widths, stops, strict=True)]
+        dxs = itertools.repeat(None, len(ctx.blocks)) if dx_TI is None else plan.cut(dx_TI)
+        siblings = [plan.cut(dy_To) for dy_To in group.apart(dy_TO)]
+        own = zip(ctx.blocks, plan.cut(x_TI), dxs, *siblings, strict=True)
+        for block, x_NI, dx_NI, *dys_No in own:
+            if block is not None:
+                dh_NS = block.backward(next(hidden), dys_No)
+                block.backward_inputs(x_NI, dh_NS, dx_NI)
+        return dx_TI, None, None, None, None

@@ -39,20 +39,55 @@ class Segment:
 class Part(Protocol):
     """Whose products are computed by themselves, or together."""
 
+    @property
+    def tokens(self) -> slice:
+        """Which of the pass."""
+
     def block(self, names: Siblings, x_TI: Tensor) -> Block | None:
         """Those of some siblings; None where none of them is adapted."""
 
 
-#: Everybody's, in the order of the micro-batch.
-Plan = Sequence[Part]
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everybody's parts, in the order of the micro-batch."""
 
+    parts: tuple[Part, ...] = ()
+    #: What the tokens are cut into: each part's, and what lies between them and is nobody's.
+    lengths: tuple[int, ...] = ()
+    #: Which of these is each part's.
+    places: tuple[int, ...] = ()
 
-def plan(segments: Sequence[Segment], cohorts: Cohorts, most_tokens: int) -> Plan:
-    """Jobs with up to so many tokens are batched where they can be."""
-    return [
-        Alone(batch[0].segment) if len(batch) == 1 else Together.of(batch)
-        for batch in _batches(segments, cohorts, most_tokens)
-    ]
+    @classmethod
+    def of(
+        cls, segments: Sequence[Segment], cohorts: Cohorts, most_tokens: int, tokens: int
+    ) -> "Plan":
+        """Of a pass with so many tokens. Jobs with up to `most_tokens` are batched where they can be."""
+        parts = [
+            Alone(batch[0].segment) if len(batch) == 1 else Together.of(batch)
+            for batch in _batches(segments, cohorts, most_tokens)
+        ]
+        lengths: list[int] = []
+        places, end = [], 0
+        for own in (part.tokens for part in parts):
+            if own.start > end:
+                lengths.append(own.start - end)
+            places.append(len(lengths))
+            lengths.append(own.stop - own.start)
+            end = own.stop
+        if tokens > end:
+            lengths.append(tokens - end)
+        return cls(tuple(parts), tuple(lengths), tuple(places))
+
+    def cut(self, flat: Tensor) -> Sequence[Tensor]:
+        """What is each part's of [T, ...]. All at once: to slice takes as long for each as a small product."""
+        if not self.parts:
+            return ()
+        pieces = flat.split(self.lengths)
+        return pieces if len(pieces) == len(self.places) else [pieces[at] for at in self.places]
+
+    def blocks(self, names: Siblings, x_TI: Tensor) -> list[Block | None]:
+        """Of each part, for some siblings."""
+        return [part.block(names, x_TI) for part in self.parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +136,11 @@ class Alone:
 
     segment: Segment
 
+    @property
+    def tokens(self) -> slice:
+        """See Part."""
+        return slice(self.segment.start, self.segment.stop)
+
     def block(self, names: Siblings, x_TI: Tensor) -> Block | None:
         """See Part."""
         segment, adapter = self.segment, self.segment.adapter
@@ -108,7 +148,7 @@ class Alone:
         if factors is None:
             return None
         kept_NI = _draw_dropout(segment, factors, x_TI)
-        return OneJob(slice(segment.start, segment.stop), factors, adapter.scale, kept_NI)
+        return OneJob(factors, adapter.scale, kept_NI)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +176,7 @@ class Together:
     def block(self, names: Siblings, x_TI: Tensor) -> Block | None:  # noqa: ARG002  nobody drops anything
         """See Part."""
         factors = self.factors.get(names)
-        return None if factors is None else ManyJobs(self.tokens, factors, self.scale, self.padding)
+        return None if factors is None else ManyJobs(factors, self.scale, self.padding)
 
 
 def _draw_dropout(segment: Segment, factors: Factors, x_TI: Tensor) -> tuple[Tensor, ...]:

@@ -20,16 +20,12 @@ from trainer.warm.adapter import Factors
 
 
 class Block(Protocol):
-    """Products of some of the tokens; `x`, `y` and the like are those of `tokens`."""
+    """Products of some of the tokens; `x`, `y` and the like are those of these, `ys` one for each sibling."""
 
-    @property
-    def tokens(self) -> slice:
-        """Which ones."""
+    def forward(self, x_NI: Tensor, ys_No: Sequence[Tensor]) -> Tensor:
+        """Add to y. Returns x A^T, for backward."""
 
-    def forward(self, x_NI: Tensor, y_NO: Tensor, spans: Sequence[slice]) -> Tensor:
-        """Add to y; `spans` are the siblings' columns. Returns x A^T, for backward."""
-
-    def backward(self, h: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
+    def backward(self, h: Tensor, dys_No: Sequence[Tensor]) -> Tensor:
         """Add to the gradients of B. Returns the gradient of x A^T."""
 
     def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
@@ -40,37 +36,28 @@ class Block(Protocol):
 class OneJob:
     """One job's products, with its own dropout."""
 
-    tokens: slice
     factors: Factors
     scale: float
     #: For each member: 0 where dropped, else 1 / (1 - p). Empty without dropout.
     kept_NI: tuple[Tensor, ...] = ()
 
-    def forward(self, x_NI: Tensor, y_NO: Tensor, spans: Sequence[slice]) -> Tensor:
+    def forward(self, x_NI: Tensor, ys_No: Sequence[Tensor]) -> Tensor:
         """See Block."""
-        members, scale = self.factors.members, self.scale
         h_NS = self._project(x_NI)
-        # In the product's epilogue: `y + scale * (h @ B^T)` would read and write y twice more (~8 % of a step).
-        if len(spans) == 1:  # no views to make: half of the time of a small product
-            y_NO.addmm_(h_NS, members[0].b_RO, alpha=scale)
-            return h_NS
-        for member in members:
-            h_NR = h_NS[:, member.start : member.stop]
-            y_NO[:, spans[member.index]].addmm_(h_NR, member.b_RO, alpha=scale)
+        for member, h_NR in zip(self.factors.members, self.factors.apart(h_NS), strict=True):
+            # In the product's epilogue: `y + scale * (h @ B^T)` would read and write y twice more (~8 % of a step).
+            ys_No[member.index].addmm_(h_NR, member.b_RO, alpha=self.scale)
         return h_NS
 
-    def backward(self, h: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
+    def backward(self, h: Tensor, dys_No: Sequence[Tensor]) -> Tensor:
         """See Block. Takes and returns [N, S]."""
-        h_NS = h
-        members, scale = self.factors.members, self.scale
-        if len(spans) == 1:
-            _accumulate(members[0].grad_b_OR, dy_NO.t(), h_NS, scale)
-            return dy_NO @ members[0].b_OR
+        factors, h_NS = self.factors, h
         dh_NS = torch.empty_like(h_NS)
-        for member in members:
-            dy_No, own = dy_NO[:, spans[member.index]], slice(member.start, member.stop)
-            torch.mm(dy_No, member.b_OR, out=dh_NS[:, own])
-            _accumulate(member.grad_b_OR, dy_No.t(), h_NS[:, own], scale)
+        own = zip(factors.members, factors.apart(h_NS), factors.apart(dh_NS), strict=True)
+        for member, h_NR, dh_NR in own:
+            dy_No = dys_No[member.index]
+            torch.mm(dy_No, member.b_OR, out=dh_NR)
+            _accumulate(member.grad_b_OR, dy_No.t(), h_NR, self.scale)
         return dh_NS
 
     def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
@@ -139,28 +126,25 @@ class Padding:
 class ManyJobs:
     """The products of some jobs of one cohort, batched."""
 
-    tokens: slice
     #: With K in front.
     factors: Factors
     scale: float
     padding: Padding
 
-    def forward(self, x_NI: Tensor, y_NO: Tensor, spans: Sequence[slice]) -> Tensor:
+    def forward(self, x_NI: Tensor, ys_No: Sequence[Tensor]) -> Tensor:
         """See Block. Returns [K, N, S]."""
         h_KNS = torch.bmm(self.padding.pad(x_NI), self.factors.a_IS)
-        for member in self.factors.members:
-            h_KNR = h_KNS[:, :, member.start : member.stop]
-            self.padding.add_product(y_NO[:, spans[member.index]], h_KNR, member.b_RO, self.scale)
+        for member, h_KNR in zip(self.factors.members, self.factors.apart(h_KNS), strict=True):
+            self.padding.add_product(ys_No[member.index], h_KNR, member.b_RO, self.scale)
         return h_KNS
 
-    def backward(self, h: Tensor, dy_NO: Tensor, spans: Sequence[slice]) -> Tensor:
+    def backward(self, h: Tensor, dys_No: Sequence[Tensor]) -> Tensor:
         """See Block. Takes and returns [K, N, S]."""
         found = []
-        for member in self.factors.members:
-            dy_KNo = self.padding.pad(dy_NO[:, spans[member.index]])
+        for member, h_KNR in zip(self.factors.members, self.factors.apart(h), strict=True):
+            dy_KNo = self.padding.pad(dys_No[member.index])
             # Not into columns of something larger: a CPU would compute one job's product after the other.
             found.append(torch.bmm(dy_KNo, member.b_OR))
-            h_KNR = h[:, :, member.start : member.stop]
             _accumulate_batch(member.grad_b_OR, dy_KNo.mT, h_KNR, self.scale)
         return found[0] if len(found) == 1 else torch.cat(found, 2)
 

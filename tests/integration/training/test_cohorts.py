@@ -6,7 +6,7 @@ import torch
 from adapters.spec import LoraSpec
 from tests.integration.training.tiny import make_base, randomise
 from trainer.warm.cohort import Cohorts
-from trainer.warm.plan import Alone, Segment, Together, plan
+from trainer.warm.plan import Alone, Plan, Segment, Together
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,15 @@ def segments(lengths_and_adapters):
         start += length
 
 
-def spans(parts):
+def plan(segments, cohorts, most_tokens):
+    tokens = segments[-1].stop
+    return Plan.of(segments, cohorts, most_tokens, tokens)
+
+
+def spans(plan):
     """Start and stop of each part, and whether it is batched."""
     found = []
-    for part in parts:
+    for part in plan.parts:
         match part:
             case Alone(segment):
                 found.append((segment.start, segment.stop, False))
@@ -114,6 +119,17 @@ def test_a_gap_in_the_cohort_parts_those_around_it(base):
     staying = [joined[0], joined[2], joined[3]]
     parts = plan(list(segments([(5, one) for one in staying])), cohorts, most_tokens=5)
     assert spans(parts) == [(0, 5, False), (5, 15, True)]
+
+
+def test_what_is_nobodys_lies_between_the_parts(base):
+    first, second = adapters(base, 2)
+    segments = [Segment(2, 5, first), Segment(5, 6, second), Segment(8, 9, first)]
+
+    for tokens in (9, 12):
+        found = Plan.of(segments, Cohorts(), 0, tokens).cut(torch.arange(tokens))
+        assert [piece.tolist() for piece in found] == [[2, 3, 4], [5], [8]]
+
+    assert list(Plan.of([], Cohorts(), 0, 4).cut(torch.arange(4))) == []
 
 
 def test_a_cohort_that_everybody_left_is_forgotten(base):

@@ -191,7 +191,7 @@ def test_a_layer_with_two_jobs_and_dropout_equals_autograd():
     with routing.to(segments, 8):
         y_TO = layer(x_TI)
         y_TO.backward(dy_TO)
-        (kept_NI,) = routing.plan[0].block(("it",), x_TI).kept_NI
+        (kept_NI,) = routing.plan.parts[0].block(("it",), x_TI).kept_NI
     ours, x_TI.grad = x_TI.grad, None
 
     assert kept_NI.unique().numel() == 2

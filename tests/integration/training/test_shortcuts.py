@@ -1,4 +1,4 @@
-"""Norms and feed-forward parts that are taken over compute what transformers computes, forward and back."""
+"""Norms, feed-forward and attention parts that are taken over compute what transformers computes, forward and back."""
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from tests.integration.training.tiny import alone, random_rows, randomise
 from trainer.warm import adopt
 from trainer.warm.batch import Share
 from trainer.warm.objective import CrossEntropy
+from trainer.warm.rotary import RotaryAttention, Turn
 from trainer.warm.shortcuts import RmsNorm, SwiGlu, take_shortcuts
 
 
@@ -31,6 +32,16 @@ def test_the_gated_units_gradient_is_autograds():
     assert torch.equal(SwiGlu.apply(both), silu(gate) * up)
 
 
+def test_a_turns_gradient_is_autograds():
+    qkv_TO = torch.randn(3, (2 + 1 + 1) * 4, dtype=torch.float64, requires_grad=True)
+    # Angles that no model has: each number of its own, so that none can be taken for another.
+    cos_TD, sin_TD = torch.randn(2, 3, 4, dtype=torch.float64)
+
+    assert torch.autograd.gradcheck(
+        lambda given: Turn.apply(given, cos_TD, sin_TD, (2, 1)), (qkv_TO,)
+    )
+
+
 def losses_and_gradient(base):
     adapter = base.new_adapter(LoraSpec(rank=3, alpha=6.0), 0)
     randomise(adapter, seed=0)
@@ -43,12 +54,26 @@ def losses_and_gradient(base):
     return told_2N[0], adapter.gradient_P
 
 
-#: Llama; one with norms of heads too; one with another gate and norms that add 1; one with neither.
+#: Llama; one with biases; one whose tokens see three others only; one with norms of heads too; one with another gate
+#: and norms that add 1; one that turns neighbours; one with nothing of this.
 ARCHITECTURES = {
     "llama": {},
+    "qwen2": {"num_key_value_heads": 2},
+    "mistral": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
     "gemma": {"num_key_value_heads": 1, "head_dim": 8},
+    "cohere": {"num_key_value_heads": 2},
     "gpt_neox": {},
+}
+#: How many of their two attention parts are taken over.
+ROTARY = {
+    "llama": 2,
+    "qwen2": 2,
+    "mistral": 2,
+    "qwen3": 0,
+    "gemma": 2,
+    "cohere": 0,
+    "gpt_neox": 0,
 }
 
 
@@ -58,6 +83,7 @@ def test_a_model_with_shortcuts_has_the_same_losses_and_gradients(architecture, 
         random_base(architecture, torch.float32, **ARCHITECTURES[architecture])
     )
     monkeypatch.setattr(adopt, "take_shortcuts", lambda decoder: 0)
+    monkeypatch.setattr(adopt, "take_rotary", lambda decoder: 0)
     losses_N, gradient_P = losses_and_gradient(
         random_base(architecture, torch.float32, **ARCHITECTURES[architecture])
     )
@@ -70,12 +96,20 @@ def taken(model):
     return sum("forward" in module.__dict__ for module in model.modules())
 
 
-def test_a_llama_takes_one_for_each_norm_and_each_feed_forward_part():
+def test_a_llama_takes_one_for_each_norm_feed_forward_and_attention_part():
     base = random_base("llama", torch.float32)
     layers = base.decoder.config.num_hidden_layers
 
     # The last feed-forward part has one more before it, which leaves the count what it is (narrow.py).
-    assert taken(base.decoder) == 2 * layers + 1 + layers
+    assert taken(base.decoder) == 2 * layers + 1 + layers + layers
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_attention_is_taken_over_where_it_is_turned_as_a_llamas_is(architecture):
+    base = random_base(architecture, torch.float32, **ARCHITECTURES[architecture])
+
+    found = [one.__dict__.get("forward") for one in base.decoder.modules()]
+    assert sum(isinstance(one, RotaryAttention) for one in found) == ROTARY[architecture]
 
 
 def test_what_computes_something_else_under_a_known_name_is_left_alone():

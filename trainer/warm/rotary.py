@@ -1,0 +1,171 @@
+"""Attention with rotary positions, by a shorter way: queries and keys turned together, in fewer passes over memory.
+
+transformers turns queries and keys one after the other, in five passes each, and autograd puts the gradients of
+queries, keys and values together for the one product that made them all. Here they are turned in two passes, and their
+gradients written where that product reads them. A module is taken over only if it is seen to compute the same; what it
+tells its attention function (a scale, a window) is overheard meanwhile, and told again in each pass.
+
+On CPUs and in float32 only: nothing was measured elsewhere.
+
+Shapes: T tokens, H query heads, G key-value heads, D head size, O = (H + 2 G) D.
+"""
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from trainer.warm.attention import Packing, overheard, packed_attention, pieces_of
+from trainer.warm.lora import LinearGroup, LoraLinear
+from trainer.warm.shortcuts import AGREEMENT, PROOF_TOKENS
+
+log = logging.getLogger(__name__)
+
+#: As transformers names the modules of such a part.
+QKV, OUT = ("q_proj", "k_proj", "v_proj"), "o_proj"
+
+#: Cosines and sines of each token's angles, each [1, T, D].
+Angles: TypeAlias = tuple[Tensor, Tensor]
+
+
+def take_rotary(decoder: nn.Module) -> int:
+    """Take over what can be, in place, keeping every name. Returns how many parts that were.
+
+    Call once linear layers are replaced (adopt.py) and attention is packed.
+    """
+    if not all(
+        one.device.type == "cpu" and one.dtype == torch.float32 for one in decoder.parameters()
+    ):
+        return 0
+    taken = 0
+    for module in decoder.modules():
+        found = RotaryAttention.of(module)
+        shortcut = None if found is None else _proven(found)
+        if shortcut is not None:
+            # Not a module around it, which would change the names of what is inside.
+            module.forward = shortcut
+            taken += 1
+    log.info("%d attention parts take the short way", taken)
+    return taken
+
+
+class Turn(torch.autograd.Function):
+    """RoPE (Su et al., arXiv:2104.09864) as transformers has it: the first half of a head is turned with the second."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv_TO: Tensor, cos_TD: Tensor, sin_TD: Tensor, heads: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[T, O] to [T, H, D], [T, G, D] and [T, G, D], of which the last is a view of what it was given."""
+        queries, keys = heads
+        all_THD = qkv_TO.unflatten(1, (queries + 2 * keys, -1))
+        ctx.save_for_backward(cos_TD, sin_TD)
+        turned_THD = torch.empty(
+            len(qkv_TO), queries + keys, all_THD.shape[2], dtype=qkv_TO.dtype, device=qkv_TO.device
+        )
+        cos, sin = cos_TD[:, None].chunk(2, -1), sin_TD[:, None].chunk(2, -1)
+        first, second = all_THD[:, : queries + keys].chunk(2, -1)
+        new_first, new_second = turned_THD.chunk(2, -1)
+        torch.mul(first, cos[0], out=new_first).addcmul_(second, sin[0], value=-1)
+        torch.mul(second, cos[1], out=new_second).addcmul_(first, sin[1])
+        return turned_THD[:, :queries], turned_THD[:, queries:], all_THD[:, queries + keys :]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """Turned back, all in one tensor [T, O]."""
+        cos_TD, sin_TD = ctx.saved_tensors
+        cos, sin = cos_TD[:, None].chunk(2, -1), sin_TD[:, None].chunk(2, -1)
+        sizes = [grad.shape[1] for grad in grads]
+        (tokens, _, size), total = grads[0].shape, sum(sizes)
+        all_THD = torch.empty(tokens, total, size, dtype=cos_TD.dtype, device=cos_TD.device)
+        *turned, values_TGD = all_THD.split(sizes, 1)
+        for into, grad in zip(turned, grads[:2], strict=True):
+            first, second = grad.chunk(2, -1)
+            new_first, new_second = into.chunk(2, -1)
+            torch.mul(first, cos[0], out=new_first).addcmul_(second, sin[1])
+            torch.mul(second, cos[1], out=new_second).addcmul_(first, sin[0], value=-1)
+        values_TGD.copy_(grads[2])
+        return all_THD.flatten(1), None, None, None
+
+
+@dataclass(frozen=True, slots=True)
+class RotaryAttention:
+    """What is called instead of a module's `forward`."""
+
+    module: nn.Module
+    #: Of queries, keys and values.
+    group: LinearGroup
+    heads: tuple[int, int]
+    out: nn.Module
+    #: What the module tells its attention function in every pass.
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, module: Any) -> "RotaryAttention | None":
+        """None for a module that is put together in another way."""
+        group, out = _group(module), getattr(module, OUT, None)
+        size = getattr(module, "head_dim", None)
+        if group is None or not isinstance(out, LoraLinear) or not isinstance(size, int):
+            return None
+        queries, keys = group.widths[0] // size, group.widths[1] // size
+        if group.widths != [queries * size, keys * size, keys * size]:
+            return None
+        return cls(module, group, (queries, keys), out)
+
+    def __call__(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: Angles,
+        attention_mask: Tensor | None = None,
+        **told: Any,
+    ) -> tuple[Tensor, None]:
+        """As `LlamaAttention.forward`, for one flat sequence [1, T, I]; never asked to remember keys."""
+        cos_1TD, sin_1TD = position_embeddings
+        qkv = Turn.apply(self.group(hidden_states)[0], cos_1TD[0], sin_1TD[0], self.heads)
+        query, key, value = (one_THD.transpose(0, 1)[None] for one_THD in qkv)
+        options = {**self.options, **told}
+        attended_1THD, _ = packed_attention(
+            self.module, query, key, value, attention_mask, **options
+        )
+        return self.out(attended_1THD.flatten(2)), None
+
+
+def _group(module: nn.Module) -> LinearGroup | None:
+    """That of the three layers, if there are three of one group in this order, and nobody else in it."""
+    layers = [getattr(module, name, None) for name in QKV]
+    groups = [one.__dict__["group"] for one in layers if isinstance(one, LoraLinear)]
+    order = [one.index for one in layers if isinstance(one, LoraLinear)]
+    if order != [0, 1, 2] or any(one is not groups[0] for one in groups):
+        return None
+    group: LinearGroup = groups[0]
+    return group if len(group.widths) == len(order) else None
+
+
+def _proven(attention: RotaryAttention) -> RotaryAttention | None:
+    """With what the module tells its attention function, if both make the same of something random."""
+    chance = torch.Generator().manual_seed(0)
+    group, size = attention.group, attention.group.widths[0] // attention.heads[0]
+    angles_2TD = torch.randn(2, PROOF_TOKENS, size, generator=chance)
+    inputs: dict[str, Any] = {
+        "hidden_states": torch.randn(1, PROOF_TOKENS, group.inputs, generator=chance),
+        "position_embeddings": (angles_2TD[:1], angles_2TD[1:]),
+        "attention_mask": None,
+        "graft_packing": Packing.of(pieces_of([PROOF_TOKENS]), torch.device("cpu")),
+    }
+    with torch.no_grad(), overheard() as heard:
+        try:
+            own = attention.module(**inputs)[0]
+        except (TypeError, ValueError, RuntimeError):
+            return None  # it wants something else, or turns in another way
+        if len(heard) != 1:
+            return None
+        options = {name: option for name, option in heard[0].items() if name not in inputs}
+        attention = replace(attention, options=options)
+        short = attention(**inputs)[0]
+    bound = AGREEMENT * float(own.abs().max())
+    same = own.shape == short.shape and bool(torch.all((own - short).abs() <= bound))
+    return attention if same else None
