@@ -31,7 +31,7 @@ async def followed(
 ) -> AsyncIterator[None]:
     """Inside the context the ledger is followed, the engines are watched and webhooks are called."""
     errands: set[asyncio.Task[None]] = set()
-    news = _News(time.time())
+    news = News(time.time())
 
     def go_on(errand: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(errand)
@@ -40,6 +40,7 @@ async def followed(
 
     def on_change(changed: Sequence[Adapter]) -> None:
         for adapter in changed:
+            _forget_deleted(state, adapter, news)
             go_on(_welcome(state, adapter, news, tracer))
             go_on(_take_out(state, adapter))
 
@@ -65,7 +66,7 @@ async def followed(
         await asyncio.gather(*tasks, *errands, return_exceptions=True)
 
 
-class _News:
+class News:
     """Which versions are new, so that what is measured is how long publication takes, not promotion or a restart."""
 
     def __init__(self, since: float) -> None:
@@ -81,8 +82,15 @@ class _News:
         self._known[version.name] = version.created_at
         return True
 
+    def forget(self, adapter: str) -> None:
+        """Once it is deleted."""
+        of_adapter = f"{adapter}@"
+        self._known = {
+            name: made for name, made in self._known.items() if not name.startswith(of_adapter)
+        }
 
-async def _welcome(state: ServiceState, adapter: Adapter, news: _News, tracer: Tracer) -> None:
+
+async def _welcome(state: ServiceState, adapter: Adapter, news: News, tracer: Tracer) -> None:
     """Load the live version, and take the time from its publication on."""
     new = adapter.live if adapter.live is not None and news.is_new(adapter.live) else None
     if new is None or new.job_id is None:
@@ -114,13 +122,21 @@ async def _bring_in(state: ServiceState, adapter: Adapter) -> None:
             log.warning("could not load %s ahead of time: %s", version.name, error)
 
 
+def _forget_deleted(state: ServiceState, adapter: Adapter, news: News) -> None:
+    if adapter.versions:
+        return
+    news.forget(adapter.name)
+    state.metrics.by_adapter.forget(adapter.name)
+    host = state.engines.get(adapter.base_model)
+    if host is not None:
+        host.forget(adapter.name)
+
+
 async def _take_out(state: ServiceState, adapter: Adapter) -> None:
     """Unload versions that are deleted or quarantined, and a deleted adapter's checkpoints.
 
     Once the last request that uses them has ended.
     """
-    if not adapter.versions:
-        state.metrics.by_adapter.forget(adapter.name)
     host = state.engines.get(adapter.base_model)
     if host is None:
         return

@@ -33,9 +33,17 @@ class EngineHost:
     """One engine, its residency and its state."""
 
     def __init__(
-        self, model_id: str, engine: Engine, residency: Residency, *, metrics: Metrics
+        self,
+        model_id: str,
+        engine: Engine,
+        residency: Residency,
+        *,
+        metrics: Metrics,
+        forget: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`forget` is told of adapters that are deleted."""
         self.model_id = model_id
+        self.forget = forget
         self.engine = engine
         self.residency = residency
         self._metrics = metrics

@@ -79,7 +79,9 @@ class Fleet:
             metrics=self._metrics,
             on_holding=partial(self._loans.keep_only, model_id),
         )
-        return EngineHost(model_id, engine, residency, metrics=self._metrics)
+        return EngineHost(
+            model_id, engine, residency, metrics=self._metrics, forget=self._inspector.forget
+        )
 
 
 def capacity_of(engine: EngineSettings) -> int:

@@ -38,8 +38,8 @@ class Inspector:
         self._layers_of = layers_of
         self._max_rank = max_rank
         self._most_known = most_known
-        #: Digests, the one that was asked for last at the end; what has one never changes.
-        self._passed: OrderedDict[str, None] = OrderedDict()
+        #: By digest whose they are, the one that was asked for last at the end; what has a digest never changes.
+        self._passed: OrderedDict[str, str] = OrderedDict()
         self._lock = Lock()
 
     def directory(self, weights: Weights) -> Path:
@@ -54,8 +54,14 @@ class Inspector:
         if not self._knows(weights.digest):
             with current().begin("graft.adapter.inspect"):
                 self._inspect(weights, directory)
-            self._remember(weights.digest)
+            self._remember(weights)
         return directory
+
+    def forget(self, adapter: str) -> None:
+        """Once it is deleted: nobody will ask for it again."""
+        with self._lock:
+            for digest in [digest for digest, whose in self._passed.items() if whose == adapter]:
+                del self._passed[digest]
 
     def _knows(self, digest: str) -> bool:
         with self._lock:
@@ -64,9 +70,9 @@ class Inspector:
             self._passed.move_to_end(digest)
             return True
 
-    def _remember(self, digest: str) -> None:
+    def _remember(self, weights: Weights) -> None:
         with self._lock:
-            self._passed[digest] = None
+            self._passed[weights.digest] = weights.adapter
             if len(self._passed) > self._most_known:
                 self._passed.popitem(last=False)
 

@@ -67,3 +67,16 @@ def test_of_more_than_can_be_remembered_the_one_asked_for_longest_ago_is_read_ag
     looked.directory(versions[2])
     with pytest.raises(ArtifactCorrupt):
         looked.directory(versions[1])
+
+
+def test_what_was_of_a_deleted_adapter_is_forgotten_and_nothing_else(home: Path) -> None:
+    looked = inspector(home, most_known=2)
+    gone, there = replace(of(home, 0), adapter="gone"), of(home, 1)
+    looked.directory(gone)
+    looked.directory(there)
+    looked.forget("gone")
+    spoil(home, 0)
+    spoil(home, 1)
+    assert looked.directory(there) == home / "1"
+    with pytest.raises(ArtifactCorrupt):
+        looked.directory(gone)
