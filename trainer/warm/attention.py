@@ -305,14 +305,22 @@ def register() -> None:
     ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)
 
 
-@contextmanager
-def overheard() -> Iterator[list[dict[str, Any]]]:
-    """Inside, the options of every call that transformers makes are put down; the model computes what it does."""
-    heard: list[dict[str, Any]] = []
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a model gave its attention function: [1, H, T, D], twice [1, G, T, D], and options."""
 
-    def listen(*tensors: Any, **options: Any) -> tuple[Tensor, None]:
-        heard.append(options)
-        return packed_attention(*tensors, **options)
+    query_key_value: tuple[Tensor, ...]
+    options: dict[str, Any]
+
+
+@contextmanager
+def overheard() -> Iterator[list[Heard]]:
+    """Inside, what transformers gives in every call is put down; the model computes what it does."""
+    heard: list[Heard] = []
+
+    def listen(module: nn.Module, *tensors: Any, **options: Any) -> tuple[Tensor, None]:
+        heard.append(Heard(tensors[:3], options))
+        return packed_attention(module, *tensors, **options)
 
     ALL_ATTENTION_FUNCTIONS.register(PACKED, listen)
     try:

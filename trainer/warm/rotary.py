@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from trainer.warm.attention import Packing, overheard, packed_attention, pieces_of
 from trainer.warm.lora import LinearGroup, LoraLinear
-from trainer.warm.shortcuts import AGREEMENT, PROOF_TOKENS
+from trainer.warm.shortcuts import LOUD, PROOF_TOKENS, agree
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,13 @@ class RotaryAttention:
             return None
         return cls(module, group, (queries, keys), out)
 
+    def turned(self, hidden_states: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as attention functions want them: [1, H, T, D] and twice [1, G, T, D]."""
+        cos_1TD, sin_1TD = angles
+        qkv = Turn.apply(self.group(hidden_states)[0], cos_1TD[0], sin_1TD[0], self.heads)
+        query, key, value = (one_THD.transpose(0, 1)[None] for one_THD in qkv)
+        return query, key, value
+
     def __call__(
         self,
         hidden_states: Tensor,
@@ -124,9 +131,7 @@ class RotaryAttention:
         **told: Any,
     ) -> tuple[Tensor, None]:
         """As `LlamaAttention.forward`, for one flat sequence [1, T, I]; never asked to remember keys."""
-        cos_1TD, sin_1TD = position_embeddings
-        qkv = Turn.apply(self.group(hidden_states)[0], cos_1TD[0], sin_1TD[0], self.heads)
-        query, key, value = (one_THD.transpose(0, 1)[None] for one_THD in qkv)
+        query, key, value = self.turned(hidden_states, position_embeddings)
         options = {**self.options, **told}
         attended_1THD, _ = packed_attention(
             self.module, query, key, value, attention_mask, **options
@@ -146,26 +151,27 @@ def _group(module: nn.Module) -> LinearGroup | None:
 
 
 def _proven(attention: RotaryAttention) -> RotaryAttention | None:
-    """With what the module tells its attention function, if both make the same of something random."""
+    """With what the module tells its attention function, if both make the same of something random.
+
+    And of something loud: some modules clamp what they have projected, which something quiet does not show.
+    """
     chance = torch.Generator().manual_seed(0)
     group, size = attention.group, attention.group.widths[0] // attention.heads[0]
-    angles_2TD = torch.randn(2, PROOF_TOKENS, size, generator=chance)
-    inputs: dict[str, Any] = {
-        "hidden_states": torch.randn(1, PROOF_TOKENS, group.inputs, generator=chance),
-        "position_embeddings": (angles_2TD[:1], angles_2TD[1:]),
-        "attention_mask": None,
-        "graft_packing": Packing.of(pieces_of([PROOF_TOKENS]), torch.device("cpu")),
-    }
+    x_1TI = torch.randn(1, PROOF_TOKENS, group.inputs, generator=chance)
+    cos_1TD, sin_1TD = torch.randn(2, 1, PROOF_TOKENS, size, generator=chance)
+    angles, states = (cos_1TD, sin_1TD), (x_1TI, LOUD * x_1TI)
+    told = {"graft_packing": Packing.of(pieces_of([PROOF_TOKENS]), x_1TI.device)}
     with torch.no_grad(), overheard() as heard:
         try:
-            own = attention.module(**inputs)[0]
-        except (TypeError, ValueError, RuntimeError):
+            own = [attention.module(x, angles, attention_mask=None, **told)[0] for x in states]
+        except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
             return None  # it wants something else, or turns in another way
-        if len(heard) != 1:
+        if len(heard) != len(states):
             return None
-        options = {name: option for name, option in heard[0].items() if name not in inputs}
+        for x, one in zip(states, heard, strict=True):
+            turned = attention.turned(x, angles)
+            if not all(map(agree, one.query_key_value, turned)):
+                return None
+        options = {name: option for name, option in heard[0].options.items() if name not in told}
         attention = replace(attention, options=options)
-        short = attention(**inputs)[0]
-    bound = AGREEMENT * float(own.abs().max())
-    same = own.shape == short.shape and bool(torch.all((own - short).abs() <= bound))
-    return attention if same else None
+        return attention if agree(own[0], attention(x_1TI, angles, **told)[0]) else None

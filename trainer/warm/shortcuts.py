@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 #: A part is taken over if it agrees within so much, relative to the largest value: a few roundings of float32.
 AGREEMENT = 1e-5
 PROOF_TOKENS = 5
+#: So many times as much is given, too: what is clamped somewhere shows then.
+LOUD = 1000.0
 #: As transformers names the modules of a gated feed-forward part.
 GATE, UP, DOWN, ACTIVATION = "gate_proj", "up_proj", "down_proj", "act_fn"
 
@@ -135,10 +137,16 @@ def _feed(group: LinearGroup, down: nn.Module, x: Tensor) -> Tensor:
 
 
 def _agrees(module: nn.Module, shortcut: Callable[[Tensor], Tensor], width: int) -> bool:
-    """Whether both make the same of something random."""
+    """Whether both make the same of something random, quiet and loud."""
     chance = torch.Generator().manual_seed(0)
     x_1TD = torch.randn(1, PROOF_TOKENS, width, generator=chance)
     with torch.no_grad():
-        own, short = module(x_1TD), shortcut(x_1TD)
-    bound = AGREEMENT * float(own.abs().max())
-    return own.shape == short.shape and bool(torch.all((own - short).abs() <= bound))
+        return all(agree(module(x), shortcut(x)) for x in (x_1TD, LOUD * x_1TD))
+
+
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Whether they differ by a few roundings at most."""
+    if one.shape != other.shape:
+        return False
+    bound = AGREEMENT * float(one.abs().max())
+    return bool(torch.all((one - other).abs() <= bound))

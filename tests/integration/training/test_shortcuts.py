@@ -104,12 +104,21 @@ def test_a_llama_takes_one_for_each_norm_feed_forward_and_attention_part():
     assert taken(base.decoder) == 2 * layers + 1 + layers + layers
 
 
+def rotary_parts(architecture, **changes):
+    base = random_base(architecture, torch.float32, **changes)
+    found = [one.__dict__.get("forward") for one in base.decoder.modules()]
+    return sum(isinstance(one, RotaryAttention) for one in found)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_attention_is_taken_over_where_it_is_turned_as_a_llamas_is(architecture):
-    base = random_base(architecture, torch.float32, **ARCHITECTURES[architecture])
+    assert rotary_parts(architecture, **ARCHITECTURES[architecture]) == ROTARY[architecture]
 
-    found = [one.__dict__.get("forward") for one in base.decoder.modules()]
-    assert sum(isinstance(one, RotaryAttention) for one in found) == ROTARY[architecture]
+
+def test_attention_that_clamps_what_is_large_is_left_alone():
+    # Far more than anything quiet comes to.
+    assert rotary_parts("olmo", clip_qkv=100.0) == 0
+    assert rotary_parts("olmo") == 2
 
 
 def test_what_computes_something_else_under_a_known_name_is_left_alone():
