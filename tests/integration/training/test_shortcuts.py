@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import silu
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRMSNorm
 
 from adapters.spec import LoraSpec
 from tests.integration.training.architectures import random_base
@@ -55,7 +55,8 @@ def losses_and_gradient(base):
 
 
 #: Llama; one with biases; one whose tokens see three others only; one with norms of heads too; one with another gate
-#: and norms that add 1; one that turns neighbours; one with nothing of this.
+#: and norms that add 1; one that turns neighbours; one that
+#: clamps what it has projected, in place; one with nothing of this.
 ARCHITECTURES = {
     "llama": {},
     "qwen2": {"num_key_value_heads": 2},
@@ -63,6 +64,7 @@ ARCHITECTURES = {
     "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
     "gemma": {"num_key_value_heads": 1, "head_dim": 8},
     "cohere": {"num_key_value_heads": 2},
+    "olmo": {"clip_qkv": 0.5},
     "gpt_neox": {},
 }
 #: How many of their two attention parts are taken over.
@@ -73,6 +75,7 @@ ROTARY = {
     "qwen3": 0,
     "gemma": 2,
     "cohere": 0,
+    "olmo": 0,
     "gpt_neox": 0,
 }
 
@@ -115,10 +118,14 @@ def test_attention_is_taken_over_where_it_is_turned_as_a_llamas_is(architecture)
     assert rotary_parts(architecture, **ARCHITECTURES[architecture]) == ROTARY[architecture]
 
 
-def test_attention_that_clamps_what_is_large_is_left_alone():
-    # Far more than anything quiet comes to.
-    assert rotary_parts("olmo", clip_qkv=100.0) == 0
-    assert rotary_parts("olmo") == 2
+def test_attention_that_clamps_what_is_large_is_left_alone(monkeypatch):
+    whole = LlamaAttention.forward
+
+    def clamped(self, hidden_states, *others, **options):
+        return whole(self, hidden_states.clamp(-100, 100), *others, **options)
+
+    monkeypatch.setattr(LlamaAttention, "forward", clamped)
+    assert rotary_parts("llama") == 0
 
 
 def test_what_computes_something_else_under_a_known_name_is_left_alone():
