@@ -24,9 +24,9 @@ def keep_freed_memory() -> bool:
 def share_arenas() -> bool:
     """Let threads allocate from what others have freed. Call before there are any.
 
-    Else glibc gives them eight arenas for each core, and a process with some dozen threads grows for hours until each
-    arena has seen the most that one of its threads ever needs. It holds more than one process at once only where the
-    interpreter's lock is released, so that sharing costs nothing. Returns whether the C library agreed.
+    Else glibc gives them eight arenas for each core, and a process with some dozen threads goes on growing until each
+    arena has seen the most that its threads ever need. Threads wait for each other's allocations only where the
+    interpreter's lock is released, since nobody else allocates meanwhile. Returns whether the C library agreed.
     """
     return _set((M_ARENA_MAX, ARENAS))
 

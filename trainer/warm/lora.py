@@ -149,6 +149,17 @@ class LoraLinear(nn.Module):
         return y
 
 
+def whole_group(*layers: object) -> LinearGroup | None:
+    """The group that these layers are, in their order and without anybody else; None where they are not one."""
+    mine = [layer for layer in layers if isinstance(layer, LoraLinear)]
+    if len(mine) < len(layers):
+        return None
+    group: LinearGroup = mine[0].__dict__["group"]
+    together = all(layer.__dict__["group"] is group for layer in mine)
+    in_order = [layer.index for layer in mine] == list(range(len(group.widths)))
+    return group if together and in_order else None
+
+
 class SegmentedLora(torch.autograd.Function):
     """The products above, with their gradients. Verified against autograd in tests/integration/training."""
 

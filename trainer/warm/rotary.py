@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from trainer.warm.attention import Packing, overheard, packed_attention, pieces_of
-from trainer.warm.lora import LinearGroup, LoraLinear
-from trainer.warm.shortcuts import LOUD, PROOF_TOKENS, agree
+from trainer.warm.lora import LinearGroup, LoraLinear, whole_group
+from trainer.warm.shortcuts import LOUD, PROOF_TOKENS, agree, pays
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,7 @@ def take_rotary(decoder: nn.Module) -> int:
 
     Call once linear layers are replaced (adopt.py) and attention is packed.
     """
-    if not all(
-        one.device.type == "cpu" and one.dtype == torch.float32 for one in decoder.parameters()
-    ):
+    if not pays(decoder):
         return 0
     taken = 0
     for module in decoder.modules():
@@ -66,11 +64,7 @@ class Turn(torch.autograd.Function):
         turned_THD = torch.empty(
             len(qkv_TO), queries + keys, all_THD.shape[2], dtype=qkv_TO.dtype, device=qkv_TO.device
         )
-        cos, sin = cos_TD[:, None].chunk(2, -1), sin_TD[:, None].chunk(2, -1)
-        first, second = all_THD[:, : queries + keys].chunk(2, -1)
-        new_first, new_second = turned_THD.chunk(2, -1)
-        torch.mul(first, cos[0], out=new_first).addcmul_(second, sin[0], value=-1)
-        torch.mul(second, cos[1], out=new_second).addcmul_(first, sin[1])
+        _turn(all_THD[:, : queries + keys], cos_TD, sin_TD, turned_THD)
         return turned_THD[:, :queries], turned_THD[:, queries:], all_THD[:, queries + keys :]
 
     @staticmethod
@@ -78,18 +72,28 @@ class Turn(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         """Turned back, all in one tensor [T, O]."""
         cos_TD, sin_TD = ctx.saved_tensors
-        cos, sin = cos_TD[:, None].chunk(2, -1), sin_TD[:, None].chunk(2, -1)
         sizes = [grad.shape[1] for grad in grads]
         (tokens, _, size), total = grads[0].shape, sum(sizes)
         all_THD = torch.empty(tokens, total, size, dtype=cos_TD.dtype, device=cos_TD.device)
         *turned, values_TGD = all_THD.split(sizes, 1)
         for into, grad in zip(turned, grads[:2], strict=True):
-            first, second = grad.chunk(2, -1)
-            new_first, new_second = into.chunk(2, -1)
-            torch.mul(first, cos[0], out=new_first).addcmul_(second, sin[1])
-            torch.mul(second, cos[1], out=new_second).addcmul_(first, sin[0], value=-1)
+            _turn(grad, cos_TD, sin_TD, into, back=True)
         values_TGD.copy_(grads[2])
         return all_THD.flatten(1), None, None, None
+
+
+def _turn(
+    x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor, into_THD: Tensor, *, back: bool = False
+) -> None:
+    """Write x cos + (-second half, first half) sin; or, `back`, what the transposed of this makes of x."""
+    cos, sin = cos_TD[:, None].chunk(2, -1), sin_TD[:, None].chunk(2, -1)
+    way = 1.0
+    if back:
+        sin, way = (sin[1], sin[0]), -1.0
+    first, second = x_THD.chunk(2, -1)
+    new_first, new_second = into_THD.chunk(2, -1)
+    torch.mul(first, cos[0], out=new_first).addcmul_(second, sin[0], value=-way)
+    torch.mul(second, cos[1], out=new_second).addcmul_(first, sin[1], value=way)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,8 @@ class RotaryAttention:
     @classmethod
     def of(cls, module: Any) -> "RotaryAttention | None":
         """None for a module that is put together in another way."""
-        group, out = _group(module), getattr(module, OUT, None)
+        group = whole_group(*(getattr(module, name, None) for name in QKV))
+        out = getattr(module, OUT, None)
         size = getattr(module, "head_dim", None)
         if group is None or not isinstance(out, LoraLinear) or not isinstance(size, int):
             return None
@@ -137,17 +142,6 @@ class RotaryAttention:
             self.module, query, key, value, attention_mask, **options
         )
         return self.out(attended_1THD.flatten(2)), None
-
-
-def _group(module: nn.Module) -> LinearGroup | None:
-    """That of the three layers, if there are three of one group in this order, and nobody else in it."""
-    layers = [getattr(module, name, None) for name in QKV]
-    groups = [one.__dict__["group"] for one in layers if isinstance(one, LoraLinear)]
-    order = [one.index for one in layers if isinstance(one, LoraLinear)]
-    if order != [0, 1, 2] or any(one is not groups[0] for one in groups):
-        return None
-    group: LinearGroup = groups[0]
-    return group if len(group.widths) == len(order) else None
 
 
 def _proven(attention: RotaryAttention) -> RotaryAttention | None:

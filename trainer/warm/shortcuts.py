@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from trainer.warm.lora import LinearGroup, LoraLinear
+from trainer.warm.lora import LinearGroup, LoraLinear, whole_group
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,7 @@ def take_shortcuts(decoder: nn.Module) -> int:
 
     Call once linear layers are replaced (adopt.py), before anything else stands before a part's `forward`.
     """
-    # Where this was measured. Elsewhere, transformers computes norms in a dtype of its own.
-    if not all(
-        one.device.type == "cpu" and one.dtype == torch.float32 for one in decoder.parameters()
-    ):
+    if not pays(decoder):
         return 0
     taken = 0
     for module in decoder.modules():
@@ -49,6 +46,13 @@ def take_shortcuts(decoder: nn.Module) -> int:
             taken += 1
     log.info("%d norms and feed-forward parts take the short way", taken)
     return taken
+
+
+def pays(decoder: nn.Module) -> bool:
+    """Whether it is as what was measured. Elsewhere, transformers computes norms in a dtype of its own."""
+    return all(
+        one.device.type == "cpu" and one.dtype == torch.float32 for one in decoder.parameters()
+    )
 
 
 class RmsNorm(torch.autograd.Function):
@@ -117,14 +121,9 @@ def _normalise(module: Any, eps: float, x: Tensor) -> Tensor:
 
 def _feed_forward(module: nn.Module) -> _Shortcut | None:
     gate, up, down = (getattr(module, name, None) for name in (GATE, UP, DOWN))
-    if not (isinstance(gate, LoraLinear) and isinstance(up, LoraLinear)):
-        return None
-    group: LinearGroup = gate.__dict__["group"]
-    together = up.__dict__["group"] is group and (gate.index, up.index) == (0, 1)
-    if not together or not isinstance(down, LoraLinear):
-        return None
+    group = whole_group(gate, up)
     # Two of one width, and nothing else that reads the same input.
-    if group.widths[1:] != group.widths[:1]:
+    if group is None or group.widths[1:] != group.widths[:1] or not isinstance(down, LoraLinear):
         return None
     if "silu" not in type(getattr(module, ACTIVATION, None)).__name__.lower():
         return None

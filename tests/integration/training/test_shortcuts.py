@@ -55,8 +55,8 @@ def losses_and_gradient(base):
 
 
 #: Llama; one with biases; one whose tokens see three others only; one with norms of heads too; one with another gate
-#: and norms that add 1; one that turns neighbours; one that
-#: clamps what it has projected, in place; one with nothing of this.
+#: and norms that add 1; one that turns neighbours; one that clamps what it has projected, in place; one with nothing
+#: of this.
 ARCHITECTURES = {
     "llama": {},
     "qwen2": {"num_key_value_heads": 2},
