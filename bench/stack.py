@@ -40,7 +40,7 @@ class Client:
         model = job["adapter"]["version"]
         self._first_token(model, submitted)
         took = time.perf_counter() - began
-        steps = [event for event in events if event.get("train_loss") is not None]
+        steps = [event for event in events if "grad_norm" in event]
         (begun,) = [event for event in events if "tokens_per_epoch" in event]
         assert begun["total_steps"] == STEPS, begun
         return Done(

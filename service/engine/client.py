@@ -17,6 +17,8 @@ from service.errors import discreet
 _HEALTH_TIMEOUT_S = 2.0
 #: A load is a disk read inside the engine's loop; far above what it takes, far below for ever.
 _LOAD_TIMEOUT_S = 120.0
+#: Less than the engine keeps one that nobody uses (start.py).
+UNUSED_CONNECTION_S = 15.0
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -128,7 +130,9 @@ class VllmEngine:
         # Made on first use: a session belongs to a running loop.
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(self._socket), limit=0),
+                connector=aiohttp.UnixConnector(
+                    str(self._socket), limit=0, keepalive_timeout=UNUSED_CONNECTION_S
+                ),
                 # No total: a long generation is no error. A silent socket is noticed by the engine's watch.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
             )

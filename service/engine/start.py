@@ -71,6 +71,9 @@ def plan_launch(
         "DO_NOT_TRACK": "1",
         # The model directory is complete; a look at the hub would only cost time, or hang without a network.
         "HF_HUB_OFFLINE": "1",
+        # Longer than our client keeps one that nobody uses (client.py): who hangs up first must be who asks, or a
+        # request meets a connection that is just being closed, and counts as the engine's death. 5 s by default.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
         # Requests with media are refused before they come here; should one, an address is not followed to another.
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         # A regular expression is compiled beside the answers to others; 5 s by default.

@@ -5,6 +5,7 @@ import pytest
 
 from adapters.errors import InvalidValue
 from adapters.settings import TelemetrySettings
+from service.engine.client import UNUSED_CONNECTION_S
 from service.engine.start import plan_launch
 from service.settings import EngineSettings
 from tests.support.samples import card
@@ -104,6 +105,11 @@ def test_the_engine_looks_at_no_hub() -> None:
     _, environment = launch()
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["VLLM_NO_USAGE_STATS"] == environment["DO_NOT_TRACK"] == "1"
+
+
+def test_the_engine_keeps_unused_connections_longer_than_who_asks_it() -> None:
+    _, environment = launch()
+    assert float(environment["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > 2 * UNUSED_CONNECTION_S
 
 
 def test_no_address_is_followed_to_another_and_no_expression_compiled_for_long() -> None:
