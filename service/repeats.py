@@ -32,7 +32,7 @@ class Repetition:
         return self.key is None and bool(self.tries_before)
 
 
-def _repetition(
+async def _repetition(
     idempotency_key: Annotated[str | None, Header()] = None,
     x_idempotency_key: Annotated[str | None, Header()] = None,
     x_stainless_retry_count: Annotated[str | None, Header()] = None,

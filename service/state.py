@@ -67,7 +67,7 @@ class Views:
         return view
 
 
-def _state(request: Request) -> ServiceState:
+def state_of(request: Request) -> ServiceState:
     """The one place where a request is given its caller's view. The gate sets the caller; without one there is none."""
     views: Views = request.state.service
     return views.of(tenant_of(request))
@@ -79,17 +79,26 @@ def tenant_of(request: Request) -> str:
     return caller.tenant
 
 
-def whole(request: Request) -> ServiceState:
-    """Everything, for routes that speak of nobody's own things."""
-    views: Views = request.state.service
-    return views.whole
-
-
 def is_known(request: Request) -> bool:
     """Whether somebody asks for whom the gate vouches: not so on paths that are open where keys are on."""
     return hasattr(request.state, "caller")
 
 
+# Coroutines, since FastAPI asks anything else in a thread: two changes of threads for each request.
+async def _state(request: Request) -> ServiceState:
+    return state_of(request)
+
+
+async def _tenant(request: Request) -> str:
+    return tenant_of(request)
+
+
+async def whole(request: Request) -> ServiceState:
+    views: Views = request.state.service
+    return views.whole
+
+
 State = Annotated[ServiceState, Depends(_state)]
-Tenant = Annotated[str, Depends(tenant_of)]
+Tenant = Annotated[str, Depends(_tenant)]
+#: Everything, for routes that speak of nobody's own things.
 Whole = Annotated[ServiceState, Depends(whole)]

@@ -133,6 +133,8 @@ class VllmEngine:
                 connector=aiohttp.UnixConnector(
                     str(self._socket), limit=0, keepalive_timeout=UNUSED_CONNECTION_S
                 ),
+                # An engine sets none, and each request would ask which to send.
+                cookie_jar=aiohttp.DummyCookieJar(),
                 # No total: a long generation is no error. A silent socket is noticed by the engine's watch.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
             )

@@ -5,6 +5,7 @@ own name leads there (DNS rebinding). Both show: in the `Host` that it asks for,
 """
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,6 +19,9 @@ from service.settings import is_loopback
 #: What probes ask for, at whatever address they find the service; it says nothing of anybody's.
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _REFUSED: Final = 1008
+#: Characters of a URL with a name of DNS (253, RFC 1035) and a port; and how many of them are remembered.
+_LONGEST: Final = 300
+_REMEMBERED: Final = 1024
 
 
 class Hosts:
@@ -46,11 +50,20 @@ class Hosts:
             await error_response(_misdirected())(scope, receive, send)
 
     def _ours(self, name: str) -> bool:
-        return name in self._names if self._names else is_loopback(name)
+        return name in self._names if self._names else _is_loopback(name)
+
+
+# Clients ask for the same few names again and again, and a first token would wait until they are read.
+_is_loopback = lru_cache(_REMEMBERED)(is_loopback)
 
 
 def _name(url: str) -> str:
     """The host in a URL, in small letters; empty where there is none."""
+    return _read(url) if len(url) <= _LONGEST else ""
+
+
+@lru_cache(_REMEMBERED)
+def _read(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
     except ValueError:

@@ -1,12 +1,15 @@
 """What is asked of models: chat, completions, responses, messages, tokens. vLLM's own paths, our names in front."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from adapters.errors import GraftError, Overloaded
@@ -22,9 +25,18 @@ from service.schemas.endpoints import (
     TOKENIZE,
     Endpoint,
 )
-from service.state import ServiceState, State, tenant_of
+from service.state import state_of, tenant_of
 
-router = APIRouter()
+
+class _Plain(APIRoute):
+    """A route that is given the request and nothing else: no first token waits until FastAPI has found parameters."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
+
+
+router = APIRouter(route_class=_Plain)
 
 #: nginx's code for a client that closed the connection; nobody is there to read it, but the count names it.
 _CLIENT_GONE = 499
@@ -34,56 +46,57 @@ _USER = "x-graft-user"
 
 
 @router.post("/v1/chat/completions")
-async def chat_completions(request: Request, state: State) -> Response:
+async def chat_completions(request: Request) -> Response:
     """Answer a conversation, by a base model or an adapter."""
-    return await _respond(request, state, CHAT)
+    return await _respond(request, CHAT)
 
 
 @router.post("/v1/completions")
-async def completions(request: Request, state: State) -> Response:
+async def completions(request: Request) -> Response:
     """Continue a text, by a base model or an adapter."""
-    return await _respond(request, state, COMPLETIONS)
+    return await _respond(request, COMPLETIONS)
 
 
 @router.post("/v1/responses")
-async def responses(request: Request, state: State) -> Response:
+async def responses(request: Request) -> Response:
     """Answer a conversation, in the words of OpenAI's newer endpoint. Nothing is stored."""
-    return await _respond(request, state, RESPONSES)
+    return await _respond(request, RESPONSES)
 
 
 @router.post("/v1/messages")
-async def messages(request: Request, state: State) -> Response:
+async def messages(request: Request) -> Response:
     """Answer a conversation, in the words of Anthropic's endpoint."""
-    return await _respond(request, state, MESSAGES)
+    return await _respond(request, MESSAGES)
 
 
 @router.post("/v1/messages/count_tokens")
-async def count_tokens(request: Request, state: State) -> Response:
+async def count_tokens(request: Request) -> Response:
     """Say how many tokens a conversation comes to."""
-    return await _respond(request, state, COUNT_TOKENS)
+    return await _respond(request, COUNT_TOKENS)
 
 
 @router.post("/tokenize")
 @router.post("/v1/tokenize", include_in_schema=False)
-async def tokenize(request: Request, state: State) -> Response:
+async def tokenize(request: Request) -> Response:
     """Turn a text or a conversation into tokens."""
-    return await _respond(request, state, TOKENIZE)
+    return await _respond(request, TOKENIZE)
 
 
 @router.post("/detokenize")
 @router.post("/v1/detokenize", include_in_schema=False)
-async def detokenize(request: Request, state: State) -> Response:
+async def detokenize(request: Request) -> Response:
     """Turn tokens into text."""
-    return await _respond(request, state, DETOKENIZE)
+    return await _respond(request, DETOKENIZE)
 
 
-async def _respond(request: Request, state: ServiceState, endpoint: Endpoint) -> Response:
+async def _respond(request: Request, endpoint: Endpoint) -> Response:
+    state = state_of(request)
     try:
         raw = await request.body()
         prepared = await state.generator.prepare(
             endpoint, raw, tenant=tenant_of(request), user=request.headers.get(_USER)
         )
-        return await _answer(request, state, prepared)
+        return await _answer(request, prepared)
     except Overloaded as error:
         response = error_response(error, endpoint.dialect)
         response.headers.update(state.rates.headers())
@@ -94,10 +107,10 @@ async def _respond(request: Request, state: ServiceState, endpoint: Endpoint) ->
         return error_response(error, endpoint.dialect)
 
 
-async def _answer(request: Request, state: ServiceState, prepared: Prepared) -> Response:
-    # Starlette itself ends a streamed response whose client has left; before the first byte that is our part.
+async def _answer(request: Request, prepared: Prepared) -> Response:
+    state = state_of(request)
     try:
-        async with _cancelled_when_gone(request):
+        async with _cancelled_when_gone(request.receive):
             answer = await state.generator.answer(prepared)
             if prepared.stream and answer.status < HTTPStatus.BAD_REQUEST:
                 return StreamedAnswer(answer, state.rates.headers())
@@ -117,11 +130,17 @@ class StreamedAnswer(StreamingResponse):
         self._answer = answer
         self._begun = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  ASGI's
+        # Not Starlette's own: its group of tasks takes longer to set up than all the rest of a first token's way out.
         try:
-            await super().__call__(scope, receive, send)
+            async with _cancelled_when_gone(receive):
+                await self.stream_response(send)
+        except _ClientGone:
+            pass
+        except OSError:
+            raise ClientDisconnect from None
         except asyncio.CancelledError:
-            # Not by a client that has left, with which Starlette deals: the service stops.
+            # Not by a client that has left: the service stops.
             if self._begun:
                 await send({"type": "http.response.body", "body": self._answer.farewell()})
             raise
@@ -142,7 +161,7 @@ class _ClientGone(Exception):
 
 
 @asynccontextmanager
-async def _cancelled_when_gone(request: Request) -> AsyncIterator[None]:
+async def _cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
     """Cancel what is inside, and raise _ClientGone, when the client disconnects. The body must have been read."""
     inside = asyncio.current_task()
     assert inside is not None
@@ -150,7 +169,7 @@ async def _cancelled_when_gone(request: Request) -> AsyncIterator[None]:
 
     async def listen() -> None:
         nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
+        while (await receive())["type"] != "http.disconnect":
             pass
         gone = True
         inside.cancel()

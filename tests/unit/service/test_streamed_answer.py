@@ -10,11 +10,12 @@ from service.exchange import Answer
 from service.middleware import LastResort
 from service.routes.completions import StreamedAnswer
 
-SCOPE = {"type": "http", "asgi": {"spec_version": "2.4"}, "headers": []}
+SCOPE = {"type": "http", "headers": []}
 
 
-async def never() -> Message:
-    raise AssertionError("nobody reads")
+async def waits() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError("never")
 
 
 async def test_an_answer_is_released_also_when_the_client_left_before_the_first_byte() -> None:
@@ -33,13 +34,8 @@ async def test_an_answer_is_released_also_when_the_client_left_before_the_first_
 
     answer = Answer(200, "text/event-stream", "bot@1", body(), release)
     with pytest.raises(ClientDisconnect):
-        await StreamedAnswer(answer)(SCOPE, never, gone)
+        await StreamedAnswer(answer)(SCOPE, waits, gone)
     assert (started, released) == ([], [True])
-
-
-async def waits() -> Message:
-    await asyncio.Event().wait()
-    raise AssertionError("never")
 
 
 async def cut(app, scope: Scope, *, after: int) -> list[Message]:
@@ -65,17 +61,43 @@ async def released() -> None:
     pass
 
 
-@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
-async def test_a_stream_that_the_server_cannot_wait_for_ends_with_an_event_that_says_so(
-    spec_version: str,
-) -> None:
+async def test_a_stream_whose_client_leaves_is_given_up_and_no_error() -> None:
+    left, ended = asyncio.Event(), []
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield b"data: x\n\n"
+            left.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.append("body")
+
+    async def release() -> None:
+        ended.append("released")
+
+    async def receive() -> Message:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    answer = Answer(200, "text/event-stream", "bot@1", body(), release, lambda: b"data: bye\n\n")
+    await StreamedAnswer(answer)(SCOPE, receive, send)
+    assert [message.get("body") for message in sent] == [None, b"data: x\n\n"]
+    assert ended == ["body", "released"]
+    assert not asyncio.current_task().cancelling()
+
+
+async def test_a_stream_that_the_server_cannot_wait_for_ends_with_an_event_that_says_so() -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"data: x\n\n"
         await asyncio.Event().wait()
 
     answer = Answer(200, "text/event-stream", "bot@1", body(), released, lambda: b"data: bye\n\n")
-    scope = SCOPE | {"asgi": {"spec_version": spec_version}}
-    start, *chunks = await cut(StreamedAnswer(answer), scope, after=2)
+    start, *chunks = await cut(StreamedAnswer(answer), SCOPE, after=2)
     assert start["status"] == 200
     assert [chunk["body"] for chunk in chunks] == [b"data: x\n\n", b"data: bye\n\n"]
     assert not chunks[-1].get("more_body")
