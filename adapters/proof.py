@@ -58,6 +58,13 @@ def tolerance(*formats: str) -> float:
     return max(_LEAST, _GROWTH * coarsest)
 
 
+def most_telling_first(probes: Iterable[Probe]) -> list[Probe]:
+    """Where training saw adapter and base model furthest apart, one alone may prove that it is applied."""
+    return sorted(
+        probes, key=lambda one: _distance(one.adapter_logprobs, one.base_logprobs), reverse=True
+    )
+
+
 def verify_alone(
     probes: Sequence[Probe], adapter_logprobs: Sequence[Sequence[float]], *, within: float
 ) -> Verdict | None:

@@ -19,6 +19,7 @@ from adapters.proof import (
     Outcome,
     Verdict,
     compare,
+    most_telling_first,
     quarantine_message,
     tolerance,
     verify_alone,
@@ -118,16 +119,19 @@ class Prover:
         return verdict
 
     async def _compare(self, weights: Weights) -> Verdict | None:
-        probes, within = weights.manifest.probes, await self._tolerance(weights)
-        prompts = [probe.token_ids for probe in probes]
-        adapter = await self._engine.logprobs(weights.name, prompts)
-        if adapter is None:
-            return None
-        replies = [_reply(*one) for one in zip(probes, adapter, strict=True)]
-        verdict = verify_alone(probes, replies, within=within)
-        if verdict is not None:
-            return verdict
-        base = await self._engine.logprobs(weights.base_model, prompts)
+        within = await self._tolerance(weights)
+        probes = most_telling_first(weights.manifest.probes)
+        replies: list[Sequence[float]] = []
+        # Each prompt is a pass of the engine's, for which whoever asks the version first waits.
+        for asked in filter(None, (probes[:1], probes[1:])):
+            adapter = await self._engine.logprobs(weights.name, _prompts(asked))
+            if adapter is None:
+                return None
+            replies += map(_reply, asked, adapter)
+            verdict = verify_alone(probes[: len(replies)], replies, within=within)
+            if verdict is not None:
+                return verdict
+        base = await self._engine.logprobs(weights.base_model, _prompts(probes))
         if base is None:
             return None
         measured = [
@@ -152,6 +156,10 @@ class Prover:
 
     def _count(self, weights: Weights, outcome: str) -> None:
         self._metrics.weights.probes.labels(weights.base_model, outcome).inc()
+
+
+def _prompts(probes: Sequence[Probe]) -> list[Sequence[int]]:
+    return [probe.token_ids for probe in probes]
 
 
 def _reply(probe: Probe, logprobs: Sequence[float]) -> Sequence[float]:

@@ -56,7 +56,9 @@ class FakeEngine:
         self.mixes_up: dict[str, Path] = {}
         #: Status of what it says of the log-probabilities of prompts, where that is an error.
         self.probes_fail: int | None = None
+        #: Who was asked, and of how many prompts.
         self.probes: list[str] = []
+        self.probed: list[int] = []
         self.version = "0.32.0"
         self.asked_for_version = 0
         #: It dies once, before it has sent so many events (0: before a whole answer), or with the next half sent.
@@ -171,6 +173,7 @@ class FakeEngine:
     def _probe(self, body: Body) -> web.Response:
         model = body["model"]
         self.probes.append(model)
+        self.probed.append(len(body["prompt"]))
         if model not in {self.model_id, *self.adapters}:
             return _error(404, f"The model `{model}` does not exist.")
         if max(map(len, body["prompt"])) > _MAX_MODEL_LEN:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 from adapters.manifest import Probe
-from adapters.proof import Measured, Outcome, Verdict, compare, tolerance, verify_alone
+from adapters.proof import (
+    Measured,
+    Outcome,
+    Verdict,
+    compare,
+    most_telling_first,
+    tolerance,
+    verify_alone,
+)
 
 FORMATS = ("float32", "float16", "bfloat16")
 BASE = (-4.0, -3.0, -2.5, -5.0, -1.0, -2.0)
@@ -122,6 +130,14 @@ def test_the_coarser_of_two_formats_counts_and_an_unknown_one_is_coarse() -> Non
 
 
 # ---------------------------------------------------------------- without asking the base model
+
+
+def test_the_probe_that_the_adapter_changes_most_comes_first() -> None:
+    four, two = probes_of(ADAPTER)
+    assert most_telling_first([two, four]) == [four, two]
+    barely = (*(one - 0.01 for one in BASE[:4]), *ADAPTER[4:])
+    four, two = probes_of(barely)
+    assert most_telling_first([four, two]) == [two, four]
 
 
 @pytest.mark.parametrize("computed", FORMATS)

@@ -20,7 +20,7 @@ from service.prover import Prover
 from service.residency import Residency
 from tests.support.clock import Clock
 from tests.support.fake_engine import FakeEngine
-from tests.support.probes import probed
+from tests.support.probes import PROMPTS, probed
 from tests.support.samples import BASE, adapter_directory, version
 
 
@@ -201,7 +201,7 @@ async def test_a_version_is_compared_with_its_probes_once_however_often_it_comes
     assert outcomes(house) == {"verified": 1, "absent": 2}
 
 
-async def test_the_base_model_is_asked_only_where_the_adapters_answers_prove_nothing(
+async def test_more_than_the_most_telling_probe_is_asked_only_where_that_proves_nothing(
     house: House,
 ) -> None:
     await house.residency.ensure(proven(house, "good"))
@@ -209,7 +209,8 @@ async def test_the_base_model_is_asked_only_where_the_adapters_answers_prove_not
     house.engine.passes_over.add("bad@1")
     with pytest.raises(ModelQuarantined):
         await house.residency.ensure(proven(house, "bad"))
-    assert house.engine.probes == ["good@1", "bad@1", BASE]
+    assert house.engine.probes == ["good@1", "bad@1", "bad@1", BASE]
+    assert house.engine.probed == [1, 1, len(PROMPTS) - 1, len(PROMPTS)]
 
 
 async def test_a_load_asks_the_engine_once_which_one_it_is(house: House) -> None:
