@@ -27,7 +27,7 @@ from bench.processes import configure, free_port, python, running, until_ready
 
 #: For the engine to start, and for any one answer.
 PATIENCE = 300.0
-COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 #: Lines of the service's log: when, and what of which version.
 _LOADED = re.compile(r"^(\S+ \S+) .*: loaded (\S+) in (\d+) ms$", re.MULTILINE)
 _VERIFIED = re.compile(r"^(\S+ \S+) .*: (\S+) is verified: ", re.MULTILINE)

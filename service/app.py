@@ -165,7 +165,9 @@ def create_app(
             guard = Guard(allow_private=configuration.webhooks.allow_private)
             postman = Postman(guard, timeout=configuration.webhooks.timeout_seconds)
             stack.callback(postman.close)
-            courier = Courier(ledger.webhooks, postman, configuration.webhooks, metrics=metrics)
+            courier = Courier(
+                ledger.webhooks, ledger.changes, postman, configuration.webhooks, metrics=metrics
+            )
             reader = tokens or TokenProcess(idle_seconds=settings.tokenizer_idle_seconds)
             stack.push_async_callback(reader.close)
             shadows = Shadows(most=settings.max_shadows, metrics=metrics)

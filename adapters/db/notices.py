@@ -33,6 +33,8 @@ class Topic(StrEnum):
     SERVED = "graft_served"
     #: A job waits that did not.
     QUEUED = "graft_queued"
+    #: Somebody is to be told something by a webhook.
+    ANNOUNCED = "graft_announced"
 
 
 def notify(tx: Connection, topic: Topic) -> None:

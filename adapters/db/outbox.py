@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from adapters.db.endpoints import get_endpoint, listeners
+from adapters.db.notices import Topic, notify
 from adapters.db.rows import dump_news, to_delivery
 from adapters.db.schema import webhook_deliveries, webhook_endpoints
 from adapters.errors import DeliveryNotFound
@@ -59,11 +60,17 @@ def announce(
             for endpoint in told
         ],
     )
+    notify(tx, Topic.ANNOUNCED)
 
 
 def waits(tx: Connection, now: float) -> bool:
     """Whether `claim` would find a delivery. Takes no lock."""
     return tx.execute(_SOME_DUE, {"now": now}).first() is not None
+
+
+def is_empty(tx: Connection) -> bool:
+    """Whether there is nothing to send, now or later."""
+    return tx.execute(_SOME_PENDING).first() is None
 
 
 def claim(tx: Connection, *, now: float, lease_seconds: float) -> Errand | None:
@@ -153,6 +160,7 @@ def retry(tx: Connection, delivery: Delivery, now: float) -> None:
         )
         .values(status=_PENDING, due_at=now, attempts=attempts)
     )
+    notify(tx, Topic.ANNOUNCED)
 
 
 def ended_deliveries(tx: Connection, *, before: float, limit: int) -> list[str]:
@@ -199,8 +207,11 @@ def _due(now: float | BindParameter[float], *, lock: bool = False) -> Select[Any
     return query.with_for_update(skip_locked=True, of=due) if lock else query
 
 
-#: Built once: it is asked twice a second, for ever, and building it takes longer than the answer.
+#: Built once: they are asked for ever, and building them takes longer than the answer.
 _SOME_DUE = _due(bindparam("now", type_=Float))
+_SOME_PENDING = (
+    select(webhook_deliveries.c.id).where(webhook_deliveries.c.status == _PENDING).limit(1)
+)
 
 
 def _news(job: Job, step: int | None) -> JobNews:

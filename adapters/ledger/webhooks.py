@@ -132,6 +132,11 @@ class Webhooks:
         with self._db.read() as tx:
             return outbox.waits(tx, self._clock())
 
+    def is_empty(self) -> bool:
+        """Whether the outbox holds nothing that is to be sent, now or later."""
+        with self._db.read() as tx:
+            return outbox.is_empty(tx)
+
     def claim(self, *, lease_seconds: float) -> Errand | None:
         """Take up a delivery that is due; nobody else gets it while the lease lasts."""
         with self._db.write() as tx:

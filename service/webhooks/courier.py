@@ -14,7 +14,7 @@ from typing import Protocol
 
 from adapters.clock import Clock
 from adapters.errors import GraftError
-from adapters.ledger import Webhooks
+from adapters.ledger import Changes, Topic, Webhooks
 from adapters.webhooks import Announcement, Endpoint, Errand, Outcome
 from service.metrics import Metrics
 from service.schemas.webhooks import event_body
@@ -23,6 +23,8 @@ from service.webhooks.sign import signed_headers
 
 log = logging.getLogger(__name__)
 
+#: How often an empty outbox is looked at while the ledger tells of news: a message may be lost.
+_BEHIND_S = 5.0
 #: How much longer a lease lasts than a call may: time to write down how it went.
 _MARGIN_S = 30.0
 
@@ -41,30 +43,33 @@ class Courier:
     def __init__(
         self,
         webhooks: Webhooks,
+        changes: Changes,
         caller: Caller,
         settings: WebhookSettings,
         *,
         metrics: Metrics,
         clock: Clock = time.time,
     ) -> None:
-        self._webhooks, self._caller, self._settings = webhooks, caller, settings
+        self._webhooks, self._changes = webhooks, changes
+        self._caller, self._settings = caller, settings
         self._metrics, self._clock = metrics, clock
         self._under_way: dict[asyncio.Task[None], Errand] = {}
         self._returned = asyncio.Event()
 
     async def run(self) -> None:
-        """Deliver for ever."""
+        """Deliver for ever: every `poll_seconds` while there is anything to send, else when something is announced."""
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        leave = self._changes.follow(Topic.ANNOUNCED, lambda: loop.call_soon_threadsafe(news.set))
         try:
             while True:
-                try:
-                    await self.set_out()
-                except GraftError as error:
-                    log.warning("the outbox could not be read: %s", error)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.poll_seconds):
-                        await self._returned.wait()
+                news.clear()
+                empty = await self._try_to_set_out()
+                await _happens(self._returned, within=self._settings.poll_seconds)
                 self._returned.clear()
+                if empty and self._changes.told:
+                    await _happens(news, within=_BEHIND_S)
         finally:
+            leave()
             await self._turn_back()
 
     @property
@@ -84,6 +89,15 @@ class Courier:
             task = asyncio.create_task(self._deliver(errand))
             self._under_way[task] = errand
             task.add_done_callback(self._came_back)
+
+    async def _try_to_set_out(self) -> bool:
+        """Whether there is nothing left to send, now or later."""
+        try:
+            await self.set_out()
+            return not self._under_way and await asyncio.to_thread(self._webhooks.is_empty)
+        except GraftError as error:
+            log.warning("the outbox could not be read: %s", error)
+            return False
 
     async def send(self, endpoint: Endpoint, announcement: Announcement) -> Outcome:
         """Tell an endpoint something now, beside the outbox."""
@@ -118,3 +132,10 @@ class Courier:
         if not task.cancelled() and (error := task.exception()) is not None:
             # Nothing was recorded, so it is sent again when the lease has run out.
             log.error("a delivery could not be recorded", exc_info=error)
+
+
+async def _happens(event: asyncio.Event, *, within: float) -> None:
+    """Return when it does, or after so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await event.wait()

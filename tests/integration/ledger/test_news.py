@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,12 @@ from adapters.errors import InvalidValue
 from adapters.ledger import Ledger, Topic
 from adapters.records import JobNote, Phase, Progress
 from adapters.settings import LedgerSettings
+from adapters.webhooks import NewEndpoint, Outcome
 from service.catalog import Catalog
+from service.metrics import Metrics as ServiceMetrics
+from service.settings import WebhookSettings
+from service.webhooks.courier import Courier
+from service.webhooks.sign import new_secret
 from tests.support.ledgers import listening, publish, until
 from tests.support.samples import BASE, new_job, render
 from trainer.hands import Hands
@@ -77,6 +83,54 @@ def test_a_trainer_that_hardly_polls_takes_up_a_job_at_once(here: Ledger, there:
     again = triage.next(hands, ready=True)
     assert again is not None
     assert (again.id, again.attempt) == (job_id, 2)
+
+
+class Told:
+    """Takes every call."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def post(self, _url: str, _body: bytes, _headers: Mapping[str, str]) -> Outcome:
+        self.calls += 1
+        return Outcome(status=204)
+
+
+async def test_a_courier_with_nothing_to_do_sets_out_for_what_another_process_announces(
+    here: Ledger, there: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.webhooks.courier._BEHIND_S", NEVER)
+    there.webhooks.add(
+        NewEndpoint(id="we_1", name="x", url="https://a.example/", secret=new_secret())
+    )
+    told = Told()
+    settings = WebhookSettings(poll_seconds=0.01)
+    courier = Courier(here.webhooks, here.changes, told, settings, metrics=ServiceMetrics())
+    looks = 0
+    is_empty = here.webhooks.is_empty
+
+    def counted() -> bool:
+        nonlocal looks
+        looks += 1
+        return is_empty()
+
+    monkeypatch.setattr(here.webhooks, "is_empty", counted)
+    running = asyncio.create_task(courier.run())
+    while not here.changes.told:
+        await asyncio.sleep(0.01)
+    for calls in (1, 2):
+        await asyncio.sleep(0.3)
+        before = looks
+        await asyncio.sleep(0.3)
+        assert looks - before <= 1  # it would be thirty
+        new = new_job()
+        await asyncio.to_thread(there.jobs.submit, new, render=render)
+        await asyncio.to_thread(there.jobs.cancel, new.id)
+        async with asyncio.timeout(5):
+            while told.calls < calls:
+                await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
 
 
 def test_a_change_that_is_rolled_back_is_no_news(here: Ledger, there: Ledger) -> None:

@@ -370,7 +370,9 @@ class Rounds:
 
 def hire(ledger: Ledger, clock: Clock, settings: WebhookSettings = OPEN) -> Courier:
     postman = Postman(Guard(allow_private=settings.allow_private), timeout=settings.timeout_seconds)
-    return Courier(ledger.webhooks, postman, settings, metrics=Metrics(), clock=clock)
+    return Courier(
+        ledger.webhooks, ledger.changes, postman, settings, metrics=Metrics(), clock=clock
+    )
 
 
 @pytest.fixture
