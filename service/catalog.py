@@ -4,7 +4,6 @@ import asyncio
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from adapters.errors import AdapterNotFound, ModelNotFound, ModelQuarantined, Unavailable
@@ -15,6 +14,7 @@ from adapters.records import Adapter, JsonObject, Version
 from adapters.sharing import Use
 from adapters.weights import Weights
 from service import split
+from service.hearing import happens, heard
 
 log = logging.getLogger(__name__)
 
@@ -141,17 +141,11 @@ class Catalog:
 
     async def follow(self, changes: Changes, every: float) -> None:
         """Refresh for ever: when there is news, and every so many seconds, more seldom while news are told."""
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
-        leave = changes.follow(Topic.SERVED, lambda: loop.call_soon_threadsafe(news.set))
-        try:
+        with heard(changes, Topic.SERVED) as news:
             while True:
                 news.clear()
                 await self._try_to_refresh()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(max(every, BEHIND_S) if changes.told else every):
-                        await news.wait()
-        finally:
-            leave()
+                await happens(news, within=max(every, BEHIND_S) if changes.told else every)
 
     async def _try_to_refresh(self) -> None:
         try:

@@ -130,7 +130,7 @@ class WebhookSettings(Section):
     allow_private: bool = False
     #: How long an endpoint may take to answer.
     timeout_seconds: float = Field(15.0, gt=0)
-    #: How often the outbox is looked at.
+    #: How often the outbox is looked at while it holds anything, or the ledger tells no news.
     poll_seconds: float = Field(0.5, gt=0)
     #: Most calls under way at a time, one for each endpoint.
     max_at_once: int = Field(32, ge=1)

@@ -94,11 +94,11 @@ async def _tenant(request: Request) -> str:
 
 
 async def whole(request: Request) -> ServiceState:
+    """Everything, for routes that speak of nobody's own things."""
     views: Views = request.state.service
     return views.whole
 
 
 State = Annotated[ServiceState, Depends(_state)]
 Tenant = Annotated[str, Depends(_tenant)]
-#: Everything, for routes that speak of nobody's own things.
 Whole = Annotated[ServiceState, Depends(whole)]

@@ -25,7 +25,7 @@ from service.schemas.endpoints import (
     TOKENIZE,
     Endpoint,
 )
-from service.state import state_of, tenant_of
+from service.state import ServiceState, state_of, tenant_of
 
 
 class _Plain(APIRoute):
@@ -96,7 +96,7 @@ async def _respond(request: Request, endpoint: Endpoint) -> Response:
         prepared = await state.generator.prepare(
             endpoint, raw, tenant=tenant_of(request), user=request.headers.get(_USER)
         )
-        return await _answer(request, prepared)
+        return await _answer(request, state, prepared)
     except Overloaded as error:
         response = error_response(error, endpoint.dialect)
         response.headers.update(state.rates.headers())
@@ -107,8 +107,7 @@ async def _respond(request: Request, endpoint: Endpoint) -> Response:
         return error_response(error, endpoint.dialect)
 
 
-async def _answer(request: Request, prepared: Prepared) -> Response:
-    state = state_of(request)
+async def _answer(request: Request, state: ServiceState, prepared: Prepared) -> Response:
     try:
         async with _cancelled_when_gone(request.receive):
             answer = await state.generator.answer(prepared)

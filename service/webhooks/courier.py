@@ -8,7 +8,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from adapters.clock import Clock
 from adapters.errors import GraftError
 from adapters.ledger import Changes, Topic, Webhooks
 from adapters.webhooks import Announcement, Endpoint, Errand, Outcome
+from service.hearing import happens, heard
 from service.metrics import Metrics
 from service.schemas.webhooks import event_body
 from service.settings import WebhookSettings
@@ -58,18 +58,16 @@ class Courier:
 
     async def run(self) -> None:
         """Deliver for ever: every `poll_seconds` while there is anything to send, else when something is announced."""
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
-        leave = self._changes.follow(Topic.ANNOUNCED, lambda: loop.call_soon_threadsafe(news.set))
         try:
-            while True:
-                news.clear()
-                empty = await self._try_to_set_out()
-                await _happens(self._returned, within=self._settings.poll_seconds)
-                self._returned.clear()
-                if empty and self._changes.told:
-                    await _happens(news, within=_BEHIND_S)
+            with heard(self._changes, Topic.ANNOUNCED) as news:
+                while True:
+                    news.clear()
+                    empty = await self._try_to_set_out()
+                    await happens(self._returned, within=self._settings.poll_seconds)
+                    self._returned.clear()
+                    if empty and self._changes.told:
+                        await happens(news, within=_BEHIND_S)
         finally:
-            leave()
             await self._turn_back()
 
     @property
@@ -132,10 +130,3 @@ class Courier:
         if not task.cancelled() and (error := task.exception()) is not None:
             # Nothing was recorded, so it is sent again when the lease has run out.
             log.error("a delivery could not be recorded", exc_info=error)
-
-
-async def _happens(event: asyncio.Event, *, within: float) -> None:
-    """Return when it does, or after so many seconds."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(within):
-            await event.wait()

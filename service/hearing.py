@@ -1,0 +1,25 @@
+"""News of the ledger, which a thread of its own tells, in an event loop."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from adapters.ledger import Changes, Topic
+
+
+@contextmanager
+def heard(changes: Changes, topic: Topic) -> Iterator[asyncio.Event]:
+    """Inside the context, an event of the running loop that is set when there may be news; who looks clears it."""
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    leave = changes.follow(topic, lambda: loop.call_soon_threadsafe(news.set))
+    try:
+        yield news
+    finally:
+        leave()
+
+
+async def happens(event: asyncio.Event, *, within: float) -> None:
+    """Return when it does, or after so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await event.wait()
