@@ -58,7 +58,7 @@ def contest(rounds: int, stage: Stage, workload: Workload) -> list[Row]:
 
 
 def _limit(products: Products, workload: Workload) -> Outcome:
-    seconds = products.seconds(workload.tokens, workload.targets, workload.steps)
+    seconds = products.seconds(workload.read, workload.targets, workload.steps)
     return Outcome(seconds, (), ())
 
 
@@ -94,7 +94,7 @@ def _of_the_limit(
     workload: Workload, turns: Sequence[Mapping[str, Outcome]], products: Products
 ) -> Row:
     """Operations a second that had to be done: the ratio is the share of the machine that is used."""
-    size = workload.tokens, workload.targets
+    size = workload.read, workload.targets
     needed, frozen = (
         workload.steps * flop / 1e9 for flop in (products.flop(*size), products.frozen_flop(*size))
     )

@@ -1,10 +1,10 @@
 """What this machine's matrix products allow: the rate of those of a training step through the frozen weights, alone.
 
 For each adapted layer the product forward and the one that carries the gradient back, with as many rows as there are
-tokens in a step of all jobs together; for the head the same with the target tokens only. Nothing of attention, norms,
-loss or optimizer is in it, and all weights of the model are gone through in turn, since they have to come from memory.
-LoRA's own products have to be computed as well, so whoever trains is credited with them: at the rate of the large ones,
-which narrow products nowhere reach.
+tokens in a step of all jobs together, less each row's last target, which nothing follows from; for the head the same
+with the target tokens only. Nothing of attention, norms, loss or optimizer is in it, and all weights of the model are
+gone through in turn, since they have to come from memory. LoRA's own products have to be computed as well, so whoever
+trains is credited with them: at the rate of the large ones, which narrow products nowhere reach.
 """
 
 import time

@@ -49,7 +49,7 @@ def run(settings: Settings) -> Table:
             "without gradient checkpointing, and in TRL without padding. 'of the limit': share of the rate at which "
             "this machine does nothing but the frozen weights' matrix products of the same step, counted as "
             "4 x (body weights x tokens + head weights x target tokens); ours is credited with the adapters' own products too, "
-            "6 x adapter weights x tokens"
+            "6 x adapter weights x tokens, and nobody with a row's last token, which is only ever predicted"
         ),
         rows=rows,
     )

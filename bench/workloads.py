@@ -33,6 +33,11 @@ class Tokens:
         return tuple(token if wanted else IGNORED for token, wanted in pairs)
 
     @property
+    def read(self) -> int:
+        """How many leading tokens the last target follows from. That target itself need not be computed with."""
+        return max(at for at, wanted in enumerate(self.is_target) if wanted)
+
+    @property
     def targets(self) -> int:
         """How many tokens count; the first never does, since nothing predicts it."""
         return sum(self.is_target[1:])
@@ -49,6 +54,11 @@ class Lesson:
     def tokens(self) -> int:
         """Real ones; padding is nobody's work."""
         return sum(len(row) for row in self.rows)
+
+    @property
+    def read(self) -> int:
+        """Tokens that a target follows from."""
+        return sum(row.read for row in self.rows)
 
     @property
     def targets(self) -> int:
@@ -69,6 +79,11 @@ class Workload:
     def tokens(self) -> int:
         """Real tokens in one step of all jobs."""
         return sum(one.tokens for one in self.lessons)
+
+    @property
+    def read(self) -> int:
+        """Tokens that a target follows from, in one step of all jobs."""
+        return sum(one.read for one in self.lessons)
 
     @property
     def targets(self) -> int:

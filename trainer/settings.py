@@ -79,7 +79,8 @@ class TrainerSettings(Section):
     threads: int = Field(0, ge=0)
     #: Upper bound on the tokens of one micro-batch; 0 means 1024 on a CPU and 32768 on a GPU.
     token_budget: int = Field(0, ge=0)
-    #: Most seconds between two checkpoints of a running job.
+    #: Seconds between two checkpoints of a running job; more, up to 300, where writing those of all jobs would take
+    #: more than 2 % of the time.
     checkpoint_seconds: float = Field(15.0, gt=0)
     #: At least so many seconds lie between two checkpoints of a job that can be asked, except for its last one.
     checkpoint_export_seconds: float = Field(5.0, ge=0)

@@ -183,13 +183,16 @@ PROOF_BOUND = 0.1
 
 
 def _native_logits(model: Any) -> Tensor:
-    """What the untouched model makes of the proof rows, one by one [T, V]."""
+    """What the untouched model makes of the proof rows, one by one, but for their last tokens [T, V].
+
+    Those are only ever predicted (see batch.py).
+    """
     with torch.no_grad():
         logits = [
             model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0]
             for row in PROOF_ROWS
         ]
-    return torch.cat(logits)
+    return torch.cat([own_TV[:-1] for own_TV in logits])
 
 
 def _prove(base: BaseModel, native_TV: Tensor) -> None:

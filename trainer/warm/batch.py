@@ -2,7 +2,8 @@
 
 Where rows of one job begin with the same tokens (a system prompt, the question of a comparison), those are laid down
 once, as a stem that the rest of each row attends to. Attention is causal, so that the stem's hidden states are the same
-in every row: the result is the same, for fewer tokens.
+in every row: the result is the same, for fewer tokens. For the same reason a row ends before its last target, which is
+predicted and never read, and with it whatever follows.
 
 Shapes: T tokens laid down, N target positions.
 """
@@ -112,10 +113,10 @@ def assemble(shares: Sequence[Share], device: torch.device, dtype: torch.dtype) 
                 pieces.append(Piece(stem, stem + shared))
                 end += shared
             for row in group:
-                length = len(row) - shared
+                length = row.read - shared
                 own.append(_Placed(row, stem, shared, end, end + length))
-                tokens.append(row.tokens_T[shared:])
-                positions.append(torch.arange(shared, len(row)))
+                tokens.append(row.tokens_T[shared : row.read])
+                positions.append(torch.arange(shared, row.read))
                 end += length
         pieces += [one.piece for one in own]
         placed += own

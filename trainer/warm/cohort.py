@@ -11,6 +11,10 @@ import torch
 
 from trainer.warm.adapter import Adapter, Factors, Siblings
 
+#: Rows that a cohort begins with, by device. On a CPU, what nobody has moved into takes no memory, and moving
+#: everybody once more costs a page fault for each 4 kB.
+FIRST_ROWS = {"cpu": 8}
+
 
 class Cohort:
     """Adapters of one form, in the order of their rows."""
@@ -51,8 +55,9 @@ class Cohort:
     def _make_room(self, one_more: Adapter) -> None:
         """For half as many again as there are, so that n that come one after the other move O(n) times in all."""
         staying = [adapter for adapter in self._rows if adapter is not None]
-        rows = (len(staying) + 1) * 3 // 2
-        # Not zeroed: what nobody has moved into yet takes no memory on a CPU, and is never read.
+        first_rows = FIRST_ROWS.get(one_more.weights_P.device.type, 1)
+        rows = max(first_rows, (len(staying) + 1) * 3 // 2)
+        # Not zeroed: what nobody has moved into yet is never read.
         weights_KP = one_more.weights_P.new_empty(rows, one_more.weights_P.numel())
         gradient_KP = torch.empty_like(weights_KP)
         working_KP = weights_KP

@@ -6,6 +6,7 @@
 """
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from trainer.warm.adapter import suffixes
 from trainer.warm.export import export
 from trainer.warm.job import Job
 from trainer.warm.model import BaseModel
-from trainer.warm.probe import take_probes
+from trainer.warm.probe import Taught, take_probes
+from trainer.warm.rows import Row
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +32,18 @@ def adapter_dir(work_dir: Path) -> Path:
     return work_dir / ADAPTER
 
 
-def finish(base: BaseModel, job: Job) -> Manifest:
+def probe(base: BaseModel, jobs: Sequence[Job], room: int) -> list[tuple[Probe, ...]]:
+    """Of each job's best weights, which its adapter has from then on. Raises OSError."""
+    for job in jobs:
+        job.take_best()
+    taught = [Taught(job.adapter, _rows(job)) for job in jobs]
+    with base.as_served():  # an engine will be held to them
+        return take_probes(base, taught, room)
+
+
+def finish(base: BaseModel, job: Job, probes: tuple[Probe, ...]) -> Manifest:
     """Export the job's best weights; the job is over afterwards. Raises OSError, where it leads."""
     best_step = job.take_best()
-    rows = (row for sample in job.dataset.train for row in sample.rows)
-    with base.as_served():  # an engine will be held to them
-        probes = take_probes(base, job.adapter, rows)
     manifest = _manifest(base, job, _result(job, best_step, base), probes)
     if base.crew.rank == 0:
         work_dir = job.identity.work_dir
@@ -74,6 +82,10 @@ def finished_before(work_dir: Path, job_id: str) -> Manifest | None:
         return None
     complete = (adapter_dir(work_dir) / "adapter_model.safetensors").is_file()
     return manifest if complete and manifest.job_id == job_id else None
+
+
+def _rows(job: Job) -> Iterator[Row]:
+    return (row for sample in job.dataset.train for row in sample.rows)
 
 
 def _manifest(

@@ -6,18 +6,20 @@ optimizer state, schedule, clipping and step boundaries; see job.py for why neig
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
+from adapters.manifest import Probe
 from trainer.messages import Checkpointed, Evaluated, Failed, Finished, Squeezed
 from trainer.warm import checkpoint
+from trainer.warm.active import Active
 from trainer.warm.batch import Share, by_share
 from trainer.warm.budget import TokenBudget
 from trainer.warm.evaluate import look_up_references
 from trainer.warm.failures import DIVERGED, NOT_A_NUMBER, does_not_fit
-from trainer.warm.finish import adapter_dir, export_on_the_way, finish
+from trainer.warm.finish import adapter_dir, export_on_the_way, finish, probe
 from trainer.warm.job import Job
 from trainer.warm.limits import Limits
 from trainer.warm.memory import memory_may_run_out
@@ -30,20 +32,6 @@ log = logging.getLogger(__name__)
 
 class Interrupted(Exception):
     """An order arrived that cannot wait for the end of the micro-batch."""
-
-
-@dataclass(slots=True)
-class Active:
-    """A job in the loop."""
-
-    job: Job
-    progress: ProgressReporter
-    checkpointed_at: float
-    exported_at: float
-    #: A checkpoint is wanted as soon as it is past this step; see `Admit.prove_past`.
-    prove_past: int | None = None
-    #: Not even one sample fits unless layers are computed twice.
-    tight: bool = False
 
 
 class Loop:
@@ -64,9 +52,12 @@ class Loop:
         self.budget = TokenBudget(limits.token_budget, limits.meter)
         self._active: dict[str, Active] = {}
         self._turns = 0
-        # Of the current turn, the same for all ranks: tokens that one may have in a pass, and the time.
+        #: Seconds that the latest checkpoint took to write.
+        self._checkpoint_took = 0.0
+        # Of the current turn, the same for all ranks: tokens that one may have in a pass, the time, and the least time
+        # between two checkpoints of a job.
         self._room = self.budget.tokens
-        self._now = 0.0
+        self._now = self._pause = 0.0
 
     @property
     def idle(self) -> bool:
@@ -107,12 +98,14 @@ class Loop:
         """One micro-batch of training, then one of each evaluation in progress. Raises Interrupted between passes."""
         self._base.routing.batched_tokens = self._limits.batched_tokens
         self._room = self._crew.least(self.budget.tokens)
-        self._now = self._crew.agree(self._clock())
+        pause = self._limits.pause(len(self._active), self._checkpoint_took)
+        self._now, self._pause = self._crew.agree([self._clock(), pause])
         try:
             shares = self._collect()
             self._compute(shares)
             self._settle()
             self._evaluate()
+            self._end()
         except Interrupted:
             for active in self._active.values():
                 active.job.restart_step()
@@ -126,7 +119,7 @@ class Loop:
         Jobs take turns at being first, and each may take an equal part of what is left, so that nobody starves; what a
         small job leaves goes to those after it.
         """
-        training = [a.job for a in self._active.values() if _wants_rows(a.job)]
+        training = [a.job for a in self._active.values() if a.wants_rows]
         self._turns += 1
         at = self._turns % max(1, len(training))
         left = self._room * self._crew.size
@@ -201,8 +194,6 @@ class Loop:
                 job.begin_evaluation()
             if job.evaluation is not None:
                 self._advance_evaluation(active)
-            elif job.trained:  # resumed right before the end
-                self._finish(active)
 
     def _advance_evaluation(self, active: Active) -> None:
         job, evaluation = active.job, active.job.evaluation
@@ -241,16 +232,10 @@ class Loop:
         wanted = active.job.wants_export(lately=lately)
         if wanted and not self._guarded(active, self._export_on_the_way):
             return
-        if active.job.trained:
-            self._finish(active)
-        elif evaluated or self._wants_checkpoint(active):
+        if not active.job.trained and (
+            evaluated or active.wants_checkpoint(self._now, self._pause)
+        ):
             self._guarded(active, self._checkpoint)
-
-    def _wants_checkpoint(self, active: Active) -> bool:
-        proven = active.prove_past is not None and active.job.state.step > active.prove_past
-        if proven:
-            active.prove_past = None
-        return proven or self._now - active.checkpointed_at >= self._limits.checkpoint_seconds
 
     def _export_on_the_way(self, active: Active) -> None:
         active.progress.flush()
@@ -260,18 +245,36 @@ class Loop:
     def _checkpoint(self, active: Active) -> None:
         active.progress.flush()
         seconds = checkpoint.save(active.job) if self._crew.rank == 0 else 0.0
-        active.checkpointed_at = self._now
+        active.checkpointed_at, self._checkpoint_took = self._now, seconds
         of, step = active.job.identity, active.job.state.step
         self._send(Checkpointed(job_id=of.job_id, attempt=of.attempt, step=step, seconds=seconds))
 
-    def _finish(self, active: Active) -> None:
-        active.progress.flush()
-        if self._base.quantization is None or not active.job.wants_served_evaluation():
-            self._guarded(active, self._export)
+    def _end(self) -> None:
+        """Trained jobs are published; those that have come as far in the same turn are probed in one go."""
+        ended = []
+        for active in [one for one in self._active.values() if one.ended]:
+            active.progress.flush()
+            if self._base.quantization is None or not active.job.wants_served_evaluation():
+                ended.append(active)
+            # It may take minutes on a large model, so that its steps are made durable first.
+            elif self._guarded(active, self._checkpoint):
+                active.job.begin_served_evaluation()
+        if ended:
+            self._publish(ended)
+
+    def _publish(self, ended: Sequence[Active]) -> None:
+        probes: list[tuple[Probe, ...]] = []
+
+        def take() -> None:
+            probes.extend(probe(self._base, [active.job for active in ended], self._room))
+
+        trouble = self._tried(take, *ended)
+        if trouble is not None:
+            for active in ended:
+                self._fail(active, "storage_error", trouble, retryable=True)
             return
-        # It may take minutes on a large model, so that its steps are made durable first.
-        self._guarded(active, self._checkpoint)
-        active.job.begin_served_evaluation()
+        for active, own in zip(ended, probes, strict=True):
+            self._guarded(active, partial(self._export, probes=own))
 
     def _served(self, active: Active) -> None:
         """What is published has been evaluated as an engine will compute it."""
@@ -283,11 +286,10 @@ class Loop:
             "%s: held-out loss %.4f on the quantised base, %.4f as served",
             *(active.job.identity.job_id, state.best_valid_loss, state.served_valid_loss),
         )
-        self._finish(active)
 
-    def _export(self, active: Active) -> None:
+    def _export(self, active: Active, *, probes: tuple[Probe, ...]) -> None:
         identity = active.job.identity
-        manifest = finish(self._base, active.job)
+        manifest = finish(self._base, active.job, probes)
         self.drop(identity.job_id)
         self._send(
             Finished(
@@ -299,19 +301,24 @@ class Loop:
         )
 
     def _guarded(self, active: Active, act: Callable[[Active], None]) -> bool:
-        """A full disk is one job's trouble, not everyone's; but all ranks have to know of it. Whether it went well."""
-        trouble: str | None = None
-        try:
-            act(active)
-        except OSError as error:
-            if isinstance(error, ConnectionError):  # the worker is gone
-                raise
-            log.exception("%s cannot write its files", active.job.identity.job_id)
-            trouble = f"Files cannot be written: {error}"
-        trouble = self._crew.agree(trouble)
+        """A full disk is one job's trouble, not everyone's. Returns whether it went well."""
+        trouble = self._tried(partial(act, active), active)
         if trouble is not None:
             self._fail(active, "storage_error", trouble, retryable=True)
         return trouble is None
+
+    def _tried(self, act: Callable[[], None], *whose: Active) -> str | None:
+        """What came in the way, if anything. Only the leader may see it, but all ranks have to know of it."""
+        trouble: str | None = None
+        try:
+            act()
+        except OSError as error:
+            if isinstance(error, ConnectionError):  # the worker is gone
+                raise
+            job_ids = ", ".join(active.job.identity.job_id for active in whose)
+            log.exception("files of %s cannot be written", job_ids)
+            trouble = f"Files cannot be written: {error}"
+        return self._crew.agree(trouble)
 
     def _fail(self, active: Active, code: str, message: str, *, retryable: bool = False) -> None:
         identity = active.job.identity
@@ -339,7 +346,3 @@ class Loop:
             alone.tight = True
             return
         self._fail(alone, "out_of_memory", does_not_fit(tokens, self.budget, alone.job))
-
-
-def _wants_rows(job: Job) -> bool:
-    return job.evaluation is None and not job.trained and not job.wants_evaluation()

@@ -1,7 +1,8 @@
 """Probes: what training thought of a few replies, so that an engine can be held to it after loading."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -19,19 +20,68 @@ PROBES = 2
 REPLY_TOKENS, CONTEXT_TOKENS = 12, 8
 
 
-def take_probes(base: BaseModel, adapter: Adapter, rows: Iterable[Row]) -> tuple[Probe, ...]:
-    """Probes of the first rows, around the beginning of their first reply; one pass for all."""
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """An adapter, and rows that it was taught."""
+
+    adapter: Adapter
+    rows: Iterable[Row]
+
+
+def take_probes(
+    base: BaseModel, all_taught: Sequence[Taught], room: int
+) -> list[tuple[Probe, ...]]:
+    """Probes of each one's first rows, around the beginning of their first reply.
+
+    As few passes as keep each within `room` tokens: one for everybody takes half of what one for each takes.
+    """
+    excerpts = [_excerpts(taught.rows) for taught in all_taught]
+    probes: list[tuple[Probe, ...]] = []
+    for batch in _within(room, [2 * sum(map(len, own)) for own in excerpts]):
+        asked = [
+            (taught.adapter, own)
+            for taught, own in zip(all_taught[batch], excerpts[batch], strict=True)
+        ]
+        probes += _look(base, asked)
+    return probes
+
+
+def _excerpts(rows: Iterable[Row]) -> list[Row]:
     taught = (row for row in rows if row.targets)
-    excerpts = [_excerpt(row) for row in itertools.islice(taught, PROBES)]
-    if not excerpts:
-        return ()
-    samples = [Sample((row,)) for row in excerpts]
-    shares = [Share(samples, with_it, CrossEntropy()) for with_it in (adapter, None)]
-    counts = [row.targets for row in excerpts]
-    losses_N, _ = base.look(shares)
+    return [_excerpt(row) for row in itertools.islice(taught, PROBES)]
+
+
+def _within(room: int, costs: Sequence[int]) -> Iterator[slice]:
+    """Neighbours together as long as they cost no more than `room`."""
+    start = spent = 0
+    for at, cost in enumerate(costs):
+        if at > start and spent + cost > room:
+            yield slice(start, at)
+            start, spent = at, 0
+        spent += cost
+    if start < len(costs):
+        yield slice(start, len(costs))
+
+
+def _look(
+    base: BaseModel, asked: Sequence[tuple[Adapter, Sequence[Row]]]
+) -> Iterator[tuple[Probe, ...]]:
+    """One pass: what each adapter makes of its excerpts, and then the base model of all of them."""
+    everyone = [row for _, excerpts in asked for row in excerpts]
+    if not everyone:
+        yield from [()] * len(asked)
+        return
+    shares = [_share(adapter, excerpts) for adapter, excerpts in asked if excerpts]
+    losses_N, _ = base.look([*shares, _share(None, everyone)])
+    counts = [row.targets for row in everyone]
     losses = losses_N.split([*counts, *counts])
-    both = zip(excerpts, losses[: len(counts)], losses[len(counts) :], strict=True)
-    return tuple(_probe(*one) for one in both)
+    both = zip(everyone, losses[: len(counts)], losses[len(counts) :], strict=True)
+    for _, excerpts in asked:
+        yield tuple(_probe(*one) for one in itertools.islice(both, len(excerpts)))
+
+
+def _share(adapter: Adapter | None, excerpts: Sequence[Row]) -> Share:
+    return Share([Sample((row,)) for row in excerpts], adapter, CrossEntropy())
 
 
 def _excerpt(row: Row) -> Row:

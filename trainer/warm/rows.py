@@ -44,6 +44,11 @@ class Row:
         return self.weights_T[self.targets_at_N]
 
     @cached_property
+    def read(self) -> int:
+        """How many leading tokens the last target follows from: nothing is asked of those after them. At least one."""
+        return int(self.targets_at_N[-1]) if self.targets else 1
+
+    @cached_property
     def weight(self) -> float:
         """The sum of all weights."""
         return float(self.weights_T.double().sum())
@@ -67,8 +72,8 @@ class Sample:
 
 
 def common_prefix(rows: Sequence[Row]) -> int:
-    """How many leading tokens all rows share, leaving each at least one of its own."""
-    longest = min(len(row) for row in rows) - 1
+    """How many leading tokens all rows share, leaving each at least one of its own that is read."""
+    longest = min(row.read for row in rows) - 1
     first_T = rows[0].tokens_T
     for row in rows[1:]:
         if longest == 0:

@@ -40,10 +40,16 @@ def logits_of(base, rows, adapter=None):
         return base.head.logits(base.hidden(base.assemble([share_of(rows, adapter)])))
 
 
+def separate_logits(model, rows):
+    """Of what is laid down of each row, by the model itself."""
+    logits = [model(row.tokens_T[None], use_cache=False).logits[0] for row in rows]
+    return torch.cat([own_TV[: row.read] for own_TV, row in zip(logits, rows, strict=True)])
+
+
 def test_packed_rows_give_the_logits_of_separate_sequences(base64, model_dir):
     rows = random_rows(7, seed=1)
     model = load_tiny(model_dir, torch.float64)
-    separate_TV = torch.cat([model(row.tokens_T[None], use_cache=False).logits[0] for row in rows])
+    separate_TV = separate_logits(model, rows)
     torch.testing.assert_close(logits_of(base64, rows), separate_TV, rtol=0, atol=1e-9)
 
 
@@ -56,7 +62,7 @@ def test_uneven_rows_are_padded_in_groups_and_still_equal(base64, model_dir):
     packing = Packing.of(pieces_of([len(row) for row in rows]), torch.device("cpu"))
     assert 1 < len(packing.groups) < len(rows)
     model = load_tiny(model_dir, torch.float64)
-    separate_TV = torch.cat([model(row.tokens_T[None], use_cache=False).logits[0] for row in rows])
+    separate_TV = separate_logits(model, rows)
     torch.testing.assert_close(logits_of(base64, rows), separate_TV, rtol=0, atol=1e-9)
 
 
@@ -263,10 +269,29 @@ def test_a_batch_counts_targets_of_each_share_and_predicts_from_the_token_before
     targets_N, weights_N = batch.wanted.targets_N, batch.wanted.weights_N
     parts = by_share(shares, weights_N)
     assert [len(part) for part in parts] == [rows[0].targets, rows[1].targets + rows[2].targets]
-    assert batch.tokens_T[batch.predicts_N + 1].tolist() == targets_N.tolist()
+    read = [batch.tokens_T[at] for at in batch.predicts_N]
+    expected = [row.tokens_T[at - 1] for row in rows for at in row.targets_at_N]
+    assert read == expected
+    assert targets_N.tolist() == [int(row.tokens_T[at]) for row in rows for at in row.targets_at_N]
     assert [part.unique().tolist() for part in parts] == [[0.5], [0.25]]
-    starts = {0, len(rows[0]), len(rows[0]) + len(rows[1])}
+    starts = {0, rows[0].read, rows[0].read + rows[1].read}
     assert {at for at, position in enumerate(batch.positions_T.tolist()) if position == 0} == starts
+
+
+def test_a_row_is_laid_down_as_far_as_its_last_target_follows_from_it():
+    weights_T = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.5, 0.0, 0.0])
+    rows = [Row(torch.arange(10, 17), weights_T), Row(torch.arange(20, 23), torch.ones(3))]
+    batch = assemble([share_of(rows)], torch.device("cpu"), torch.float32)
+    assert batch.tokens_T.tolist() == [10, 11, 12, 13, 20, 21]
+    assert batch.predicts_N.tolist() == [1, 3, 4, 5]
+    assert batch.wanted.targets_N.tolist() == [12, 14, 21, 22]
+
+
+def test_a_row_without_targets_is_laid_down_with_its_first_token():
+    row = Row(torch.arange(10, 17), torch.zeros(7))
+    batch = assemble([share_of([row, row])], torch.device("cpu"), torch.float32)
+    assert batch.tokens_T.tolist() == [10, 10]
+    assert batch.predicts_N.numel() == 0
 
 
 def test_the_first_token_is_never_a_target():

@@ -25,7 +25,8 @@ from trainer.messages import Finished
 from trainer.warm.base import measure
 from trainer.warm.export import export, read_into
 from trainer.warm.finish import finished_before
-from trainer.warm.probe import CONTEXT_TOKENS, PROBES, REPLY_TOKENS, take_probes
+from trainer.warm.probe import CONTEXT_TOKENS, PROBES, REPLY_TOKENS, Taught, take_probes
+from trainer.warm.rows import Row
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ("v_proj", "gate_proj")])
@@ -44,7 +45,7 @@ def test_peft_loads_the_directory_and_gives_the_same_logits(base, model_dir, tmp
         theirs_TV = peft(input_ids=rows[0].tokens_T[None], use_cache=False).logits[0]
         ours_TV = base.head.logits(base.hidden(base.assemble([share_of(rows, job.adapter)])))
         plain_TV = base.head.logits(base.hidden(base.assemble([share_of(rows)])))
-    torch.testing.assert_close(ours_TV, theirs_TV, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours_TV, theirs_TV[: rows[0].read], rtol=1e-4, atol=1e-4)
     assert (ours_TV - plain_TV).norm() > 0.1 * plain_TV.norm()
 
 
@@ -110,7 +111,7 @@ def test_probes_say_what_adapter_and_base_think_of_the_reply(base, model_dir, tm
     rows = (*random_rows(6, seed=1), *random_rows(1, seed=2, shortest=300, longest=300))
     job = make_job(base, make_spec(), tmp_path, train=rows)
     randomise(job.adapter)
-    probes = take_probes(base, job.adapter, rows)
+    (probes,) = take_probes(base, [Taught(job.adapter, rows)], 1000)
     assert len(probes) == PROBES
     model = load_tiny(model_dir)
     for probe in probes:
@@ -129,12 +130,43 @@ def test_probes_say_what_adapter_and_base_think_of_the_reply(base, model_dir, tm
 def test_of_long_rows_the_beginning_of_the_reply_is_probed_and_a_little_before_it(base, tmp_path):
     long = random_rows(1, seed=2, shortest=300, longest=300)
     job = make_job(base, make_spec(), tmp_path, train=long)
-    (probe,) = take_probes(base, job.adapter, long)
+    ((probe,),) = take_probes(base, [Taught(job.adapter, long)], 1000)
     (row,) = long
     start = int(row.targets_at_N[0])
     asked_T = row.tokens_T[start - CONTEXT_TOKENS : start + REPLY_TOKENS]
     assert list(probe.token_ids) == asked_T.tolist()
     assert (probe.reply_start, len(probe.adapter_logprobs)) == (CONTEXT_TOKENS, REPLY_TOKENS)
+
+
+@pytest.mark.parametrize(("room", "fewest", "most"), [(10_000, 1, 1), (90, 2, 2), (1, 3, 3)])
+def test_many_are_probed_in_few_passes_within_the_room(base, tmp_path, room, fewest, most):
+    jobs = []
+    for at, count in enumerate((4, 1, 3, 0)):
+        own = random_rows(count, seed=at) if count else [without_targets()]
+        jobs.append(make_job(base, make_spec(), tmp_path, train=own))
+        randomise(jobs[-1].adapter, seed=at)
+    taught = [Taught(job.adapter, [s.rows[0] for s in job.dataset.train]) for job in jobs]
+    passes = []
+    hook = base.decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        together = take_probes(base, taught, room)
+    finally:
+        hook.remove()
+    assert fewest <= len(passes) <= most
+    assert room == 1 or max(passes) <= room
+    assert [len(own) for own in together] == [2, 1, 2, 0]
+    for own, one in zip(together, taught, strict=True):
+        (alone,) = take_probes(base, [one], room)
+        assert [probe.token_ids for probe in own] == [probe.token_ids for probe in alone]
+        for ours, theirs in zip(own, alone, strict=True):
+            assert ours.adapter_logprobs == pytest.approx(theirs.adapter_logprobs, abs=1e-4)
+            assert ours.base_logprobs == pytest.approx(theirs.base_logprobs, abs=1e-4)
+
+
+def without_targets():
+    return Row(torch.arange(3, 9), torch.zeros(6))
 
 
 def test_a_finished_job_leaves_a_manifest_that_a_new_attempt_finds(base, tmp_path):

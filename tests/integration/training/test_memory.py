@@ -189,7 +189,7 @@ def test_a_held_out_sample_that_does_not_fit_is_named_with_its_own_length(base, 
     )
 
     def too_much(module, args, kwargs):
-        if kwargs["input_ids"].numel() >= 150:
+        if kwargs["input_ids"].numel() >= 149:
             raise torch.OutOfMemoryError
 
     hook = base.decoder.register_forward_pre_hook(too_much, with_kwargs=True)

@@ -86,12 +86,17 @@ NEVER, ALWAYS = 10**9, 1
 def test_shared_stems_change_neither_losses_nor_gradients(any_base, jobs):
     losses_N, gradients, tokens = computed(any_base, jobs, ALWAYS)
     apart_N, expected, all_tokens = computed(any_base, jobs, NEVER)
-    assert all_tokens == sum(sample.tokens for samples in jobs for sample in samples)
+    assert all_tokens == sum(read(sample) for samples in jobs for sample in samples)
     torch.testing.assert_close(losses_N, apart_N, rtol=0, atol=1e-12)
     for ours, theirs in zip(gradients, expected, strict=True):
         assert relative(ours, theirs) < 1e-12
     pairs = [sample for samples in jobs for sample in samples if len(sample.rows) == 2]
-    assert tokens < all_tokens or not pairs
+    together = [min(row.read for row in sample.rows) > 1 for sample in pairs]
+    assert tokens < all_tokens or not any(together)
+
+
+def read(sample):
+    return sum(row.read for row in sample.rows)
 
 
 def rows_after(beginning, count, *, length=6):
@@ -105,24 +110,24 @@ def rows_after(beginning, count, *, length=6):
 def test_a_system_prompt_is_laid_down_once(any_base):
     rows = list(rows_after(torch.arange(50, 110), 5))
     tokens = computed(any_base, [[Sample((row,)) for row in rows]], 24)[2]
-    assert tokens == 60 + sum(len(row) - 60 for row in rows)
+    assert tokens == 60 + sum(row.read - 60 for row in rows)
 
 
 def test_of_pairs_with_different_questions_each_shares_its_own(any_base):
     samples = [Sample(tuple(rows_after(torch.randint(3, 300, (30,)), 2))) for _ in range(3)]
     tokens = computed(any_base, [samples], 24)[2]
-    assert tokens == sum(sample.tokens - 30 for sample in samples)
+    assert tokens == sum(read(sample) - 30 for sample in samples)
 
 
 def test_what_saves_too_little_is_not_shared(any_base):
     samples = [Sample(tuple(rows_after(torch.arange(50, 60), 2)))]
-    assert computed(any_base, [samples], 24)[2] == samples[0].tokens
+    assert computed(any_base, [samples], 24)[2] == read(samples[0])
 
 
 def test_jobs_never_share_with_each_other(any_base):
     rows = list(rows_after(torch.arange(50, 110), 2))
     tokens = computed(any_base, [[Sample((row,))] for row in rows], ALWAYS)[2]
-    assert tokens == sum(map(len, rows))
+    assert tokens == sum(row.read for row in rows)
 
 
 def test_with_dropout_nothing_is_shared(any_base, tmp_path):
@@ -131,7 +136,7 @@ def test_with_dropout_nothing_is_shared(any_base, tmp_path):
         spec = make_spec(lora=LoraSpec(rank=4, alpha=8.0, dropout=dropout))
         job = make_job(any_base, spec, tmp_path, train=rows)
         batch = any_base.assemble([job.take(10_000, at_least_one=True)])
-        assert (batch.tokens_T.numel() < sum(map(len, rows))) == shared
+        assert (batch.tokens_T.numel() < sum(row.read for row in rows)) == shared
 
 
 def test_flash_attentions_keys_are_those_of_the_padded_call():
@@ -146,4 +151,6 @@ def test_flash_attentions_keys_are_those_of_the_padded_call():
     keys_K = batch.tokens_T[packing.keys_at_K]
     stops = packing.key_boundaries.tolist()
     seen = [keys_K[start:stop].tolist() for start, stop in itertools.pairwise(stops)]
-    assert sorted(seen) == sorted([list(range(50, 90)), *[row.tokens_T.tolist() for row in rows]])
+    assert sorted(seen) == sorted(
+        [list(range(50, 90)), *[row.tokens_T[: row.read].tolist() for row in rows]]
+    )

@@ -1,5 +1,6 @@
 """Whole runs: equal to PEFT with torch's AdamW, to themselves in other batches, and to themselves resumed."""
 
+import itertools
 import math
 from dataclasses import replace
 from itertools import count
@@ -29,7 +30,10 @@ from tests.integration.training.tiny import (
 )
 from trainer.messages import Checkpointed, Evaluated, Failed, Finished, Stepped
 from trainer.warm import checkpoint
-from trainer.warm.loop import Interrupted
+from trainer.warm.limits import Limits
+from trainer.warm.loop import Interrupted, Loop
+from trainer.warm.model import BaseModel
+from trainer.warm.probe import PROBES
 from trainer.warm.schedule import learning_rate, warmup_steps
 
 
@@ -202,6 +206,54 @@ def test_checkpoints_are_reported_and_old_ones_deleted(base, tmp_path):
     run_to_end(loop)
     assert [report.step for report in of_kind(reports, Checkpointed)] == list(range(1, 10))
     assert len(list((job.identity.work_dir / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("jobs", "took", "pause"), [(1, 0.01, 15), (1, 0.5, 25), (4, 0.5, 100), (2, 9, 300)]
+)
+def test_checkpoints_are_rarer_where_writing_everybodys_takes_more_than_its_share(
+    base, tmp_path, monkeypatch, jobs, took, pause
+):
+    saved: list[tuple[int, str]] = []
+
+    def save(job):
+        saved.append((now[0], job.identity.job_id))
+        return took
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    now = [0]
+    limits = Limits(10_000, 15.0, checkpoint_share=0.02)
+    loop = Loop(base, lambda report: None, limits, clock=lambda: now[0])
+    for at in range(jobs):
+        spec = make_spec(n_epochs=1000)
+        rows = random_rows(1, seed=at)
+        loop.admit(make_job(base, spec, tmp_path, train=rows, job_id=f"ftjob-{at}"))
+    for now[0] in range(320):
+        loop.turn()
+    of_first = [at for at, job_id in saved if job_id == "ftjob-0"]
+    assert of_first[0] == 15, "how long they take is not known before"
+    assert {later - at for at, later in itertools.pairwise(of_first)} == {pause}
+
+
+def test_jobs_that_end_in_the_same_turn_are_probed_in_one_pass(base, tmp_path, monkeypatch):
+    jobs = [
+        make_job(base, make_spec(seed=at), tmp_path, train=random_rows(4, seed=at), job_id=f"j{at}")
+        for at in range(3)
+    ]
+    loop, reports = make_loop(base, *jobs, budget=1000)
+    looks, look = [], BaseModel.look
+
+    def watch(base, shares, room=None):
+        looks.append([share.adapter for share in shares])
+        return look(base, shares, room)
+
+    monkeypatch.setattr(BaseModel, "look", watch)
+    run_to_end(loop)
+    assert looks == [[*(job.adapter for job in jobs), None]]
+    finished = of_kind(reports, Finished)
+    assert [one.job_id for one in finished] == ["j0", "j1", "j2"]
+    assert all(len(one.manifest.probes) == PROBES for one in finished)
+    assert len({one.manifest.probes for one in finished}) == 3
 
 
 def test_a_suspect_writes_a_checkpoint_as_soon_as_it_is_past_the_step_that_it_was_lost_at(

@@ -41,10 +41,10 @@ def test_every_peer_has_a_row_in_real_tokens_and_the_limit_comes_last():
     assert fast.ratio.median == pytest.approx(0.8)
     assert "padding 1.25x" in slow.note
     assert limit.name == "w: of the limit"
-    assert limit.ours == [40.0] * 3, "with the adapters' products"
-    assert limit.peer == [64.0] * 3, "without"
+    assert limit.ours == [32.5] * 3, "with the adapters' products"
+    assert limit.peer == [52.0] * 3, "without"
     assert limit.ratio.median == pytest.approx(0.625), "the share of the limit"
-    assert products.asked == [(16, 8, 2)] * 3
+    assert products.asked == [(13, 8, 2)] * 3, "no row's last token has to be computed with"
 
 
 def test_a_peer_that_did_other_work_has_no_row_and_is_named():
