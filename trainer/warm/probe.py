@@ -33,7 +33,7 @@ def take_probes(
 ) -> list[tuple[Probe, ...]]:
     """Probes of each one's first rows, around the beginning of their first reply.
 
-    As few passes as keep each within `room` tokens: one for everybody takes half of what one for each takes.
+    As few passes as keep each within `room` tokens: one for eight took 0.6 of what one for each took.
     """
     excerpts = [_excerpts(taught.rows) for taught in all_taught]
     probes: list[tuple[Probe, ...]] = []
