@@ -42,9 +42,8 @@ def probe(base: BaseModel, jobs: Sequence[Job], room: int) -> list[tuple[Probe, 
 
 
 def finish(base: BaseModel, job: Job, probes: tuple[Probe, ...]) -> Manifest:
-    """Export the job's best weights; the job is over afterwards. Raises OSError, where it leads."""
-    best_step = job.take_best()
-    manifest = _manifest(base, job, _result(job, best_step, base), probes)
+    """Export the best weights of a job that was probed; it is over afterwards. Raises OSError, where it leads."""
+    manifest = _manifest(base, job, _result(job, job.step_to_publish, base), probes)
     if base.crew.rank == 0:
         work_dir = job.identity.work_dir
         export(job.adapter, adapter_dir(work_dir), base_id=base.card.id, dtype=base.dtype)

@@ -327,12 +327,15 @@ class Job:
             state.served_valid_loss = evaluation.valid_loss
         return finite
 
-    def take_best(self) -> int:
-        """Load the weights to publish: the best ones, or the last where nothing was held out. Returns their step."""
-        if self.best_P is None:
-            return self.state.step
-        self.adapter.load(self.best_P)
-        return self.state.best_step
+    @property
+    def step_to_publish(self) -> int:
+        """That of the best weights, or the last where nothing was held out."""
+        return self.state.step if self.best_P is None else self.state.best_step
+
+    def take_best(self) -> None:
+        """Load the weights of `step_to_publish`."""
+        if self.best_P is not None:
+            self.adapter.load(self.best_P)
 
 
 def _less(loss: float, other: float | None) -> bool:

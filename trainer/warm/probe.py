@@ -11,6 +11,7 @@ from trainer.warm.adapter import Adapter
 from trainer.warm.batch import Share
 from trainer.warm.model import BaseModel
 from trainer.warm.objective import CrossEntropy
+from trainer.warm.parts import deal_out
 from trainer.warm.rows import Row, Sample
 
 #: Few and short: they stand between the last step and the published version, and an engine computes them before it may
@@ -36,31 +37,17 @@ def take_probes(
     As few passes as keep each within `room` tokens: one for eight took 0.6 of what one for each took.
     """
     excerpts = [_excerpts(taught.rows) for taught in all_taught]
-    probes: list[tuple[Probe, ...]] = []
-    for batch in _within(room, [2 * sum(map(len, own)) for own in excerpts]):
-        asked = [
-            (taught.adapter, own)
-            for taught, own in zip(all_taught[batch], excerpts[batch], strict=True)
-        ]
-        probes += _look(base, asked)
+    probes: list[tuple[Probe, ...]] = [()] * len(excerpts)
+    for batch in deal_out([2 * sum(map(len, own)) for own in excerpts], 1, room):
+        asked = [(all_taught[at].adapter, excerpts[at]) for at in batch]
+        for at, own in zip(batch, _look(base, asked), strict=True):
+            probes[at] = own
     return probes
 
 
 def _excerpts(rows: Iterable[Row]) -> list[Row]:
     taught = (row for row in rows if row.targets)
     return [_excerpt(row) for row in itertools.islice(taught, PROBES)]
-
-
-def _within(room: int, costs: Sequence[int]) -> Iterator[slice]:
-    """Neighbours together as long as they cost no more than `room`."""
-    start = spent = 0
-    for at, cost in enumerate(costs):
-        if at > start and spent + cost > room:
-            yield slice(start, at)
-            start, spent = at, 0
-        spent += cost
-    if start < len(costs):
-        yield slice(start, len(costs))
 
 
 def _look(

@@ -1,9 +1,8 @@
 """Whole runs: equal to PEFT with torch's AdamW, to themselves in other batches, and to themselves resumed."""
 
-import itertools
 import math
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 import torch
@@ -232,7 +231,7 @@ def test_checkpoints_are_rarer_where_writing_everybodys_takes_more_than_its_shar
         loop.turn()
     of_first = [at for at, job_id in saved if job_id == "ftjob-0"]
     assert of_first[0] == 15, "how long they take is not known before"
-    assert {later - at for at, later in itertools.pairwise(of_first)} == {pause}
+    assert {later - at for at, later in pairwise(of_first)} == {pause}
 
 
 def test_jobs_that_end_in_the_same_turn_are_probed_in_one_pass(base, tmp_path, monkeypatch):
