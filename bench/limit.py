@@ -3,8 +3,9 @@
 For each adapted layer the product forward and the one that carries the gradient back, with as many rows as there are
 tokens in a step of all jobs together, less each row's last target, which nothing follows from; for the head the same
 with the target tokens only. Nothing of attention, norms, loss or optimizer is in it, and all weights of the model are
-gone through in turn, since they have to come from memory. LoRA's own products have to be computed as well, so whoever
-trains is credited with them: at the rate of the large ones, which narrow products nowhere reach.
+gone through in turn, since they have to come from memory. Wide products are made in the faster way that we know
+(trainer/warm/wide.py). LoRA's own have to be computed as well, so whoever trains is credited with them: at the rate of
+the large ones, which narrow products nowhere reach.
 """
 
 import time
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.workloads import UNTIMED_STEPS
+from trainer.warm.wide import wide_linear
 
 
 class MatrixProducts:
@@ -49,10 +51,10 @@ class MatrixProducts:
         inputs = self._like_inputs(tokens)
         with torch.no_grad():
             for layer in self._layers:
-                outputs = torch.mm(inputs[layer.shape[1]], layer.t())
+                outputs = wide_linear(inputs[layer.shape[1]], layer)
                 torch.mm(outputs, layer)
             hidden = inputs[self._head.shape[1]][:targets]
-            torch.mm(torch.mm(hidden, self._head.t()), self._head)
+            torch.mm(wide_linear(hidden, self._head), self._head)
 
     def _like_inputs(self, tokens: int) -> dict[int, Tensor]:
         """Something of the right width for every layer; its values do not matter."""

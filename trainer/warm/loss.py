@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import log_softmax
 
+from trainer.warm.wide import wide_linear
+
 #: Logits held at once: 32 MB in float32.
 CHUNK_LOGITS = 2**23
 
@@ -32,7 +34,7 @@ class Head:
 
     def logits(self, hidden_CD: Tensor) -> Tensor:
         """[C, V], in float32 at least."""
-        raw_CV = hidden_CD @ self.weight_VD.t()
+        raw_CV = wide_linear(hidden_CD, self.weight_VD)
         raw_CV = raw_CV.to(torch.promote_types(raw_CV.dtype, torch.float32))
         if self.scale != 1.0:
             raw_CV *= self.scale
