@@ -6,8 +6,9 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,24 @@ PATIENCE = 600.0
 GRACE = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A new model that has answered."""
+
+    model: str
+    #: From POST to its first token.
+    seconds: float
+    #: The data of every event of its job.
+    events: Sequence[Mapping[str, Any]]
+
+
 class Client:
     """Asks graft over HTTP."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
-    def train(self, submitted: Submission) -> Done:
+    def train(self, submitted: Submission) -> Answered:
         """POST, follow the job's events to the end, ask the new model for one token."""
         began = time.perf_counter()
         answer = self._http.post("/finetune", json=_request(submitted))
@@ -40,12 +52,16 @@ class Client:
         model = job["adapter"]["version"]
         self._first_token(model, submitted)
         took = time.perf_counter() - began
-        steps = [event for event in events if "grad_norm" in event]
-        (begun,) = [event for event in events if "tokens_per_epoch" in event]
+        return Answered(model, took, events)
+
+    def look_at(self, answered: Answered) -> Done:
+        """How its training went. Downloads the adapter, for which nobody waits before it answers."""
+        steps = [event for event in answered.events if "grad_norm" in event]
+        (begun,) = [event for event in answered.events if "tokens_per_epoch" in event]
         assert begun["total_steps"] == STEPS, begun
         return Done(
-            seconds=took,
-            training_seconds=self._manifest(model)["result"]["seconds"],
+            seconds=answered.seconds,
+            training_seconds=self._manifest(answered.model)["result"]["seconds"],
             losses=tuple(step["train_loss"] for step in steps),
             grad_norms=tuple(step["grad_norm"] for step in steps),
             tokens=EPOCHS * begun["tokens_per_epoch"],

@@ -4,6 +4,7 @@ import itertools
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from bench.jobs import (
 from bench.measure import Settings, take_turns
 from bench.rivals.client import rival_python
 from bench.rivals.command import run_command
-from bench.stack import Client, graft_up
+from bench.stack import Answered, Client, graft_up
 from bench.table import Table
 
 #: In later rounds; the first runs all of them. They are alike, and each takes half a minute.
@@ -76,14 +77,18 @@ class _Bench:
         jobs = [self._submission(seed) for seed in range(JOBS)]
         began = time.perf_counter()
         with ThreadPoolExecutor(JOBS) as pool:
-            done = list(pool.map(self._client.train, jobs))
-        return Turn(time.perf_counter() - began, done)
+            answered = list(pool.map(self._client.train, jobs))
+        return self._turn(began, answered)
 
     def singly(self) -> Turn:
         """One after the other."""
         began = time.perf_counter()
-        done = [self._client.train(self._submission(seed)) for seed in range(SINGLES)]
-        return Turn(time.perf_counter() - began, done)
+        answered = [self._client.train(self._submission(seed)) for seed in range(SINGLES)]
+        return self._turn(began, answered)
+
+    def _turn(self, began: float, answered: Sequence[Answered]) -> Turn:
+        took = time.perf_counter() - began
+        return Turn(took, [self._client.look_at(one) for one in answered])
 
     def commands(self) -> Turn:
         """The peer's runs, scaled to all jobs."""

@@ -4,18 +4,22 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from adapters.errors import Unavailable
-from adapters.ledger import JobQueue
+from adapters.ledger import BEHIND_S, Changes, JobQueue, Topic
+from adapters.records import Event, Job
+from service.hearing import happens, heard
 from service.schemas.jobs import wire_event, wire_job
 
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _POLL_S = 0.25
 _KEEP_ALIVE_S = 15.0
 _RETRY_MS = 1000
+_AT_ONCE = 1000
 
 
 def last_event_id(header: str | None, after: int) -> int:
@@ -24,7 +28,7 @@ def last_event_id(header: str | None, after: int) -> int:
 
 
 async def follow_job(
-    jobs: JobQueue, job_id: str, *, after: int, created: str | None = None
+    jobs: JobQueue, changes: Changes, job_id: str, *, after: int, created: str | None = None
 ) -> AsyncIterator[bytes]:
     """Everything in the log after a sequence number, then what comes, then `done` with the job itself.
 
@@ -35,25 +39,40 @@ async def follow_job(
     if created is not None:
         yield format_sse_event(data_str=created, event="job")
     spoke = time.monotonic()
-    while True:
-        try:
-            # The job before its events: what is terminal here has written all of them.
-            job = await asyncio.to_thread(jobs.get, job_id)
-            events = await asyncio.to_thread(jobs.events, job_id, after=after)
-        except Unavailable:
-            await asyncio.sleep(_POLL_S)
-            continue
-        for event in events:
-            after = event.seq
-            body = json.dumps(wire_event(event).model_dump())
-            yield format_sse_event(data_str=body, event=event.kind.value, id=str(event.seq))
-        if job.status.terminal and not events:
-            body = wire_job(job, now=time.time()).model_dump_json()
-            yield format_sse_event(data_str=body, event="done")
-            return
-        if events:
-            spoke = time.monotonic()
-        elif time.monotonic() - spoke > _KEEP_ALIVE_S:
-            yield KEEPALIVE_COMMENT
-            spoke = time.monotonic()
-        await asyncio.sleep(0 if events else _POLL_S)
+    async with aclosing(_looks(jobs, changes, job_id, after)) as looks:
+        async for job, events in looks:
+            for event in events:
+                body = json.dumps(wire_event(event).model_dump())
+                yield format_sse_event(data_str=body, event=event.kind.value, id=str(event.seq))
+            if job.status.terminal and not events:
+                body = wire_job(job, now=time.time()).model_dump_json()
+                yield format_sse_event(data_str=body, event="done")
+                return
+            if events:
+                spoke = time.monotonic()
+            elif time.monotonic() - spoke > _KEEP_ALIVE_S:
+                yield KEEPALIVE_COMMENT
+                spoke = time.monotonic()
+
+
+async def _looks(
+    jobs: JobQueue, changes: Changes, job_id: str, after: int
+) -> AsyncGenerator[tuple[Job, Sequence[Event]]]:
+    """The job, and what its log says since the look before; whenever there may be more, and now and then."""
+
+    def look() -> tuple[Job, Sequence[Event]]:
+        # The job before its events: what is terminal here has written all of them.
+        return jobs.get(job_id), jobs.events(job_id, after=after, limit=_AT_ONCE)
+
+    with heard(changes, Topic.LOGGED) as news:
+        while True:
+            news.clear()
+            try:
+                job, events = await asyncio.to_thread(look)
+            except Unavailable:
+                await asyncio.sleep(_POLL_S)
+                continue
+            yield job, events
+            after = events[-1].seq if events else after
+            if not job.status.terminal and len(events) < _AT_ONCE:
+                await happens(news, within=BEHIND_S if changes.told_of_commits else _POLL_S)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterable
 
 from adapters.errors import Unavailable
-from adapters.ledger import JobQueue
+from adapters.ledger import BEHIND_S, Changes, JobQueue, Topic
 from adapters.records import Job, Reply
+from service.hearing import happens, heard
 
 _POLL_S = 0.25
 #: Proxies cut connections that are silent for longer.
@@ -38,18 +39,21 @@ def job_id_of(reply: Reply) -> str:
     return job_id
 
 
-async def wait_for_job(jobs: JobQueue, job_id: str, seconds: float) -> Job | None:
+async def wait_for_job(jobs: JobQueue, changes: Changes, job_id: str, seconds: float) -> Job | None:
     """The job as it stands once it has ended, or when the time is up; None where the database did not answer."""
     deadline, job = time.monotonic() + seconds, None
-    while True:
-        try:
-            job = await asyncio.to_thread(jobs.get, job_id)
-        except Unavailable:
-            job = None
-        left = deadline - time.monotonic()
-        if left <= 0 or (job is not None and job.status.terminal):
-            return job
-        await asyncio.sleep(min(_POLL_S, left))
+    with heard(changes, Topic.LOGGED) as news:
+        while True:
+            news.clear()
+            try:
+                job = await asyncio.to_thread(jobs.get, job_id)
+            except Unavailable:
+                job = None
+            left = deadline - time.monotonic()
+            if left <= 0 or (job is not None and job.status.terminal):
+                return job
+            pause = BEHIND_S if changes.told_of_commits else _POLL_S
+            await happens(news, within=min(pause, left))
 
 
 def _media_range(text: str) -> tuple[str, float]:

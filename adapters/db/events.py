@@ -4,16 +4,19 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert, select, update
 
+from adapters.db.notices import Topic, notify
 from adapters.db.rows import to_event
 from adapters.db.schema import job_events, jobs
 from adapters.db.tenancy import of_my_jobs
-from adapters.records import Event, NewEvent
+from adapters.records import Event, EventKind, NewEvent
 
 
 def append_events(tx: Connection, job_id: str, events: Sequence[NewEvent], now: float) -> None:
     """Number and store events. The update also locks the job's row, so that numbers come in commit order."""
     if not events:
         return
+    if any(event.kind is EventKind.STATUS for event in events):
+        notify(tx, Topic.LOGGED)
     last = tx.execute(
         update(jobs)
         .where(jobs.c.id == job_id)

@@ -35,6 +35,8 @@ class Topic(StrEnum):
     QUEUED = "graft_queued"
     #: Somebody is to be told something by a webhook.
     ANNOUNCED = "graft_announced"
+    #: A job has come to another status. Of each line in its log only those are told who are told of every commit.
+    LOGGED = "graft_logged"
 
 
 def notify(tx: Connection, topic: Topic) -> None:
@@ -52,6 +54,10 @@ class Changes(Protocol):
     @property
     def told(self) -> bool:
         """Whether one is told of news now. Otherwise one has to look as often as one wants to know."""
+
+    @property
+    def told_of_commits(self) -> bool:
+        """Whether one is told of every commit now, whatever it was about."""
 
     def follow(self, topic: Topic, wake: Callable[[], object]) -> Callable[[], None]:
         """Have `wake` called, from a thread of its own, when there may be news; also when `told` has changed.
@@ -83,6 +89,11 @@ class _Telling(ABC):
     def told(self) -> bool:
         """Whether the connection stands."""
         return self._told
+
+    @property
+    @abstractmethod
+    def told_of_commits(self) -> bool:
+        """See Changes."""
 
     def follow(self, topic: Topic, wake: Callable[[], object]) -> Callable[[], None]:
         """Have `wake` called for the topic."""
@@ -143,6 +154,9 @@ class _Telling(ABC):
 class Listening(_Telling):
     """PostgreSQL's channels."""
 
+    #: What happens often is not told: see `notify`.
+    told_of_commits = False
+
     def _attend(self, connection: Any) -> None:
         connection.autocommit = True
         for topic in Topic:
@@ -160,6 +174,11 @@ class Watching(_Telling):
 
     8 µs a look (a query of ours is 1 ms). https://www.sqlite.org/pragma.html#pragma_data_version
     """
+
+    @property
+    def told_of_commits(self) -> bool:
+        """See Changes."""
+        return self.told
 
     def _attend(self, connection: Any) -> None:
         seen = _commits(connection)

@@ -86,7 +86,7 @@ async def events(
     """The job's log as server-sent events, from the start or after `Last-Event-ID`, until the job has ended."""
     await asyncio.to_thread(state.ledger.jobs.get, job_id)
     start = last_event_id(request.headers.get("last-event-id"), after)
-    stream = follow_job(state.ledger.jobs, job_id, after=start)
+    stream = follow_job(state.ledger.jobs, state.ledger.changes, job_id, after=start)
     return StreamingResponse(stream, 200, SSE_HEADERS, "text/event-stream")
 
 
@@ -133,7 +133,7 @@ async def _awaited(
 ) -> Response:
     """The job once it has ended, with 200; else as it stands when the time is up, with the status it was taken in."""
     applied = room | {"Preference-Applied": f"wait={seconds}"}
-    job = await wait_for_job(state.ledger.jobs, job_id_of(reply), seconds)
+    job = await wait_for_job(state.ledger.jobs, state.ledger.changes, job_id_of(reply), seconds)
     if job is None:
         return _told(reply, applied)
     body = (await shown(state, job)).model_dump_json()
@@ -143,7 +143,9 @@ async def _awaited(
 
 
 def _streamed(state: ServiceState, reply: Reply, room: dict[str, str]) -> StreamingResponse:
-    stream = follow_job(state.ledger.jobs, job_id_of(reply), after=0, created=reply.body)
+    stream = follow_job(
+        state.ledger.jobs, state.ledger.changes, job_id_of(reply), after=0, created=reply.body
+    )
     headers = _beside(reply) | SSE_HEADERS | room
     return StreamingResponse(stream, 200, headers, "text/event-stream")
 

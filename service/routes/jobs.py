@@ -99,7 +99,7 @@ async def events(
     seq = _seq(job_id, after) if after else None
     if stream:
         start = last_event_id(request.headers.get("last-event-id"), seq or 0)
-        log = follow_job(state.ledger.jobs, job_id, after=start)
+        log = follow_job(state.ledger.jobs, state.ledger.changes, job_id, after=start)
         return StreamingResponse(log, 200, SSE_HEADERS, "text/event-stream")
     found = await asyncio.to_thread(
         state.ledger.jobs.latest_events, job_id, before=seq, limit=limit + 1

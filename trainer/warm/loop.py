@@ -5,6 +5,7 @@ optimizer state, schedule, clipping and step boundaries; see job.py for why neig
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -52,10 +53,9 @@ class Loop:
         self.budget = TokenBudget(limits.token_budget, limits.meter)
         self._active: dict[str, Active] = {}
         self._turns = 0
-        #: Seconds that the latest checkpoint took to write.
-        self._checkpoint_took = 0.0
-        # Of the current turn, the same for all ranks: tokens that one may have in a pass, the time, and the least time
-        # between two checkpoints of a job.
+        #: Seconds that the latest checkpoint took; None before the first: others wait for what it shows.
+        self._checkpoint_took: float | None = None
+        # Of this turn, and the same for all ranks: a rank's tokens in a pass, the time, the pause between checkpoints.
         self._room = self.budget.tokens
         self._now = self._pause = 0.0
 
@@ -98,7 +98,7 @@ class Loop:
         """One micro-batch of training, then one of each evaluation in progress. Raises Interrupted between passes."""
         self._base.routing.batched_tokens = self._limits.batched_tokens
         self._room = self._crew.least(self.budget.tokens)
-        pause = self._limits.pause(len(self._active), self._checkpoint_took)
+        pause = self._limits.pause(len(self._active), self._checkpoint_took or 0.0)
         self._now, self._pause = self._crew.agree([self._clock(), pause])
         try:
             shares = self._collect()
@@ -245,6 +245,8 @@ class Loop:
     def _checkpoint(self, active: Active) -> None:
         active.progress.flush()
         seconds = checkpoint.save(active.job) if self._crew.rank == 0 else 0.0
+        if self._checkpoint_took is None:
+            self._pause = math.inf
         active.checkpointed_at, self._checkpoint_took = self._now, seconds
         of, step = active.job.identity, active.job.state.step
         self._send(Checkpointed(job_id=of.job_id, attempt=of.attempt, step=step, seconds=seconds))

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 
 from adapters.errors import InvalidValue
 from adapters.ledger import Ledger, Topic
-from adapters.records import JobNote, Phase, Progress
+from adapters.records import EventKind, Job, JobNote, NewEvent, Phase, Progress
 from adapters.settings import LedgerSettings
 from adapters.webhooks import NewEndpoint, Outcome
 from service.catalog import Catalog
+from service.events import follow_job
 from service.metrics import Metrics as ServiceMetrics
 from service.settings import WebhookSettings
+from service.waiting import wait_for_job
 from service.webhooks.courier import Courier
 from service.webhooks.sign import new_secret
 from tests.support.ledgers import listening, publish, until
@@ -131,6 +134,58 @@ async def test_a_courier_with_nothing_to_do_sets_out_for_what_another_process_an
                 await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_who_follows_a_job_is_told_when_it_ends_and_hardly_looks_before(
+    here: Ledger, there: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("events", "waiting"):
+        monkeypatch.setattr(f"service.{module}._POLL_S", NEVER)
+        monkeypatch.setattr(f"service.{module}.BEHIND_S", NEVER)
+    job_id = there.jobs.submit(new_job(), render=render).body
+    looks = 0
+    get = here.jobs.get
+
+    def counted(job_id: str) -> Job:
+        nonlocal looks
+        looks += 1
+        return get(job_id)
+
+    monkeypatch.setattr(here.jobs, "get", counted)
+
+    async def followed() -> bytes:
+        log = follow_job(here.jobs, here.changes, job_id, after=0)
+        return b"".join([chunk async for chunk in log])
+
+    log = asyncio.create_task(followed())
+    end = asyncio.create_task(wait_for_job(here.jobs, here.changes, job_id, NEVER))
+    while not here.changes.told or looks < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    before = looks
+    await asyncio.sleep(0.3)
+    assert looks == before
+    await asyncio.to_thread(there.jobs.cancel, job_id)
+    async with asyncio.timeout(5):
+        told, ended = await log, await end
+    assert b"event: done" in told
+    assert ended is not None
+    assert ended.status.value == "cancelled"
+
+
+def test_of_a_line_in_the_log_they_are_told_who_are_told_of_commits(
+    here: Ledger, there: Ledger
+) -> None:
+    woken = listening(here, Topic.LOGGED)
+    there.jobs.submit(new_job(), render=render)
+    assert woken.wait(5)
+    job = there.jobs.claim(worker="w", base_model=BASE, lease_seconds=30, max_losses=9)
+    assert job is not None
+    time.sleep(0.3)
+    woken.clear()
+    line = NewEvent(kind=EventKind.METRICS, message="a step")
+    there.jobs.record([JobNote(job=job, phase=Phase.TRAINING, progress=Progress(), events=[line])])
+    assert woken.wait(0.5) == here.changes.told_of_commits
 
 
 def test_a_change_that_is_rolled_back_is_no_news(here: Ledger, there: Ledger) -> None:

@@ -234,6 +234,28 @@ def test_checkpoints_are_rarer_where_writing_everybodys_takes_more_than_its_shar
     assert {later - at for at, later in pairwise(of_first)} == {pause}
 
 
+@pytest.mark.parametrize(("took", "others"), [(0.01, 16), (1.0, 150)])
+def test_the_first_checkpoint_of_a_process_is_written_alone_to_see_what_it_takes(
+    base, tmp_path, monkeypatch, took, others
+):
+    saved: dict[str, int] = {}
+
+    def save(job):
+        saved.setdefault(job.identity.job_id, now[0])
+        return took
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    now = [0]
+    loop = Loop(base, lambda report: None, Limits(10_000, 15.0), clock=lambda: now[0])
+    for at in range(3):
+        rows = random_rows(1, seed=at)
+        spec = make_spec(n_epochs=1000)
+        loop.admit(make_job(base, spec, tmp_path, train=rows, job_id=f"ftjob-{at}"))
+    for now[0] in range(200):
+        loop.turn()
+    assert sorted(saved.values()) == [15, others, others]
+
+
 def test_jobs_that_end_in_the_same_turn_are_probed_in_one_pass(base, tmp_path, monkeypatch):
     jobs = [
         make_job(base, make_spec(seed=at), tmp_path, train=random_rows(4, seed=at), job_id=f"j{at}")
