@@ -50,6 +50,11 @@ class Mailbox:
         return self._orders.popleft() if self._orders else None
 
     @property
+    def waiting(self) -> bool:
+        """Whether an order was read that nobody has taken."""
+        return bool(self._orders)
+
+    @property
     def urgent(self) -> bool:
         """Whether an order is waiting that should interrupt a micro-batch."""
         return any(isinstance(order, Drop | Shutdown) for order in self._orders)
@@ -70,7 +75,7 @@ class Following:
     """The mailbox of a rank that does not lead: the leader reads and answers."""
 
     #: See Mailbox.
-    urgent = False
+    waiting = urgent = False
 
     def fill(self, *, wait: float = 0.0) -> None:
         """See Mailbox."""

@@ -1,6 +1,7 @@
 """The warm process: reads orders, trains, reports, until it is told to stop or the worker dies."""
 
 import logging
+import time
 
 from trainer.messages import (
     Admit,
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: How long an idle process waits for an order before the ranks meet again, so that none gives up on the others.
 IDLE_SECONDS = 30.0
+#: How long the first of some jobs that come one right after the other waits for the rest to be prepared.
+GATHERING_SECONDS = 1.0
 
 
 class WarmProcess:
@@ -49,14 +52,30 @@ class WarmProcess:
             WorkerGone: at once, also in the middle of a micro-batch.
         """
         self._mailbox.send(Ready(card=self._base.card))
+        gathering, latest = False, 0.0
         while self._obey_orders():
+            if self._loop.idle:
+                gathering, latest = True, time.monotonic() + GATHERING_SECONDS
             for order, outcome in self._arrivals.advance():
                 self._welcome(order, outcome)
+            gathering = gathering and self._more_come(latest)
+            if gathering:
+                continue
             try:
                 self._loop.turn()
             except Interrupted:
                 log.info("micro-batch abandoned for an order")
         self._loop.checkpoint_all()
+
+    def _more_come(self, latest: float) -> bool:
+        """Whether there are more jobs at the door, for which those that are in have the time to wait.
+
+        Who comes together begins together, and ends together: what follows an end, on a CPU the first questions to a
+        new adapter above all, takes cores from whoever still trains.
+        """
+        self._mailbox.fill()
+        coming = bool(self._arrivals) or self._mailbox.waiting
+        return self._base.crew.agree(coming and time.monotonic() < latest)
 
     def _breathe(self) -> None:
         """Called in the middle of a pass, some hundred times; costs a system call."""

@@ -54,9 +54,11 @@ class Threads:
         seen = self._others()
         if seen is None or self._seen is None:
             return
-        cores = (seen - self._seen) / (now - self._looked_at)
+        elapsed = now - self._looked_at
+        cores = (seen - self._seen) / elapsed
         self._seen, self._looked_at = seen, now
-        self._quiet = 0 if cores > BUSY else self._quiet + 1
+        # Nobody looks while nothing is trained: the first look after that tells of all the time before.
+        self._quiet = 0 if cores > BUSY else self._quiet + int(elapsed / INTERVAL)
         count = self._most if self._quiet >= QUIET_LOOKS else self._least
         if count != self.count:
             self.count = count

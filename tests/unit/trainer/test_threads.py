@@ -51,6 +51,14 @@ def test_it_steps_aside_at_the_first_sign_of_work():
     assert [machine.look() for _ in range(QUIET_LOOKS)][-2:] == [2, 8]
 
 
+def test_the_first_look_after_a_pause_tells_of_the_pause():
+    machine = Machine()
+    machine.cores = 0.05
+    assert machine.look(after=10.0) == 8
+    machine.cores = 0.5
+    assert machine.look(after=10.0) == 2
+
+
 def test_housekeeping_is_not_work():
     machine = Machine()
     machine.cores = 0.1
