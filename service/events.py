@@ -10,13 +10,12 @@ from contextlib import aclosing
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from adapters.errors import Unavailable
-from adapters.ledger import BEHIND_S, Changes, JobQueue, Topic
+from adapters.ledger import Changes, JobQueue, Topic
 from adapters.records import Event, Job
-from service.hearing import happens, heard
+from service.hearing import POLL_S, heard, job_may_have_changed
 from service.schemas.jobs import wire_event, wire_job
 
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-_POLL_S = 0.25
 _KEEP_ALIVE_S = 15.0
 _RETRY_MS = 1000
 _AT_ONCE = 1000
@@ -70,9 +69,9 @@ async def _looks(
             try:
                 job, events = await asyncio.to_thread(look)
             except Unavailable:
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
                 continue
             yield job, events
             after = events[-1].seq if events else after
             if not job.status.terminal and len(events) < _AT_ONCE:
-                await happens(news, within=BEHIND_S if changes.told_of_commits else _POLL_S)
+                await job_may_have_changed(news, changes, within=_KEEP_ALIVE_S)

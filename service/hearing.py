@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from adapters.ledger import Changes, Topic
+from adapters.ledger import BEHIND_S, Changes, Topic
+
+#: How often who waits for a job looks at it, in seconds, where nobody tells of every commit.
+POLL_S = 0.25
 
 
 @contextmanager
@@ -23,3 +26,9 @@ async def happens(event: asyncio.Event, *, within: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(within):
             await event.wait()
+
+
+async def job_may_have_changed(news: asyncio.Event, changes: Changes, *, within: float) -> None:
+    """Return when there is news of `Topic.LOGGED`, when it is time to look anyway, or after so many seconds."""
+    pause = BEHIND_S if changes.told_of_commits else POLL_S
+    await happens(news, within=min(pause, within))

@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterable
 
 from adapters.errors import Unavailable
-from adapters.ledger import BEHIND_S, Changes, JobQueue, Topic
+from adapters.ledger import Changes, JobQueue, Topic
 from adapters.records import Job, Reply
-from service.hearing import happens, heard
+from service.hearing import heard, job_may_have_changed
 
-_POLL_S = 0.25
 #: Proxies cut connections that are silent for longer.
 LONGEST_WAIT_S = 60
 _WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,9})\"?", re.IGNORECASE | re.ASCII)
@@ -52,8 +51,7 @@ async def wait_for_job(jobs: JobQueue, changes: Changes, job_id: str, seconds: f
             left = deadline - time.monotonic()
             if left <= 0 or (job is not None and job.status.terminal):
                 return job
-            pause = BEHIND_S if changes.told_of_commits else _POLL_S
-            await happens(news, within=min(pause, left))
+            await job_may_have_changed(news, changes, within=left)
 
 
 def _media_range(text: str) -> tuple[str, float]:

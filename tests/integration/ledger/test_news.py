@@ -139,9 +139,8 @@ async def test_a_courier_with_nothing_to_do_sets_out_for_what_another_process_an
 async def test_who_follows_a_job_is_told_when_it_ends_and_hardly_looks_before(
     here: Ledger, there: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("events", "waiting"):
-        monkeypatch.setattr(f"service.{module}._POLL_S", NEVER)
-        monkeypatch.setattr(f"service.{module}.BEHIND_S", NEVER)
+    for pause in ("POLL_S", "BEHIND_S"):
+        monkeypatch.setattr(f"service.hearing.{pause}", NEVER)
     job_id = there.jobs.submit(new_job(), render=render).body
     looks = 0
     get = here.jobs.get
