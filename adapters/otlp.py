@@ -35,7 +35,7 @@ try:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -172,20 +172,20 @@ class OtlpTracer(Tracer):
             id_generator=self._ids,
             shutdown_on_exit=False,
         )
-        exporter = OTLPSpanExporter(
+        self._exporter: SpanExporter = OTLPSpanExporter(
             endpoint=settings.traces_endpoint,
             headers=settings.headers,
             timeout=_PATIENCE_S,
         )
         sender = BatchSpanProcessor(
-            exporter,
+            self._exporter,
             max_queue_size=_MOST_WAITING,
             schedule_delay_millis=_EVERY_MS,
             max_export_batch_size=_AT_ONCE,
         )
         self._provider.add_span_processor(sender)
         self._tracer = self._provider.get_tracer("graft")
-        logging.getLogger(type(exporter).__module__).addFilter(_Seldom())
+        logging.getLogger(type(self._exporter).__module__).addFilter(_Seldom())
 
     def begin(
         self,
@@ -230,10 +230,13 @@ class OtlpTracer(Tracer):
         told.end()
 
     def close(self) -> None:
-        # Not `shutdown`, which waits for half a minute; what is left after this goes with the process.
+        # Not `shutdown` alone, which goes on for half a minute.
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(_LAST_S)
+        if closing.is_alive():
+            # Sending what still waits fails at once from here on, so that the thread that does it ends.
+            self._exporter.shutdown()
 
 
 class _Seldom(logging.Filter):

@@ -2,6 +2,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -96,3 +97,15 @@ def test_a_tracer_that_is_on_is_another(monkeypatch):
     tracer = open_tracer(TelemetrySettings(otlp_endpoint="http://127.0.0.1:9"), "x")
     assert tracer.on
     tracer.close()
+
+
+def test_what_has_ended_tries_a_dead_collector_no_more():
+    before = set(threading.enumerate())
+    tracer = open_tracer(TelemetrySettings(otlp_endpoint="http://127.0.0.1:9"), "x")
+    (sender,) = set(threading.enumerate()) - before
+    # Eight deliveries, each tried for seconds.
+    for _ in range(2000):
+        tracer.begin("a").end()
+    tracer.close()
+    sender.join(10)
+    assert not sender.is_alive()
