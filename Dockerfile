@@ -80,6 +80,7 @@ COPY --from=trainer-gpu-ray-packages /opt/graft /opt/graft
 CMD ["python", "-m", "trainer.ray"]
 
 FROM graft AS all-cpu
+COPY vllm_plugin vllm_plugin
 COPY --from=all-cpu-packages /opt/graft /opt/graft
 CMD ["python", "-m", "service"]
 

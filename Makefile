@@ -8,7 +8,7 @@ FAST := tests/unit tests/conformance
 # What mostly waits for processes runs side by side, a file at a time; what computes has the machine for itself.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
 PROCESSES := $(addprefix tests/integration/,chart eyes launcher ledger ray sdk service) tests/security tests/chaos
-COMPUTING := $(addprefix tests/integration/,bench training)
+COMPUTING := $(addprefix tests/integration/,bench engine training)
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve test fuzz chaos soak churn testgpu check lint bench bench-rivals sdks postgres charts images prometheus ray dashboards lock clean

@@ -70,6 +70,8 @@ def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings)
     launch = plan_launch(settings, card, directory, socket, gpu=gpu, telemetry=TelemetrySettings())
     environment = dict(os.environ) | dict(launch.environment)  # noqa: TID251  handed on, not read
     environment.pop("GRAFT_DATABASE_URL", None)  # the engine has no business in the ledger
+    path = [*launch.path, environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     os.execve(launch.command[0], launch.command, environment)  # noqa: S606  no shell wanted
 
 

@@ -20,10 +20,11 @@ _EAGER, _COMPILED = "--enforce-eager", "--no-enforce-eager"
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A process to become: its command line and what it adds to the environment."""
+    """A process to become: its command line, and what it adds to the environment and to Python's path."""
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    path: tuple[str, ...] = ()
 
 
 def plan_launch(
@@ -82,7 +83,11 @@ def plan_launch(
     if not gpu:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
         environment |= _eager_environment(settings)
-    return Launch(tuple(command), environment | _trace_environment(telemetry))
+    return Launch(
+        tuple(command),
+        environment | _trace_environment(telemetry),
+        path=() if gpu else _plugin_path(),
+    )
 
 
 def vllm_is_installed() -> bool:
@@ -97,6 +102,12 @@ def number_format(settings: EngineSettings, *, gpu: bool) -> str:
     if settings.dtype == "auto" and not gpu:
         return "float32"
     return settings.dtype
+
+
+def _plugin_path() -> tuple[str, ...]:
+    """Where vLLM finds the entry point of `vllm_plugin`: nothing but that, and on no path but an engine's."""
+    plugin = find_spec("vllm_plugin")
+    return (str(Path(plugin.origin).parent / "found"),) if plugin and plugin.origin else ()
 
 
 def _served_arguments(card: BaseModelCard, socket: Path, *, gpu: bool) -> list[str]:

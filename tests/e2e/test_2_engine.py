@@ -11,7 +11,7 @@ from service.engine.client import VllmEngine
 from service.engine.format import read_number_format
 from service.settings import has_nvidia_gpu
 from tests.conformance import engine_suite
-from tests.e2e.conftest import BASE, Stack
+from tests.e2e.conftest import BASE, ENGINE, Stack
 from tests.e2e.facts import LUTZ, rows
 
 Check = Callable[[VllmEngine, str, Path], Awaitable[None]]
@@ -31,6 +31,11 @@ def test_the_engine_says_which_numbers_it_computes_in(stack: Stack) -> None:
     assert read_number_format(socket, otherwise="nothing") == (
         "auto" if has_nvidia_gpu() else "float32"
     )
+
+
+def test_on_a_cpu_adapters_are_multiplied_by_our_plugin(stack: Stack) -> None:
+    said = (stack.home / "logs" / f"{ENGINE}.log").read_text()
+    assert ("Using GroupedPunica" in said) is not has_nvidia_gpu()
 
 
 @pytest.mark.parametrize("check", engine_suite.SUITE, ids=lambda check: check.__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("adapters", "cli", "service", "trainer")
+PACKAGES = ("adapters", "cli", "service", "trainer", "vllm_plugin")
 #: Lists that one looks things up in, of many short entries that belong together: errors, tables.
 LISTS = {"adapters/errors.py": 450, "adapters/db/schema.py": 450}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("adapters", "cli", "service", "trainer")
+PRODUCT = ("adapters", "cli", "service", "trainer", "vllm_plugin")
 SOURCES = sorted(path for package in (*PRODUCT, "tools") for path in (ROOT / package).rglob("*.py"))
 #: Modules that are not imported, by why.
 MODULES = {

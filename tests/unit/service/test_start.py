@@ -6,7 +6,7 @@ import pytest
 from adapters.errors import InvalidValue
 from adapters.settings import TelemetrySettings
 from service.engine.client import UNUSED_CONNECTION_S
-from service.engine.start import plan_launch
+from service.engine.start import Launch, plan_launch
 from service.settings import EngineSettings
 from tests.support.samples import card
 
@@ -14,7 +14,16 @@ from tests.support.samples import card
 def launch(
     *, gpu: bool = False, telemetry: TelemetrySettings | None = None, **settings: object
 ) -> tuple[list[str], dict[str, str]]:
-    plan = plan_launch(
+    launch = plan(gpu=gpu, telemetry=telemetry, **settings)
+    return list(launch.command), dict(launch.environment)
+
+
+def path(*, gpu: bool) -> tuple[str, ...]:
+    return plan(gpu=gpu, telemetry=None).path
+
+
+def plan(*, gpu: bool, telemetry: TelemetrySettings | None, **settings: object) -> Launch:
+    return plan_launch(
         EngineSettings(**settings),
         card(),
         Path("/models/m"),
@@ -22,7 +31,6 @@ def launch(
         gpu=gpu,
         telemetry=telemetry,
     )
-    return list(plan.command), dict(plan.environment)
 
 
 def value(command: list[str], flag: str) -> str:
@@ -88,6 +96,14 @@ def test_on_a_gpu_the_base_model_is_itself() -> None:
     command, _ = launch(gpu=True, max_loras=4, max_cpu_loras=32)
     assert value(command, "--served-model-name") == card().id
     assert (value(command, "--max-loras"), value(command, "--max-cpu-loras")) == ("4", "32")
+
+
+def test_on_a_cpu_and_only_there_vllm_finds_our_plugin_and_nothing_else_beside_it() -> None:
+    (found,) = path(gpu=False)
+    names = {str(one.relative_to(found)) for one in Path(found).rglob("*") if one.is_file()}
+    folder = "graft_vllm_plugin-1.dist-info"
+    assert names == {f"{folder}/METADATA", f"{folder}/entry_points.txt"}
+    assert path(gpu=True) == ()
 
 
 def test_what_the_operator_adds_comes_last_and_so_wins() -> None:
