@@ -19,6 +19,8 @@ _GROWTH = 32
 _LEAST = 0.01
 #: The same roundings move adapter and base about equally; further than so many times the base's is something else.
 _BEYOND_BASE = 4
+#: So many times what rounding explains in the coarsest format, on so many tokens, and one probe tells what two would.
+_PLAIN, _PLENTY = 8, 8
 
 
 class Outcome(StrEnum):
@@ -56,6 +58,14 @@ def tolerance(*formats: str) -> float:
     """
     coarsest = max(_ROUNDOFF.get(one, _ROUNDOFF["bfloat16"]) for one in formats)
     return max(_LEAST, _GROWTH * coarsest)
+
+
+def tells_enough(probe: Probe) -> bool:
+    """Whether training saw adapter and base model so far apart on it that no second probe is worth its pass."""
+    if len(probe.adapter_logprobs) < _PLENTY:
+        return False
+    apart = _distance(probe.adapter_logprobs, probe.base_logprobs)
+    return apart > _PLAIN * tolerance("bfloat16")
 
 
 def most_telling_first(probes: Iterable[Probe]) -> list[Probe]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from adapters.manifest import Probe
+from adapters.proof import tells_enough
 from trainer.warm.adapter import Adapter
 from trainer.warm.batch import Share
 from trainer.warm.model import BaseModel
@@ -15,7 +16,7 @@ from trainer.warm.parts import deal_out
 from trainer.warm.rows import Row, Sample
 
 #: Few and short: they stand between the last step and the published version, and an engine computes them before it may
-#: answer.
+#: answer. The second only where the first does not tell enough.
 PROBES = 2
 #: Tokens of each: of the reply, and before it.
 REPLY_TOKENS, CONTEXT_TOKENS = 12, 8
@@ -38,10 +39,18 @@ def take_probes(
     """
     excerpts = [_excerpts(taught.rows) for taught in all_taught]
     probes: list[tuple[Probe, ...]] = [()] * len(excerpts)
-    for batch in deal_out([2 * sum(map(len, own)) for own in excerpts], 1, room):
-        asked = [(all_taught[at].adapter, excerpts[at]) for at in batch]
-        for at, own in zip(batch, _look(base, asked), strict=True):
-            probes[at] = own
+    for number in range(PROBES):
+        wanting = [
+            at
+            for at, own in enumerate(excerpts)
+            if number < len(own) and not any(map(tells_enough, probes[at]))
+        ]
+        # The same everywhere: ranks that do not take part in a pass would keep the others waiting for ever.
+        wanting = base.crew.agree(wanting)
+        asked = [(all_taught[at].adapter, excerpts[at][number]) for at in wanting]
+        for batch in deal_out([2 * len(excerpt) for _, excerpt in asked], 1, room):
+            for at, probe in zip(batch, _look(base, [asked[at] for at in batch]), strict=True):
+                probes[wanting[at]] += (probe,)
     return probes
 
 
@@ -50,21 +59,16 @@ def _excerpts(rows: Iterable[Row]) -> list[Row]:
     return [_excerpt(row) for row in itertools.islice(taught, PROBES)]
 
 
-def _look(
-    base: BaseModel, asked: Sequence[tuple[Adapter, Sequence[Row]]]
-) -> Iterator[tuple[Probe, ...]]:
-    """One pass: what each adapter makes of its excerpts, and then the base model of all of them."""
-    everyone = [row for _, excerpts in asked for row in excerpts]
-    if not everyone:
-        yield from [()] * len(asked)
+def _look(base: BaseModel, asked: Sequence[tuple[Adapter, Row]]) -> Iterator[Probe]:
+    """One pass: what each adapter makes of its excerpt, and then the base model of all of them."""
+    if not asked:
         return
-    shares = [_share(adapter, excerpts) for adapter, excerpts in asked if excerpts]
+    shares = [_share(adapter, [excerpt]) for adapter, excerpt in asked]
+    everyone = [excerpt for _, excerpt in asked]
     losses_N, _ = base.look([*shares, _share(None, everyone)])
-    counts = [row.targets for row in everyone]
+    counts = [excerpt.targets for excerpt in everyone]
     losses = losses_N.split([*counts, *counts])
-    both = zip(everyone, losses[: len(counts)], losses[len(counts) :], strict=True)
-    for _, excerpts in asked:
-        yield tuple(_probe(*one) for one in itertools.islice(both, len(excerpts)))
+    yield from map(_probe, everyone, losses[: len(counts)], losses[len(counts) :])
 
 
 def _share(adapter: Adapter | None, excerpts: Sequence[Row]) -> Share:

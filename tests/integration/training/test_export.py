@@ -138,7 +138,7 @@ def test_of_long_rows_the_beginning_of_the_reply_is_probed_and_a_little_before_i
     assert (probe.reply_start, len(probe.adapter_logprobs)) == (CONTEXT_TOKENS, REPLY_TOKENS)
 
 
-@pytest.mark.parametrize(("room", "fewest", "most"), [(10_000, 1, 1), (90, 2, 2), (1, 3, 3)])
+@pytest.mark.parametrize(("room", "fewest", "most"), [(10_000, 2, 2), (90, 2, 3), (1, 5, 5)])
 def test_many_are_probed_in_few_passes_within_the_room(base, tmp_path, room, fewest, most):
     jobs = []
     for at, count in enumerate((4, 1, 3, 0)):
@@ -163,6 +163,18 @@ def test_many_are_probed_in_few_passes_within_the_room(base, tmp_path, room, few
         for ours, theirs in zip(own, alone, strict=True):
             assert ours.adapter_logprobs == pytest.approx(theirs.adapter_logprobs, abs=1e-4)
             assert ours.base_logprobs == pytest.approx(theirs.base_logprobs, abs=1e-4)
+
+
+def test_who_has_learnt_much_is_probed_once_and_others_twice(base, tmp_path):
+    jobs = []
+    for scale in (0.1, 1.0, 0.1):
+        # Replies of more than eight tokens, as most are.
+        rows = random_rows(3, seed=3, shortest=60, longest=60)
+        jobs.append(make_job(base, make_spec(), tmp_path, train=rows))
+        randomise(jobs[-1].adapter)
+        jobs[-1].adapter.weights_P.mul_(scale)
+    taught = [Taught(job.adapter, [s.rows[0] for s in job.dataset.train]) for job in jobs]
+    assert [len(own) for own in take_probes(base, taught, 1000)] == [2, 1, 2]
 
 
 def without_targets():

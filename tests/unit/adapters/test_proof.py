@@ -12,6 +12,7 @@ from adapters.proof import (
     Verdict,
     compare,
     most_telling_first,
+    tells_enough,
     tolerance,
     verify_alone,
 )
@@ -182,3 +183,19 @@ def test_what_is_no_number_verifies_nothing(broken: float) -> None:
 def test_an_adapter_that_changes_hardly_anything_is_not_verified_alone() -> None:
     barely = tuple(one + 0.01 for one in BASE)
     assert alone(barely, told=barely) is None
+
+
+@pytest.mark.parametrize(
+    ("apart", "tokens", "enough"),
+    [(1.5, 12, True), (0.9, 12, False), (1.5, 8, True), (1.5, 7, False), (nan, 12, False)],
+)
+def test_one_probe_is_enough_where_no_format_explains_it_on_plenty_of_tokens(
+    apart: float, tokens: int, enough: bool
+) -> None:
+    probe = Probe(
+        token_ids=tuple(range(tokens + 1)),
+        reply_start=1,
+        adapter_logprobs=(-1.0,) * tokens,
+        base_logprobs=(-1.0 - apart,) * tokens,
+    )
+    assert tells_enough(probe) is enough
