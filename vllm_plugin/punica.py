@@ -35,8 +35,10 @@ class GroupedPunica(PunicaWrapperCPU):
         **options: Any,
     ) -> None:
         """In place. `scale` is always 1: vLLM multiplies B by it when it loads an adapter."""
-        if compiler.is_compiling() or scale != 1.0:
-            # What is traced once would keep the groups of that batch.
+        # What is compiled is traced once, and would keep the groups of that batch. `--lora-dtype` may differ from the
+        # base model's, and vLLM casts.
+        one_format = lora_a_stacked[0].dtype == x.dtype == y.dtype
+        if compiler.is_compiling() or not one_format or scale != 1.0:
             super().add_lora_linear(
                 y, x, lora_a_stacked, lora_b_stacked, scale, output_slices, **options
             )

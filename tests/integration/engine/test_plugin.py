@@ -23,6 +23,8 @@ from vllm.platforms import current_platform
 print(json.dumps([type(current_platform).__name__, current_platform.get_punica_wrapper()]))
 """
 BOTH = """
+import itertools
+
 import torch
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
@@ -35,13 +37,15 @@ b = tuple(torch.randn(slots, 1, width, rank) for width in widths)
 ours, theirs = get_punica_wrapper(64, 8, device="cpu"), PunicaWrapperCPU(64, 8, device="cpu")
 assert type(ours).__name__ == "GroupedPunica"
 # Of vLLM's adapters, 11 lies in the second slot, 12 in the first; 0 is none, which vLLM's own gets wrong.
-for ids, is_prefill in (((11,) * 5 + (12,) * 3, True), ((11, 12, 11, 12), False), ((11,), False)):
+cases = (((11,) * 5 + (12,) * 3, True), ((11, 12, 11, 12), False), ((11,), False))
+coarse = tuple(tuple(one.bfloat16() for one in factors) for factors in (a, b))  # --lora-dtype
+for (ids, is_prefill), factors in itertools.product(cases, ((a, b), coarse)):
     x, y = torch.randn(len(ids), inputs), torch.randn(len(ids), sum(widths))
     results = []
     for wrapper in (ours, theirs):
         wrapper.update_metadata(LoRAMapping(ids, ids, is_prefill), [12, 11, None], slots, 100)
         result = y.clone()
-        wrapper.add_lora_linear(result, x, a, b, 1.0, widths)
+        wrapper.add_lora_linear(result, x, *factors, 1.0, widths)
         results.append(result)
     torch.testing.assert_close(*results)
     assert not torch.equal(results[0], y)
