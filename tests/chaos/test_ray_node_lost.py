@@ -24,12 +24,15 @@ class Town:
     def __init__(self, home: Path) -> None:
         assert ray_env.STAMP.is_file(), "Ray is set up by: make ray"
         self._log = home / "town.log"
+        # Ray's Cluster notes its address beside its default folder for temporary files, which nobody need have made.
+        (home / "ray").mkdir()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.chaos.ray_town"],
                 cwd=ROOT,
                 env=ray_env.environment(
                     GRAFT_HOME=str(home),
+                    RAY_TMPDIR=str(home),
                     GRAFT_BASE_MODELS=json.dumps([{"id": BASE, "source": "nowhere"}]),
                     # Long: a trainer that comes back takes back what it held, and waits for no lease.
                     GRAFT_TRAINER_LEASE_SECONDS="120",
@@ -54,6 +57,7 @@ class Town:
         for line in self._process.stdout:
             if line.startswith("> "):
                 return line.removeprefix("> ").strip()
+        self.kill()
         pytest.fail(f"the town has ended: {self._log.read_text()[-3000:]}")
 
     def end(self) -> None:
