@@ -194,7 +194,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Ite
             cwd=REPOSITORY,
             stdout=log,
             stderr=log,
-            env=os.environ | bare,  # noqa: TID251  handed on, not read
+            # As it is by default: what vLLM says of itself is looked at.
+            env=os.environ | bare | {"VLLM_LOGGING_LEVEL": "INFO"},  # noqa: TID251  handed on, not read
         )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
         stack = Stack(f"http://127.0.0.1:{port}", home, http)
