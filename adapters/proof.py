@@ -62,17 +62,13 @@ def tolerance(*formats: str) -> float:
 
 def tells_enough(probe: Probe) -> bool:
     """Whether training saw adapter and base model so far apart on it that no second probe is worth its pass."""
-    if len(probe.adapter_logprobs) < _PLENTY:
-        return False
-    apart = _distance(probe.adapter_logprobs, probe.base_logprobs)
-    return apart > _PLAIN * tolerance("bfloat16")
+    plenty = len(probe.adapter_logprobs) >= _PLENTY
+    return plenty and _apart(probe) > _PLAIN * tolerance("bfloat16")
 
 
 def most_telling_first(probes: Iterable[Probe]) -> list[Probe]:
     """Where training saw adapter and base model furthest apart, one alone may prove that it is applied."""
-    return sorted(
-        probes, key=lambda one: _distance(one.adapter_logprobs, one.base_logprobs), reverse=True
-    )
+    return sorted(probes, key=_apart, reverse=True)
 
 
 def verify_alone(
@@ -144,6 +140,11 @@ def _verified(off: float, signal: float) -> Verdict:
         f"Within {off:.3g} nats of training, which saw adapter and base model {signal:.3g} apart."
     )
     return Verdict(outcome=Outcome.VERIFIED, reason=told)
+
+
+def _apart(probe: Probe) -> float:
+    """How far training saw adapter and base model apart on it."""
+    return _distance(probe.adapter_logprobs, probe.base_logprobs)
 
 
 def _joined(parts: Iterable[Sequence[float]]) -> list[float]:

@@ -59,8 +59,9 @@ def run(settings: Settings) -> Table:
         VLLM: _Punica("vllm.lora.punica_wrapper.punica_cpu", "PunicaWrapperCPU", slots),
         OURS: _Punica("vllm_plugin.punica", "GroupedPunica", slots),
     }
+    wrapped = {padded: list(_wrap(layers, slots, padded)) for padded in PADDED}
     rows = [
-        _row(settings.rounds, list(_wrap(layers, slots, padded)), punica, batch, padded)
+        _row(settings.rounds, wrapped[padded], punica, batch, padded)
         for padded in PADDED
         for batch in BATCHES
     ]

@@ -68,10 +68,8 @@ def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings)
         write_zeros(zeros_dir(socket), card, layers)
     write_number_format(socket, number_format(settings, gpu=gpu))
     launch = plan_launch(settings, card, directory, socket, gpu=gpu, telemetry=TelemetrySettings())
-    environment = dict(os.environ) | dict(launch.environment)  # noqa: TID251  handed on, not read
+    environment = launch.environment_over(os.environ)  # noqa: TID251  handed on, not read
     environment.pop("GRAFT_DATABASE_URL", None)  # the engine has no business in the ledger
-    path = [*launch.path, environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     os.execve(launch.command[0], launch.command, environment)  # noqa: S606  no shell wanted
 
 

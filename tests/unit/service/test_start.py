@@ -106,6 +106,15 @@ def test_on_a_cpu_and_only_there_vllm_finds_our_plugin_and_nothing_else_beside_i
     assert path(gpu=True) == ()
 
 
+def test_the_plugin_comes_before_what_the_path_of_python_was_and_all_else_is_handed_on() -> None:
+    before = {"PYTHONPATH": "/srv/graft", "HOME": "/data"}
+    launch = plan(gpu=False, telemetry=None)
+    after = launch.environment_over(before)
+    assert after["PYTHONPATH"].split(":") == [*launch.path, "/srv/graft"]
+    assert after == {**before, **launch.environment, "PYTHONPATH": after["PYTHONPATH"]}
+    assert plan(gpu=True, telemetry=None).environment_over({})["PYTHONPATH"] == ""
+
+
 def test_what_the_operator_adds_comes_last_and_so_wins() -> None:
     command, _ = launch(extra_args=("--seed", "7"))
     assert command[-2:] == ["--seed", "7"]
