@@ -19,8 +19,9 @@ _GROWTH = 32
 _LEAST = 0.01
 #: The same roundings move adapter and base about equally; further than so many times the base's is something else.
 _BEYOND_BASE = 4
-#: So many times what rounding explains in the coarsest format, on so many tokens, and one probe tells what two would.
-_PLAIN, _PLENTY = 8, 8
+#: So many times what rounding explains in the coarsest format, which is twice what one probe needs to prove anything
+#: (`verify_alone`), on so many tokens: it tells what two would.
+_PLAIN, _PLENTY = 4, 8
 
 
 class Outcome(StrEnum):

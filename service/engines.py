@@ -47,6 +47,8 @@ class EngineHost:
         self.engine = engine
         self.residency = residency
         self._metrics = metrics
+        # Found once: every first token waits for what is noted of it.
+        self._last_token = metrics.engines.last_token.labels(model_id)
         self._up = asyncio.Event()
         self._down_since = time.monotonic()
         self._usual_start_s = _USUAL_START_S
@@ -107,7 +109,7 @@ class EngineHost:
     def spoke(self) -> None:
         """Note that the engine has generated something."""
         self._spoke_at = time.monotonic()
-        self._metrics.engines.last_token.labels(self.model_id).set(time.time())
+        self._last_token.set(time.time())
 
     async def ask_for_a_token(self, *, unless_within: float) -> None:
         """Ask the base model for one, unless something was generated in the last so many seconds.

@@ -4,7 +4,7 @@ Only sizes are looked at. What has another type than it should is left to vLLM, 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from adapters.errors import InvalidValue
@@ -34,11 +34,17 @@ def check_caps(body: Mapping[str, Any], caps: ServiceSettings) -> None:
     _numbers(body, caps)
     _lists(body, caps)
     _prompts(body, caps)
-    for name in _GRAMMARS:
-        grammar = with_texts_read(body.get(name))
+    for name in _named(_GRAMMARS, body):
+        grammar = with_texts_read(body[name])
         _nested(name, grammar, caps.max_grammar_bytes, caps.max_grammar_depth)
         check_grammar(name, grammar, caps.max_grammar_copies)
-    _tools(body.get("tools"), caps)
+    if "tools" in body:
+        _tools(body["tools"], caps)
+
+
+def _named(names: Iterable[str], body: Mapping[str, Any]) -> list[str]:
+    """Those that the request names: most name few, and every first token waits for these looks."""
+    return [name for name in names if name in body]
 
 
 def _plain(name: str, value: Any) -> None:
@@ -60,8 +66,8 @@ def _plain(name: str, value: Any) -> None:
 
 def _numbers(body: Mapping[str, Any], caps: ServiceSettings) -> None:
     _at_most("n", body.get("n"), caps.max_choices)
-    for name in _TOKENS:
-        _at_most(name, body.get(name), caps.max_output_tokens)
+    for name in _named(_TOKENS, body):
+        _at_most(name, body[name], caps.max_output_tokens)
     _fewest(body)
     # -1 is vLLM's word for the whole vocabulary.
     for name, most in (
@@ -77,7 +83,9 @@ def _numbers(body: Mapping[str, Any], caps: ServiceSettings) -> None:
 
 def _fewest(body: Mapping[str, Any]) -> None:
     """At least so many and at most fewer: engines have waited for ever for such an answer to end."""
-    fewest = _number(body.get("min_tokens"))
+    if "min_tokens" not in body:
+        return
+    fewest = _number(body["min_tokens"])
     for name in ("max_tokens", "max_completion_tokens"):
         most = _number(body.get(name))
         if fewest is not None and most is not None and fewest > most:
@@ -87,8 +95,8 @@ def _fewest(body: Mapping[str, Any]) -> None:
 
 
 def _lists(body: Mapping[str, Any], caps: ServiceSettings) -> None:
-    for name in (*_STOPS, "bad_words"):
-        stops = body.get(name)
+    for name in _named((*_STOPS, "bad_words"), body):
+        stops = body[name]
         stops = [stops] if isinstance(stops, str) else stops
         if name in _STOPS:
             _few(name, stops, caps.max_stops)
@@ -98,11 +106,11 @@ def _lists(body: Mapping[str, Any], caps: ServiceSettings) -> None:
                     f"A string of '{name}' may have at most {caps.max_stop_chars} characters here, not {len(stop)}.",
                     param=name,
                 )
-    for name in _LISTS:
-        _few(name, body.get(name), caps.max_token_list)
+    for name in _named(_LISTS, body):
+        _few(name, body[name], caps.max_token_list)
     _few("logit_bias", body.get("logit_bias"), caps.max_logit_bias)
-    for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
-        _token_ids(name, body.get(name))
+    for name in _named(("stop_token_ids", "allowed_token_ids", "logit_bias"), body):
+        _token_ids(name, body[name])
 
 
 def _prompts(body: Mapping[str, Any], caps: ServiceSettings) -> None:
@@ -110,10 +118,10 @@ def _prompts(body: Mapping[str, Any], caps: ServiceSettings) -> None:
     if isinstance(prompt, list) and any(isinstance(one, str | list) for one in prompt):
         _few("prompt", prompt, caps.max_prompts)
     _few("tokens", body.get("tokens"), caps.max_prompt_chars)
-    for name in ("prompt", "tokens"):
-        _token_ids(name, body.get(name))
-    for name in _PROMPTS:
-        size = sum(_sizes(body.get(name)))
+    for name in _named(("prompt", "tokens"), body):
+        _token_ids(name, body[name])
+    for name in _named(_PROMPTS, body):
+        size = sum(_sizes(body[name]))
         if size > caps.max_prompt_chars:
             raise InvalidValue(
                 f"'{name}' may have at most {caps.max_prompt_chars:,} characters or tokens here, not {size:,}.",

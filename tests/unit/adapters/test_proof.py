@@ -187,7 +187,7 @@ def test_an_adapter_that_changes_hardly_anything_is_not_verified_alone() -> None
 
 @pytest.mark.parametrize(
     ("apart", "tokens", "enough"),
-    [(1.5, 12, True), (0.9, 12, False), (1.5, 8, True), (1.5, 7, False), (nan, 12, False)],
+    [(0.6, 12, True), (0.4, 12, False), (0.6, 8, True), (0.6, 7, False), (nan, 12, False)],
 )
 def test_one_probe_is_enough_where_no_format_explains_it_on_plenty_of_tokens(
     apart: float, tokens: int, enough: bool
