@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.workloads import UNTIMED_STEPS
-from trainer.warm.wide import wide_linear
+from trainer.warm.matmul import linear, linear_backward
 
 
 class MatrixProducts:
@@ -51,10 +51,10 @@ class MatrixProducts:
         inputs = self._like_inputs(tokens)
         with torch.no_grad():
             for layer in self._layers:
-                outputs = wide_linear(inputs[layer.shape[1]], layer)
-                torch.mm(outputs, layer)
+                outputs = linear(inputs[layer.shape[1]], layer)
+                linear_backward(outputs, layer)
             hidden = inputs[self._head.shape[1]][:targets]
-            torch.mm(wide_linear(hidden, self._head), self._head)
+            linear_backward(linear(hidden, self._head), self._head)
 
     def _like_inputs(self, tokens: int) -> dict[int, Tensor]:
         """Something of the right width for every layer; its values do not matter."""

@@ -23,9 +23,9 @@ from torch.autograd.function import once_differentiable
 from trainer.warm.adapter import LinearShape, Siblings
 from trainer.warm.cohort import Cohorts
 from trainer.warm.frozen import Keeper, stack
+from trainer.warm.matmul import linear, linear_backward
 from trainer.warm.plan import Plan, Segment
 from trainer.warm.products import Block
-from trainer.warm.wide import wide_linear
 
 
 def _go_on() -> None:
@@ -122,7 +122,7 @@ class LinearGroup(nn.Module):
         plan = self.routing.plan
         blocks = plan.blocks(self.names, x_TI)
         if not any(blocks) and not torch.is_grad_enabled():
-            return wide_linear(x_TI, self.frozen.dense(), self.bias).view(*x.shape[:-1], -1)
+            return linear(x_TI, self.frozen.dense(), self.bias).view(*x.shape[:-1], -1)
         y_TO = SegmentedLora.apply(x_TI, self.routing.anchor, self, plan, blocks)
         return y_TO.view(*x.shape[:-1], -1)
 
@@ -173,7 +173,7 @@ class SegmentedLora(torch.autograd.Function):
         blocks: Sequence[Block | None],
     ) -> Tensor:
         """[T, I] to [T, O]."""
-        y_TO = wide_linear(x_TI, group.frozen.dense(), group.bias)
+        y_TO = linear(x_TI, group.frozen.dense(), group.bias)
         hidden = []
         siblings = [plan.cut(y_To) for y_To in group.apart(y_TO)]
         for block, x_NI, *ys_No in zip(blocks, plan.cut(x_TI), *siblings, strict=True):
@@ -192,7 +192,7 @@ class SegmentedLora(torch.autograd.Function):
         group.routing.breathe()
         x_TI, *saved = ctx.saved_tensors
         hidden = iter(saved)
-        dx_TI = dy_TO @ group.frozen.dense() if ctx.needs_input_grad[0] else None
+        dx_TI = linear_backward(dy_TO, group.frozen.dense()) if ctx.needs_input_grad[0] else None
         dxs = itertools.repeat(None, len(ctx.blocks)) if dx_TI is None else plan.cut(dx_TI)
         siblings = [plan.cut(dy_To) for dy_To in group.apart(dy_TO)]
         own = zip(ctx.blocks, plan.cut(x_TI), dxs, *siblings, strict=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import log_softmax
 
-from trainer.warm.wide import wide_linear
+from trainer.warm.matmul import linear, linear_backward
 
 #: Logits held at once: 32 MB in float32.
 CHUNK_LOGITS = 2**23
@@ -34,7 +34,7 @@ class Head:
 
     def logits(self, hidden_CD: Tensor) -> Tensor:
         """[C, V], in float32 at least."""
-        raw_CV = wide_linear(hidden_CD, self.weight_VD)
+        raw_CV = linear(hidden_CD, self.weight_VD)
         raw_CV = raw_CV.to(torch.promote_types(raw_CV.dtype, torch.float32))
         if self.scale != 1.0:
             raw_CV *= self.scale
@@ -46,7 +46,7 @@ class Head:
         """The gradient of the hidden states [C, D]; `slope_CV` is softcap's derivative, where there is one."""
         if slope_CV is not None:
             dlogits_CV = dlogits_CV * slope_CV
-        dhidden_CD = dlogits_CV.to(self.weight_VD.dtype) @ self.weight_VD
+        dhidden_CD = linear_backward(dlogits_CV.to(self.weight_VD.dtype), self.weight_VD)
         return dhidden_CD if self.scale == 1.0 else dhidden_CD * self.scale
 
 
