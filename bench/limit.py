@@ -3,9 +3,9 @@
 For each adapted layer the product forward and the one that carries the gradient back, with as many rows as there are
 tokens in a step of all jobs together, less each row's last target, which nothing follows from; for the head the same
 with the target tokens only. Nothing of attention, norms, loss or optimizer is in it, and all weights of the model are
-gone through in turn, since they have to come from memory. Wide products are made in the faster way that we know
-(trainer/warm/wide.py). LoRA's own have to be computed as well, so whoever trains is credited with them: at the rate of
-the large ones, which narrow products nowhere reach.
+gone through in turn, since they have to come from memory. They are made in the fastest way that we know
+(trainer/warm/matmul.py). LoRA's own have to be computed as well, so whoever trains is credited with them: at the rate
+of the large ones, which narrow products nowhere reach.
 """
 
 import time

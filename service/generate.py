@@ -7,9 +7,10 @@
 4. Within what its tenant may ask for in a minute, or a 429. Admission: a place in front of the engine in fair order,
    or a 429.
 5. Residency: the version is loaded if it is not, while others use the place, and pinned.
-6. The body goes to the engine; bytes come back as they are. Where the engine dies before the first of them has been
-   passed on, the request is sent once more; after it, the stream ends with an error. A shadow gets the same request,
-   once the answer has begun.
+6. The body goes to the engine; bytes come back as they are. Those of a version's first answers wait until the engine
+   has been compared with what training saw. Where the engine dies before the first of them has been passed on, the
+   request is sent once more; after it, the stream ends with an error. A shadow gets the same request, once the answer
+   has begun.
 7. Whoever leaves, cancels: place, pin and generation are released when the response ends, however it ends.
 """
 
@@ -205,10 +206,13 @@ class Generator:
             return await ask()
         if host.residency.holds(version):
             await stack.enter_async_context(host.residency.pinned(version))
+            reply = await ask()
         else:
             async with place.lent():
                 await stack.enter_async_context(host.residency.pinned(version))
-        reply = await ask()
+            reply = await ask()
+            # The engine may have been compared meanwhile; nothing leaves before that has ended well.
+            await host.residency.ensure(version)
         if reply.status != HTTPStatus.NOT_FOUND or not await host.residency.lost(version):
             return reply
         # The engine was restarted between two looks of the watch and has forgotten the adapter: load and ask again.

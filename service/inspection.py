@@ -7,6 +7,7 @@ exchanged: an engine would refuse some of it, die of some, and pass over the res
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
@@ -77,14 +78,17 @@ class Inspector:
                 self._passed.popitem(last=False)
 
     def _inspect(self, weights: Weights, directory: Path) -> None:
-        if digest_directory(directory) != weights.digest:
+        layers = self._layers_of(weights.base_model)
+        # Both read every byte, and leave the interpreter to others meanwhile.
+        with ThreadPoolExecutor(1, "check") as aside:
+            checked = aside.submit(check_adapter, directory, layers=layers, max_rank=self._max_rank)
+            digest = digest_directory(directory)
+        if digest != weights.digest:
             raise ArtifactCorrupt(
                 f"The files of {weights.name} are not what they were. Restore versions/{weights.digest}."
             )
         try:
-            check_adapter(
-                directory, layers=self._layers_of(weights.base_model), max_rank=self._max_rank
-            )
+            checked.result()
         except InvalidAdapter as error:
             log.warning("%s is not loaded: %s", weights.name, error)
             raise NotServable(

@@ -5,9 +5,10 @@ unloaded adapter only by its own least-recently-used order, and the slack keeps 
 (an adapter that fell out is read from disk again inside an engine step, which stalls everybody).
 
 A version in use is pinned and stays. Loads are shared (two requests for a cold version cause one), and one at a time,
-because vLLM runs them inside its loop while every stream waits. Before a version is used, the engine is compared with
-what training saw of it (prover.py); the next load does not wait for that. One that the engine refuses is an error of
-those who asked for it, and is not tried again for some seconds: each try stalls everybody.
+because vLLM runs them inside its loop while every stream waits. Before anybody has an answer of a version, the engine
+is compared with what training saw of it (prover.py); neither the next load waits for that, nor do the questions. A
+version that the engine refuses is an error of those who asked for it, and is not tried again for some seconds: each try
+stalls everybody.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.errors import EngineFault, ModelQuarantined, Overloaded
@@ -31,6 +33,15 @@ log = logging.getLogger(__name__)
 _REFUSED_S = 10.0
 #: So many of them are remembered.
 _MOST_REFUSED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """A version that comes in, and is compared."""
+
+    task: asyncio.Task[None]
+    #: Done once the engine has it; never, where it cannot be loaded.
+    there: asyncio.Future[None]
 
 
 class Residency:
@@ -61,7 +72,7 @@ class Residency:
         #: How many engine processes there have been.
         self._restarts = 0
         self._pins: dict[str, int] = {}
-        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._loads: dict[str, _Load] = {}
         #: Versions that the engine has refused of late: when they may be tried again, and what it said.
         self._refused: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._clock = clock
@@ -110,6 +121,8 @@ class Residency:
     async def pinned(self, version: Weights) -> AsyncIterator[None]:
         """Have the version in the engine, and keep it there inside the context.
 
+        It may be asked from then on; nothing of an answer may be passed on before `ensure` has returned.
+
         Raises:
             EngineFault: the engine refuses it, or has refused it some seconds ago.
             ModelQuarantined: the engine computes something else of it than training saw.
@@ -119,12 +132,14 @@ class Residency:
         with self._kept(version.name):
             if version.name not in self._resident:
                 self._metrics.weights.cold_requests.labels(version.base_model).inc()
-            await self.ensure(version)
+            if not self.holds(version):
+                with current().begin("graft.adapter.wait", {"graft.version": version.name}):
+                    await self._wait_until_there(version)
             self._resident.move_to_end(version.name)
             yield
 
     async def ensure(self, version: Weights) -> None:
-        """Load the version unless it is there. Raises as `pinned` does."""
+        """Load the version unless it is there, and have it compared unless it has been. Raises as `pinned` does."""
         if not self.holds(version):
             with current().begin("graft.adapter.wait", {"graft.version": version.name}):
                 await self._wait_for(version)
@@ -141,16 +156,35 @@ class Residency:
 
     async def _wait_for(self, version: Weights) -> None:
         while not self.holds(version):
-            self._raise_if_refused(version.name)
-            load = self._loads.get(version.name)
-            if load is None:
-                load = asyncio.create_task(self._load(version))
-                self._loads[version.name] = load
-                load.add_done_callback(lambda _: self._loads.pop(version.name, None))
             # Shielded: the one who asked first may leave; the load is everybody's.
-            await asyncio.shield(load)
+            await asyncio.shield(self._load_of(version).task)
 
-    async def _load(self, version: Weights) -> None:
+    async def _wait_until_there(self, version: Weights) -> None:
+        while not self.holds(version):
+            load = self._load_of(version)
+            if not load.there.done():
+                await asyncio.wait((load.there, load.task), return_when=asyncio.FIRST_COMPLETED)
+            if load.there.done() and version.name in self._resident:
+                return
+            await asyncio.shield(load.task)
+
+    def _load_of(self, version: Weights) -> _Load:
+        """The one under way, or a new one. Raises EngineFault where the last one failed a moment ago."""
+        self._raise_if_refused(version.name)
+        load = self._loads.get(version.name)
+        if load is None:
+            there = asyncio.get_running_loop().create_future()
+            load = _Load(asyncio.create_task(self._load(version, there)), there)
+            self._loads[version.name] = load
+            load.task.add_done_callback(lambda task: self._loaded(version.name, task))
+        return load
+
+    def _loaded(self, name: str, task: asyncio.Task[None]) -> None:
+        self._loads.pop(name, None)
+        if not task.cancelled():
+            task.exception()  # where all have left who asked, nobody else looks at it
+
+    async def _load(self, version: Weights, there: asyncio.Future[None]) -> None:
         restarts = self._restarts
         # A part of what the one does who asked first.
         about = {"graft.version": version.name, "graft.base_model": version.base_model}
@@ -158,6 +192,7 @@ class Residency:
             known = version.name in self._proven
             standing = None if known else await self._prover.recall(version)
             await self._bring_in(version)
+            there.set_result(None)
             if standing is not None and not standing.compared:
                 await self._prove(version, standing.engine)
             if restarts == self._restarts:  # else it was another process, and `ensure` starts over

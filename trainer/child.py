@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from trainer.messages import (
@@ -40,6 +41,9 @@ class TrainingProcess(Protocol):
     def receive(self, timeout: float) -> Sequence[AnyReport]:
         """What it has reported, waiting up to `timeout` seconds for the first word. Raises ProcessDied."""
 
+    def wake(self) -> None:
+        """Have `receive` return, the one that waits or else the next. Called from any thread; never fails."""
+
     def stop(self, grace: float) -> None:
         """Ask it to write checkpoints and exit; kill it after `grace` seconds."""
 
@@ -53,6 +57,8 @@ class WarmProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._unread = b""
+        #: What is written to the second wakes whoever waits at the first.
+        self._alarm: tuple[socket.socket, socket.socket] | None = None
 
     def start(self) -> None:
         self._reap()
@@ -61,7 +67,7 @@ class WarmProcess:
             number = theirs.fileno()
             command = [sys.executable, "-m", "trainer.warm", *self._arguments, "--fd", str(number)]
             self._process = subprocess.Popen(command, pass_fds=[number])  # noqa: S603  our own module
-        self._socket, self._unread = ours, b""
+        self._connect(ours)
         log.info("training process of %s started, pid %d", self._name, self._process.pid)
 
     def send(self, order: Admit | Drop | Shutdown) -> None:
@@ -72,8 +78,12 @@ class WarmProcess:
 
     def receive(self, timeout: float) -> Sequence[AnyReport]:
         connection = self._connection()
-        readable, _, _ = select.select([connection], [], [], timeout)
-        if not readable:
+        alarms = [] if self._alarm is None else [self._alarm[0]]
+        readable, _, _ = select.select([connection, *alarms], [], [], timeout)
+        for alarm in alarms:
+            if alarm in readable:
+                alarm.recv(_READ_BYTES)
+        if connection not in readable:
             return []
         try:
             data = connection.recv(_READ_BYTES)
@@ -84,6 +94,12 @@ class WarmProcess:
         *lines, self._unread = (self._unread + data).split(b"\n")
         return [decode_report(line) for line in lines]
 
+    def wake(self) -> None:
+        alarm = self._alarm
+        if alarm is not None:
+            with suppress(OSError):  # it has been woken often enough, or is being stopped
+                alarm[1].send(b"!")
+
     def stop(self, grace: float) -> None:
         if self._process is None:
             return
@@ -93,6 +109,11 @@ class WarmProcess:
         except (ProcessDied, subprocess.TimeoutExpired):
             log.warning("the training process of %s did not stop in time", self._name)
         self._reap()
+
+    def _connect(self, ours: socket.socket) -> None:
+        self._socket, self._unread = ours, b""
+        self._alarm = socket.socketpair()
+        self._alarm[1].settimeout(0)
 
     def _connection(self) -> socket.socket:
         if self._socket is None:
@@ -109,9 +130,10 @@ class WarmProcess:
         return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
 
     def _reap(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        for end in (self._socket, *(self._alarm or ())):
+            if end is not None:
+                end.close()
+        self._socket = self._alarm = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -12,6 +12,7 @@ The oldest comes first. A suspect (a job that was lost twice in a row without ge
 
 import threading
 import time
+from collections.abc import Callable
 
 from adapters.ledger import BEHIND_S, Ledger, Topic
 from adapters.records import Job
@@ -28,10 +29,12 @@ class Triage:
         ledger: Ledger,
         settings: TrainerSettings,
         placement: Placement,
+        wake: Callable[[], None] = lambda: None,
         *,
         base_model: str,
         worker_id: str,
     ) -> None:
+        """`wake` is called, from a thread, when there may be a job and `patience` is over."""
         self._jobs = ledger.jobs
         self._settings = settings
         self._placement = placement
@@ -40,7 +43,8 @@ class Triage:
         self._look_at = 0.0
         self._changes = ledger.changes
         self._news = threading.Event()
-        self._changes.follow(Topic.QUEUED, self._news.set)
+        self._wake = wake
+        self._changes.follow(Topic.QUEUED, self._hear)
 
     @property
     def patience(self) -> float:
@@ -70,6 +74,10 @@ class Triage:
     def must_make_way(self) -> bool:
         """Whether another suspect waits for a process of its own."""
         return self._jobs.suspects_wait(base_model=self._base_model)
+
+    def _hear(self) -> None:
+        self._news.set()
+        self._wake()
 
     def _pause(self, *, willing: bool) -> float:
         """Seconds until the next look, where nothing was found. It can be late only where one is told of new jobs.

@@ -73,7 +73,7 @@ class Worker:
         self._metrics = metrics
         self._hands = Hands(ledger, metrics, traces)
         self._triage = Triage(
-            ledger, settings, placement, base_model=base_model, worker_id=worker_id
+            ledger, settings, placement, process.wake, base_model=base_model, worker_id=worker_id
         )
         self._freight = Freight(ledger, work_dir)
         self._errands = Errands(

@@ -4,7 +4,7 @@ import copy
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -53,8 +53,12 @@ class Database:
         InvalidValue: the URL is none, or of a database that graft does not know.
     """
 
-    def __init__(self, url: str, *, connections: int = 10) -> None:
+    def __init__(
+        self, url: str, *, connections: int = 10, committed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`committed` is called after each transaction that may have written, in its thread."""
         parsed = read_url(url)
+        self._committed = committed
         #: For whom transactions are; None is everybody.
         self.tenant: str | None = None
         if parsed.drivername == SQLITE:
@@ -96,6 +100,7 @@ class Database:
             writing = connection.execution_options(**{_WRITING: True, TENANT: self.tenant})
             with writing.begin():
                 yield writing
+        self._committed()
 
     @property
     def engine(self) -> Engine:

@@ -1,20 +1,22 @@
 """Who waits for news is told when a change is committed.
 
-PostgreSQL tells: NOTIFY in the changing transaction, LISTEN in the processes that wait. SQLite has no such thing, and
-can be asked in microseconds whether anybody has committed anything. To be told only means to look earlier: a message
-may be lost with its connection, so everybody looks from time to time too.
+PostgreSQL tells: NOTIFY in the changing transaction, LISTEN in the processes that wait. SQLite has no such thing: who
+commits rings a bell (bells.py), and it can be asked in microseconds whether anybody has committed anything. To be told
+only means to look earlier: a message may be lost with its connection, so everybody looks from time to time too.
 """
 
 import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from enum import StrEnum
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
+
+from adapters.db.bells import Bells
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,10 @@ BEHIND_S = 1.0
 _RECONNECT_S = 1.0
 #: How long `close` waits for the thread at most, nearly.
 _LISTEN_S = 0.2
+#: How often a process looks at SQLite where no bell rings.
 _WATCH_S = 0.05
+#: How long it rests after news: what comes meanwhile is one piece of news.
+_REST_S = 0.02
 
 
 class Topic(StrEnum):
@@ -69,9 +74,9 @@ class Changes(Protocol):
         """Stop."""
 
 
-def changes_of(engine: Engine) -> Changes:
-    """News from that database."""
-    return Listening(engine) if engine.dialect.name == "postgresql" else Watching(engine)
+def changes_of(engine: Engine, bells: Bells) -> Changes:
+    """News from that database. The bells are rung by who commits to SQLite."""
+    return Listening(engine) if engine.dialect.name == "postgresql" else Watching(engine, bells)
 
 
 class _Telling(ABC):
@@ -175,19 +180,35 @@ class Watching(_Telling):
     8 µs a look (a query of ours is 1 ms). https://www.sqlite.org/pragma.html#pragma_data_version
     """
 
+    def __init__(self, engine: Engine, bells: Bells) -> None:
+        super().__init__(engine)
+        self._bells = bells
+
     @property
     def told_of_commits(self) -> bool:
         """See Changes."""
         return self.told
 
     def _attend(self, connection: Any) -> None:
-        seen = _commits(connection)
-        self._turn(told=True)
-        while not self._closing.wait(_WATCH_S):
-            if (now := _commits(connection)) != seen:
-                seen = now
-                for topic in Topic:
-                    self._wake(topic)
+        with ExitStack() as stack:
+            wait = self._waiting(stack)
+            seen = _commits(connection)
+            self._turn(told=True)
+            while not self._closing.is_set():
+                wait(_WATCH_S)
+                if (now := _commits(connection)) != seen:
+                    seen = now
+                    for topic in Topic:
+                        self._wake(topic)
+                    self._closing.wait(_REST_S)
+
+    def _waiting(self, stack: ExitStack) -> Callable[[float], object]:
+        """What returns when there may be news, or after so many seconds."""
+        try:
+            return stack.enter_context(self._bells.hung()).wait
+        except OSError as error:
+            log.info("no bell can be hung, news come up to %.2f s later: %s", _WATCH_S, error)
+            return self._closing.wait
 
 
 def _commits(connection: Any) -> int:

@@ -16,6 +16,7 @@ from adapters.bucket.parts import BucketParts
 from adapters.bucket.states import BucketStates
 from adapters.bucket.watch import Watch
 from adapters.clock import Clock
+from adapters.db.bells import Bells
 from adapters.db.connect import Database
 from adapters.db.migrate import migrate
 from adapters.db.notices import BEHIND_S, Changes, Topic, changes_of
@@ -141,14 +142,19 @@ def open_ledger(
     looks on while the bucket is asked.
     """
     with ExitStack() as undo:
-        database = Database(settings.database, connections=settings.database_connections)
+        bells = Bells(settings.run_dir / "bells")
+        database = Database(
+            settings.database,
+            connections=settings.database_connections,
+            committed=bells.ring,
+        )
         undo.callback(database.close)
         migrate(database)
         ledger = _arranged(
             _Drawer(
                 database=database,
                 store=_open_store(settings, watch),
-                changes=changes_of(database.engine),
+                changes=changes_of(database.engine, bells),
                 clock=clock,
                 rules=queue or QueueSettings(),
                 quotas=quotas or QuotaSettings(),

@@ -56,6 +56,8 @@ class FakeEngine:
         self.mixes_up: dict[str, Path] = {}
         #: Status of what it says of the log-probabilities of prompts, where that is an error.
         self.probes_fail: int | None = None
+        #: Says nothing of them before it is set, if there is one.
+        self.slow_probes: asyncio.Event | None = None
         #: Who was asked, and of how many prompts.
         self.probes: list[str] = []
         self.probed: list[int] = []
@@ -147,7 +149,7 @@ class FakeEngine:
     ) -> web.StreamResponse:
         body = await request.json()
         if "prompt_logprobs" in body:
-            return self._probe(body)
+            return await self._probe(body)
         self.bodies.append(body)
         names = ("traceparent", "tracestate")
         self.traces.append({k: request.headers[k] for k in names if k in request.headers})
@@ -170,10 +172,12 @@ class FakeEngine:
             self.running -= 1
         return web.json_response(whole(body))
 
-    def _probe(self, body: Body) -> web.Response:
+    async def _probe(self, body: Body) -> web.Response:
         model = body["model"]
         self.probes.append(model)
         self.probed.append(len(body["prompt"]))
+        if self.slow_probes is not None:
+            await self.slow_probes.wait()
         if model not in {self.model_id, *self.adapters}:
             return _error(404, f"The model `{model}` does not exist.")
         if max(map(len, body["prompt"])) > _MAX_MODEL_LEN:

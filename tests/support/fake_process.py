@@ -107,6 +107,9 @@ class FakeProcess:
             self.die_after -= 1
         return [report]
 
+    def wake(self) -> None:
+        """Nobody ever waits here."""
+
     def stop(self, grace: float) -> None:
         self.stopped = True
         self._alive = False

@@ -7,14 +7,15 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from adapters.durable import write_text
 from adapters.manifest import Manifest, Probe, TrainingResult, dump_manifest, load_manifest
-from trainer.messages import Exported
+from trainer.messages import Exported, Finished
 from trainer.warm.adapter import suffixes
 from trainer.warm.export import export
 from trainer.warm.job import Job
@@ -32,23 +33,39 @@ def adapter_dir(work_dir: Path) -> Path:
     return work_dir / ADAPTER
 
 
-def probe(base: BaseModel, jobs: Sequence[Job], room: int) -> list[tuple[Probe, ...]]:
-    """Of each job's best weights, which its adapter has from then on. Raises OSError."""
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What is known of an adapter that was probed, and its files: one that could not be written says so there."""
+
+    probes: tuple[Probe, ...]
+    exported: Future[None]
+
+
+def probe_and_export(base: BaseModel, jobs: Sequence[Job], room: int) -> list[Proven]:
+    """Probe each job's best weights, which its adapter has from then on. A thread exports them. Raises OSError."""
     for job in jobs:
         job.take_best()
     taught = [Taught(job.adapter, _rows(job)) for job in jobs]
-    with base.as_served():  # an engine will be held to them
-        return take_probes(base, taught, room)
+    with ThreadPoolExecutor(1, "export") as aside:
+        exported = [aside.submit(_export, base, job) for job in jobs]
+        with base.as_served():  # an engine will be held to them
+            probes = take_probes(base, taught, room)
+    return list(map(Proven, probes, exported))
 
 
-def finish(base: BaseModel, job: Job, probes: tuple[Probe, ...]) -> Manifest:
-    """Export the best weights of a job that was probed; it is over afterwards. Raises OSError, where it leads."""
-    manifest = _manifest(base, job, _result(job, job.step_to_publish, base), probes)
+def finish(base: BaseModel, job: Job, proven: Proven) -> Finished:
+    """Write down how a job's files came about; it is over afterwards. Raises OSError, where it leads."""
+    proven.exported.result()
+    manifest = _manifest(base, job, _result(job, job.step_to_publish, base), proven.probes)
+    identity = job.identity
     if base.crew.rank == 0:
-        work_dir = job.identity.work_dir
-        export(job.adapter, adapter_dir(work_dir), base_id=base.card.id, dtype=base.dtype)
-        write_text(work_dir / FINISHED, dump_manifest(manifest))
-    return manifest
+        write_text(identity.work_dir / FINISHED, dump_manifest(manifest))
+    return Finished(
+        job_id=identity.job_id,
+        attempt=identity.attempt,
+        adapter_dir=adapter_dir(identity.work_dir),
+        manifest=manifest,
+    )
 
 
 def export_on_the_way(base: BaseModel, job: Job) -> Exported:
@@ -81,6 +98,12 @@ def finished_before(work_dir: Path, job_id: str) -> Manifest | None:
         return None
     complete = (adapter_dir(work_dir) / "adapter_model.safetensors").is_file()
     return manifest if complete and manifest.job_id == job_id else None
+
+
+def _export(base: BaseModel, job: Job) -> None:
+    if base.crew.rank == 0:
+        directory = adapter_dir(job.identity.work_dir)
+        export(job.adapter, directory, base_id=base.card.id, dtype=base.dtype)
 
 
 def _rows(job: Job) -> Iterator[Row]:

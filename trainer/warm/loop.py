@@ -12,15 +12,14 @@ from functools import partial
 
 import torch
 
-from adapters.manifest import Probe
-from trainer.messages import Checkpointed, Evaluated, Failed, Finished, Squeezed
+from trainer.messages import Checkpointed, Evaluated, Failed, Squeezed
 from trainer.warm import checkpoint
 from trainer.warm.active import Active
 from trainer.warm.batch import Share, by_share
 from trainer.warm.budget import TokenBudget
 from trainer.warm.evaluate import look_up_references
 from trainer.warm.failures import DIVERGED, NOT_A_NUMBER, does_not_fit
-from trainer.warm.finish import adapter_dir, export_on_the_way, finish, probe
+from trainer.warm.finish import Proven, export_on_the_way, finish, probe_and_export
 from trainer.warm.job import Job
 from trainer.warm.limits import Limits
 from trainer.warm.memory import memory_may_run_out
@@ -265,18 +264,19 @@ class Loop:
             self._publish(ended)
 
     def _publish(self, ended: Sequence[Active]) -> None:
-        probes: list[tuple[Probe, ...]] = []
+        proven: list[Proven] = []
 
-        def take() -> None:
-            probes.extend(probe(self._base, [active.job for active in ended], self._room))
+        def prove() -> None:
+            jobs = [active.job for active in ended]
+            proven.extend(probe_and_export(self._base, jobs, self._room))
 
-        trouble = self._tried(take, *ended)
+        trouble = self._tried(prove, *ended)
         if trouble is not None:
             for active in ended:
                 self._fail(active, "storage_error", trouble, retryable=True)
             return
-        for active, own in zip(ended, probes, strict=True):
-            self._guarded(active, partial(self._export, probes=own))
+        for active, own in zip(ended, proven, strict=True):
+            self._guarded(active, partial(self._finish, proven=own))
 
     def _served(self, active: Active) -> None:
         """What is published has been evaluated as an engine will compute it."""
@@ -289,18 +289,10 @@ class Loop:
             *(active.job.identity.job_id, state.best_valid_loss, state.served_valid_loss),
         )
 
-    def _export(self, active: Active, *, probes: tuple[Probe, ...]) -> None:
-        identity = active.job.identity
-        manifest = finish(self._base, active.job, probes)
-        self.drop(identity.job_id)
-        self._send(
-            Finished(
-                job_id=identity.job_id,
-                attempt=identity.attempt,
-                adapter_dir=adapter_dir(identity.work_dir),
-                manifest=manifest,
-            )
-        )
+    def _finish(self, active: Active, *, proven: Proven) -> None:
+        finished = finish(self._base, active.job, proven)
+        self.drop(finished.job_id)
+        self._send(finished)
 
     def _guarded(self, active: Active, act: Callable[[Active], None]) -> bool:
         """A full disk is one job's trouble, not everyone's. Returns whether it went well."""

@@ -4,12 +4,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from adapters.errors import InvalidValue
-from adapters.ledger import Ledger, Topic
+from adapters.ledger import Ledger, Topic, open_ledger
 from adapters.records import EventKind, Job, JobNote, NewEvent, Phase, Progress
 from adapters.settings import LedgerSettings
 from adapters.webhooks import NewEndpoint, Outcome
@@ -46,6 +47,32 @@ def test_a_version_that_one_process_publishes_wakes_another(
     assert here.registry.version(name).name == name
 
 
+def test_a_commit_to_sqlite_is_heard_before_anybody_would_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.db.notices._WATCH_S", NEVER)
+    settings = LedgerSettings(home=tmp_path)
+    with closing(open_ledger(settings)) as here, closing(open_ledger(settings)) as there:
+        woken = listening(here, Topic.QUEUED)
+        for _ in range(3):
+            there.jobs.submit(new_job(), render=render)
+            assert woken.wait(5)
+            time.sleep(0.1)
+            woken.clear()
+        # So that it closes without waiting for its next look.
+        here.changes._closing.set()
+        there.jobs.submit(new_job(), render=render)
+
+
+def test_where_no_bell_can_be_hung_sqlite_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("in the way")
+    settings = LedgerSettings(home=tmp_path)
+    with closing(open_ledger(settings)) as here, closing(open_ledger(settings)) as there:
+        woken = listening(here, Topic.QUEUED)
+        there.jobs.submit(new_job(), render=render)
+        assert woken.wait(5)
+
+
 async def test_a_catalog_that_hardly_polls_answers_with_what_another_process_has_changed(
     here: Ledger, there: Ledger, home: Path
 ) -> None:
@@ -70,11 +97,14 @@ async def test_a_catalog_that_hardly_polls_answers_with_what_another_process_has
 
 def test_a_trainer_that_hardly_polls_takes_up_a_job_at_once(here: Ledger, there: Ledger) -> None:
     settings = TrainerSettings(poll_seconds=NEVER)
-    triage = Triage(here, settings, Placement(), base_model=BASE, worker_id="w")
+    woken = threading.Event()
+    triage = Triage(here, settings, Placement(), woken.set, base_model=BASE, worker_id="w")
     hands = Hands(here, Metrics())
     until(lambda: here.changes.told)
     until(lambda: triage.next(hands, ready=True) is None and triage.patience > 0)
+    woken.clear()
     job_id = there.jobs.submit(new_job(), render=render).body
+    assert woken.wait(5)
     until(lambda: triage.patience == 0, seconds=5)
     job = triage.next(hands, ready=True)
     assert job is not None

@@ -53,6 +53,32 @@ async def test_a_version_that_is_what_it_should_be_answers_and_is_looked_at_once
     assert await told(service, "absent") == 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("good", [False, True])
+async def test_a_question_is_on_its_way_while_the_version_is_compared_and_no_answer_leaves_before(
+    service: Running, *, good: bool, stream: bool
+) -> None:
+    service.engine.slow_probes = asyncio.Event()
+    publish(service)
+    if not good:
+        service.engine.passes_over.add("bot@1")
+    asked = len(service.engine.bodies)
+    body = {"model": "bot@1", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+    answer = asyncio.create_task(service.http.post("/v1/chat/completions", json=body))
+
+    async def answered() -> bool:
+        return len(service.engine.bodies) > asked and not service.engine.running
+
+    await until(answered)
+    assert service.engine.bodies[-1]["model"] == "bot@1"
+    done, _ = await asyncio.wait([answer], timeout=0.2)
+    assert not done
+    service.engine.slow_probes.set()
+    told = await answer
+    assert told.status_code == (200 if good else 400)
+    assert ("hello" in told.text, "model_quarantined" in told.text) == (good, not good)
+
+
 @pytest.mark.parametrize("how", ["not applied", "another"])
 async def test_a_version_that_the_engine_computes_wrongly_is_quarantined_for_good(
     service: Running, how: str

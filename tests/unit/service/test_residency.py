@@ -201,6 +201,70 @@ async def test_a_version_is_compared_with_its_probes_once_however_often_it_comes
     assert outcomes(house) == {"verified": 1, "absent": 2}
 
 
+async def test_a_version_may_be_asked_while_it_is_compared(house: House) -> None:
+    a = proven(house, "a")
+    house.engine.slow_probes = asyncio.Event()
+    async with house.residency.pinned(a):
+        assert "a@1" in house.engine.adapters
+        assert not house.residency.holds(a)
+        compared = asyncio.create_task(house.residency.ensure(a))
+        done, _ = await asyncio.wait([compared], timeout=0.1)
+        assert not done
+        house.engine.slow_probes.set()
+        await compared
+        assert house.residency.holds(a)
+    assert house.engine.probes == ["a@1"]
+
+
+async def test_whoever_pins_what_is_quarantined_meanwhile_learns_it_before_an_answer(
+    house: House,
+) -> None:
+    bad = proven(house, "bad")
+    house.engine.passes_over.add("bad@1")
+    house.engine.slow_probes = asyncio.Event()
+    async with house.residency.pinned(bad):
+        house.engine.slow_probes.set()
+        with pytest.raises(ModelQuarantined):
+            await house.residency.ensure(bad)
+    with pytest.raises(ModelQuarantined):
+        async with house.residency.pinned(bad):
+            pass
+    assert "bad@1" not in house.engine.adapters
+
+
+async def test_nobody_who_pins_waits_for_a_load_that_has_failed(house: House) -> None:
+    house.engine.refuse.add("bad@1")
+    for _ in range(2):
+        with pytest.raises(EngineFault, match="refused to load bad@1"):
+            async with house.residency.pinned(bot("bad")):
+                pass
+
+
+async def test_whoever_pins_does_not_take_what_an_engine_had_before_its_restart(
+    house: House,
+) -> None:
+    a = proven(house, "a")
+    house.engine.slow_probes = asyncio.Event()
+    async with house.residency.pinned(a):
+        pass
+    house.engine.adapters.clear()
+    house.residency.restart(frozenset())
+    pinning = asyncio.create_task(_pin(house, a))
+    done, _ = await asyncio.wait([pinning], timeout=0.1)
+    assert not done
+    house.engine.slow_probes.set()
+    with pytest.raises(Unavailable):  # of the comparison that was under way
+        await pinning
+    await _pin(house, a)
+    await house.residency.ensure(a)
+    assert house.engine.loads == ["a@1", "a@1"]
+
+
+async def _pin(house: House, version: Version) -> None:
+    async with house.residency.pinned(version):
+        assert version.name in house.engine.adapters
+
+
 async def test_more_than_the_most_telling_probe_is_asked_only_where_that_proves_nothing(
     house: House,
 ) -> None:
