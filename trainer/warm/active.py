@@ -1,7 +1,9 @@
 """A job in the loop: the job, who is told of it, and when it was last made durable."""
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 
+from trainer.messages import Exported
 from trainer.warm.job import Job
 from trainer.warm.progress import ProgressReporter
 
@@ -16,6 +18,8 @@ class Active:
     exported_at: float
     #: A checkpoint is wanted as soon as it is past this step; see `Admit.prove_past`.
     prove_past: int | None = None
+    #: What is being exported on the way, or has been and was not told of yet.
+    exporting: Future[Exported] | None = None
     #: Not even one sample fits unless layers are computed twice.
     tight: bool = False
 

@@ -114,9 +114,9 @@ class Adapter:
         """The part of a flat buffer that belongs to all A, and the one that belongs to all B."""
         return flat_P[: self._size_a], flat_P[self._size_a :]
 
-    def views(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """A [R, I] and B [O, R] of each layer, in master precision."""
-        return self._views(self.weights_P)
+    def views(self, weights_P: Tensor | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """A [R, I] and B [O, R] of each layer, in master precision; of these weights, or of its own."""
+        return self._views(self.weights_P if weights_P is None else weights_P)
 
     def weights_changed(self) -> None:
         """Bring the working copy up to date. Call after every write to `weights_P`."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from adapters.durable import new_directory
 from adapters.errors import NotServable
@@ -17,18 +18,26 @@ PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
 
 
-def export(adapter: Adapter, directory: Path, *, base_id: str, dtype: torch.dtype) -> None:
+def export(
+    adapter: Adapter,
+    directory: Path,
+    *,
+    base_id: str,
+    dtype: torch.dtype,
+    weights_P: Tensor | None = None,
+) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`. Raises OSError.
 
     Args:
-        adapter: its current weights.
+        adapter: what is adapted, and how.
         directory: comes into being complete or not at all.
         base_id: goes into `base_model_name_or_path`; nothing resolves it.
         dtype: of the stored weights: the base model's, except that float64 is stored as float32.
+        weights_P: laid out as the adapter's own, which are taken otherwise.
     """
     stored = torch.float32 if dtype == torch.float64 else dtype
     tensors = {}
-    for name, (a_RI, b_OR) in adapter.views().items():
+    for name, (a_RI, b_OR) in adapter.views(weights_P).items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = a_RI.to("cpu", stored).contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = b_OR.to("cpu", stored).contiguous()
     with new_directory(directory) as aside:

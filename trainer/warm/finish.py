@@ -6,12 +6,13 @@
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
+from torch import Tensor
 
 from adapters.durable import write_text
 from adapters.manifest import Manifest, Probe, TrainingResult, dump_manifest, load_manifest
@@ -47,7 +48,9 @@ def probe_and_export(base: BaseModel, jobs: Sequence[Job], room: int) -> list[Pr
         job.take_best()
     taught = [Taught(job.adapter, _rows(job)) for job in jobs]
     with ThreadPoolExecutor(1, "export") as aside:
-        exported = [aside.submit(_export, base, job) for job in jobs]
+        exported = [
+            aside.submit(_export, base, job, adapter_dir(job.identity.work_dir)) for job in jobs
+        ]
         with base.as_served():  # an engine will be held to them
             probes = take_probes(base, taught, room)
     return list(map(Proven, probes, exported))
@@ -68,23 +71,29 @@ def finish(base: BaseModel, job: Job, proven: Proven) -> Finished:
     )
 
 
-def export_on_the_way(base: BaseModel, job: Job) -> Exported:
-    """Export the job's weights as they are now; without probes, which cost a pass. Raises OSError, where it leads."""
-    state = job.state
+def export_on_the_way(base: BaseModel, job: Job) -> Callable[[], Exported]:
+    """What exports the job's weights as they are now, whatever they are by then; without probes, which cost a pass.
+
+    Raises OSError, where it leads.
+    """
+    state, weights_P = job.state, job.adapter.weights_P.clone()
     now = replace(
         _result(job, state.step, base),
         valid_loss=state.valid_loss,
         valid_accuracy=state.valid_accuracy,
     )
-    directory = job.identity.work_dir / EXPORTED / f"step-{state.step:08d}"
-    if base.crew.rank == 0:
-        export(job.adapter, directory, base_id=base.card.id, dtype=base.dtype)
-    return Exported(
+    exported = Exported(
         job_id=job.identity.job_id,
         attempt=job.identity.attempt,
-        adapter_dir=directory,
+        adapter_dir=job.identity.work_dir / EXPORTED / f"step-{state.step:08d}",
         manifest=_manifest(base, job, now),
     )
+
+    def write() -> Exported:
+        _export(base, job, exported.adapter_dir, weights_P)
+        return exported
+
+    return write
 
 
 def finished_before(work_dir: Path, job_id: str) -> Manifest | None:
@@ -100,10 +109,10 @@ def finished_before(work_dir: Path, job_id: str) -> Manifest | None:
     return manifest if complete and manifest.job_id == job_id else None
 
 
-def _export(base: BaseModel, job: Job) -> None:
+def _export(base: BaseModel, job: Job, directory: Path, weights_P: Tensor | None = None) -> None:
     if base.crew.rank == 0:
-        directory = adapter_dir(job.identity.work_dir)
-        export(job.adapter, directory, base_id=base.card.id, dtype=base.dtype)
+        whose = base.card.id
+        export(job.adapter, directory, base_id=whose, dtype=base.dtype, weights_P=weights_P)
 
 
 def _rows(job: Job) -> Iterator[Row]:

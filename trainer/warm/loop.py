@@ -18,8 +18,9 @@ from trainer.warm.active import Active
 from trainer.warm.batch import Share, by_share
 from trainer.warm.budget import TokenBudget
 from trainer.warm.evaluate import look_up_references
+from trainer.warm.exports import Exports
 from trainer.warm.failures import DIVERGED, NOT_A_NUMBER, does_not_fit
-from trainer.warm.finish import Proven, export_on_the_way, finish, probe_and_export
+from trainer.warm.finish import Proven, finish, probe_and_export
 from trainer.warm.job import Job
 from trainer.warm.limits import Limits
 from trainer.warm.memory import memory_may_run_out
@@ -49,6 +50,7 @@ class Loop:
         self._send = send
         self._limits = limits
         self._clock = clock
+        self._exports = Exports(base, send)
         self.budget = TokenBudget(limits.token_budget, limits.meter)
         self._active: dict[str, Active] = {}
         self._turns = 0
@@ -79,6 +81,7 @@ class Loop:
         """Forget a job. Returns whether it was here."""
         active = self._active.pop(job_id, None)
         if active is not None:
+            self._tried(partial(self._exports.tell, active), active)
             self._base.routing.cohorts.leave(active.job.adapter)
         return active is not None
 
@@ -229,17 +232,12 @@ class Loop:
     def _after_step(self, active: Active, *, evaluated: bool = False) -> None:
         lately = self._now - active.exported_at < self._limits.export_seconds
         wanted = active.job.wants_export(lately=lately)
-        if wanted and not self._guarded(active, self._export_on_the_way):
+        if wanted and not self._guarded(active, partial(self._exports.begin, now=self._now)):
             return
         if not active.job.trained and (
             evaluated or active.wants_checkpoint(self._now, self._pause)
         ):
             self._guarded(active, self._checkpoint)
-
-    def _export_on_the_way(self, active: Active) -> None:
-        active.progress.flush()
-        self._send(export_on_the_way(self._base, active.job))
-        active.exported_at = self._now
 
     def _checkpoint(self, active: Active) -> None:
         active.progress.flush()
@@ -251,9 +249,13 @@ class Loop:
         self._send(Checkpointed(job_id=of.job_id, attempt=of.attempt, step=step, seconds=seconds))
 
     def _end(self) -> None:
-        """Trained jobs are published; those that have come as far in the same turn are probed in one go."""
+        """What was exported is told of; trained jobs are published, those of one turn after one pass for all probes."""
         ended = []
-        for active in [one for one in self._active.values() if one.ended]:
+        for active in list(self._active.values()):
+            if not active.ended and not self._exports.ready(active):
+                continue
+            if not self._guarded(active, self._exports.tell) or not active.ended:
+                continue
             active.progress.flush()
             if self._base.quantization is None or not active.job.wants_served_evaluation():
                 ended.append(active)

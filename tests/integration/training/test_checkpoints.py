@@ -1,5 +1,8 @@
 """Checkpoints that can be asked: the weights of the end of an epoch, exported while training goes on."""
 
+import errno
+import threading
+
 import pytest
 import torch
 
@@ -16,8 +19,8 @@ from tests.integration.training.tiny import (
     random_rows,
     run_to_end,
 )
-from trainer.messages import Evaluated, Exported, Finished
-from trainer.warm.export import read_into
+from trainer.messages import Evaluated, Exported, Failed, Finished
+from trainer.warm.export import export, read_into
 
 EPOCHS, PER_EPOCH = 4, 3
 
@@ -87,6 +90,68 @@ def test_exporting_changes_nothing(base, tmp_path):
     often, never = trained("often", export_seconds=0.0), trained("never", export_seconds=1e9)
     assert often.losses == never.losses
     assert torch.equal(often.weights[-1], never.weights[-1])
+
+
+def test_training_goes_on_while_an_export_is_written_and_it_is_told_of_before_the_job_ends(
+    base, tmp_path, monkeypatch
+):
+    written, threads = threading.Event(), []
+
+    def slow(*arguments, **options):
+        assert written.wait(60)
+        threads.append(threading.current_thread().name)
+        export(*arguments, **options)
+
+    monkeypatch.setattr("trainer.warm.finish.export", slow)
+    job = make_job(base, make_spec(n_epochs=2), tmp_path, train=random_rows(12, seed=1))
+    trace = Trace.of(job)
+    loop, reports = make_loop(base, job, export_seconds=0.0)
+    while job.state.step < PER_EPOCH + 2:
+        loop.turn()
+    assert of_kind(reports, Exported) == []
+    written.set()
+    run_to_end(loop)
+    (found,) = of_kind(reports, Exported)
+    assert found.manifest.result.steps == PER_EPOCH
+    read = base.new_adapter(job.spec.lora, job.spec.seed)
+    read_into(read, found.adapter_dir)
+    assert torch.equal(read.weights_P, trace.weights[PER_EPOCH])
+    assert reports.index(found) < reports.index(of_kind(reports, Finished)[0])
+    assert all(name.startswith("export") for name in threads)
+
+
+def test_an_export_that_fails_is_its_jobs_trouble_alone(base, tmp_path, monkeypatch):
+    def full(adapter, directory, **options):
+        if "one" in directory.parts:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        export(adapter, directory, **options)
+
+    monkeypatch.setattr("trainer.warm.finish.export", full)
+    jobs = [
+        make_job(
+            base,
+            make_spec(n_epochs=EPOCHS),
+            tmp_path / name,
+            train=random_rows(12, seed=1),
+            job_id=f"ftjob-{name}",
+        )
+        for name in ("one", "other")
+    ]
+    loop, reports = make_loop(base, *jobs, export_seconds=0.0)
+    run_to_end(loop)
+    (failed,) = of_kind(reports, Failed)
+    assert (failed.job_id, failed.code, failed.retryable) == ("ftjob-one", "storage_error", True)
+    assert [one.job_id for one in of_kind(reports, Finished)] == ["ftjob-other"]
+
+
+def test_what_is_exported_of_a_job_that_leaves_is_told_of_first(base, tmp_path):
+    job = make_job(base, make_spec(n_epochs=EPOCHS), tmp_path, train=random_rows(12, seed=1))
+    loop, reports = make_loop(base, job, export_seconds=0.0)
+    while job.state.step < PER_EPOCH:
+        loop.turn()
+    loop.drop(job.identity.job_id)
+    (found,) = of_kind(reports, Exported)
+    assert (found.adapter_dir / "adapter_config.json").exists()
 
 
 def test_checkpoints_reach_the_ledger_and_can_be_continued(tmp_path, model_dir, monkeypatch):
