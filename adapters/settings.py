@@ -206,6 +206,11 @@ class LedgerSettings(Section):
         return self.home / "work"
 
     @property
+    def compiled_dir(self) -> Path:
+        """What was compiled for this machine's processor. Nobody else may write to it."""
+        return self.home / "compiled"
+
+    @property
     def run_dir(self) -> Path:
         """Sockets and locks of running processes."""
         return self.home / "run"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adapters.heap import keep_freed_memory
 from adapters.manifest import BaseModelCard
+from adapters.settings import LedgerSettings
 from adapters.spec import (
     LoraSpec,
     OptimizerSpec,
@@ -36,6 +37,7 @@ from trainer.warm.job import Identity, Job
 from trainer.warm.limits import limits_for
 from trainer.warm.loop import Loop
 from trainer.warm.model import BaseModel
+from trainer.warm.native.library import find_lowrank
 from trainer.warm.objective import CrossEntropy
 from trainer.warm.rows import Row, Sample
 
@@ -55,10 +57,13 @@ class OurLoop:
     def of_directory(cls, directory: Path) -> "OurLoop":
         """On a prepared base model, in float32 on the CPU.
 
-        The heap is set as in the warm process, for everyone who trains in this one.
+        The heap is set as in the warm process, for everyone who trains in this one. What is compiled lies in the home
+        folder that the model is in, as the product's does.
         """
         keep_freed_memory()
-        return cls(load(directory, torch.device("cpu"), torch.float32))
+        home = LedgerSettings(home=directory.parents[1], database_url="")
+        kernel = find_lowrank(home.compiled_dir)
+        return cls(load(directory, torch.device("cpu"), torch.float32, kernel=kernel))
 
     @classmethod
     def of_model(cls, model: Any, *, token_budget: int) -> "OurLoop":

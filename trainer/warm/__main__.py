@@ -24,6 +24,7 @@ from trainer.warm.base import prepare
 from trainer.warm.launch import Place, die_with_parent, follow, lead
 from trainer.warm.limits import limits_for
 from trainer.warm.mailbox import Following, Mailbox, WorkerGone
+from trainer.warm.native.library import find_lowrank
 from trainer.warm.precision import choose_dtype
 from trainer.warm.process import WarmProcess
 from trainer.warm.threads import threads_for
@@ -98,7 +99,8 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Nam
             crew = stack.enter_context(follow(place, device))
         dtype = choose_dtype(device, settings.dtype)
         directory = ledger.base_model_dir(parsed.base_id)
-        base = load(directory, device, dtype, settings.quantization, crew)
+        kernel = find_lowrank(ledger.compiled_dir) if device.type == "cpu" else None
+        base = load(directory, device, dtype, settings.quantization, crew, kernel)
         limits = limits_for(
             device,
             settings.checkpoint_seconds,

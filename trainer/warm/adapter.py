@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adapters.errors import NotServable
 from adapters.spec import LoraSpec
+from trainer.warm.native.layout import PairOfB, pack_factors
 
 #: Outputs and inputs of a linear layer.
 LinearShape: TypeAlias = tuple[int, int]
@@ -50,6 +51,8 @@ class Factors:
     a_IS: Tensor
     grad_a_SI: Tensor
     members: tuple[Member, ...]
+    #: Where all this lies, as a kernel reads it (native/layout.py); empty where none can.
+    table: bytes = b""
 
     def apart(self, stacked: Tensor) -> Sequence[Tensor]:
         """What is each member's of [..., S]: [..., R]."""
@@ -96,6 +99,11 @@ class Adapter:
         self._working_P = self.weights_P if dtype == master else self.weights_P.to(dtype)
         self.factors = self.factors_in(self._working_P, self.gradient_P)
         self._initialise(seed)
+
+    @property
+    def tabled(self) -> bool:
+        """Whether the factors have tables."""
+        return _can_be_read(self._working_P, self.gradient_P)
 
     @property
     def working_dtype(self) -> torch.dtype:
@@ -150,23 +158,23 @@ class Adapter:
             stacked = slice(start, start + len(mine) * rank * inputs)
             start = stacked.stop
             a_SI = working[..., stacked].unflatten(-1, (-1, inputs))
-            factors[group] = Factors(
-                a_SI,
-                a_SI.mT,
-                gradient[..., stacked].unflatten(-1, (-1, inputs)),
-                tuple(
-                    Member(
-                        index=group.index(name),
-                        number=numbers[name],
-                        start=at * rank,
-                        stop=(at + 1) * rank,
-                        b_OR=weights[name][1],
-                        b_RO=weights[name][1].mT,
-                        grad_b_OR=gradients[name][1],
-                    )
-                    for at, name in enumerate(mine)
-                ),
+            grad_a_SI = gradient[..., stacked].unflatten(-1, (-1, inputs))
+            members = tuple(
+                Member(
+                    index=group.index(name),
+                    number=numbers[name],
+                    start=at * rank,
+                    stop=(at + 1) * rank,
+                    b_OR=weights[name][1],
+                    b_RO=weights[name][1].mT,
+                    grad_b_OR=gradients[name][1],
+                )
+                for at, name in enumerate(mine)
             )
+            table = b""
+            if _can_be_read(working, gradient):
+                table = pack_factors(rank, a_SI, grad_a_SI, _pairs(members, len(group)))
+            factors[group] = Factors(a_SI, a_SI.mT, grad_a_SI, members, table)
         return factors
 
     def _views(self, flat: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
@@ -192,9 +200,24 @@ class Adapter:
         generator = torch.Generator().manual_seed(seed)
         for a_RI, _ in self.views().values():
             bound = 1 / math.sqrt(a_RI.shape[1])
-            drawn_RI = torch.empty(a_RI.shape, dtype=a_RI.dtype)
-            a_RI.copy_(drawn_RI.uniform_(-bound, bound, generator=generator))
+            drawn_RI = a_RI if a_RI.is_cpu else torch.empty(a_RI.shape, dtype=a_RI.dtype)
+            drawn_RI.uniform_(-bound, bound, generator=generator)
+            if drawn_RI is not a_RI:
+                a_RI.copy_(drawn_RI)
         self.weights_changed()
+
+
+def _can_be_read(working: Tensor, gradient: Tensor) -> bool:
+    """Whether one adapter's buffers are such that a kernel can compute with them."""
+    return working.ndim == 1 and working.is_cpu and working.dtype == gradient.dtype
+
+
+def _pairs(members: Sequence[Member], siblings: int) -> list[PairOfB]:
+    """B and its gradient, for each sibling."""
+    pairs: list[PairOfB] = [None] * siblings
+    for member in members:
+        pairs[member.index] = member.b_OR, member.grad_b_OR
+    return pairs
 
 
 def _complete(siblings: Sequence[Siblings], shapes: Mapping[str, LinearShape]) -> list[Siblings]:

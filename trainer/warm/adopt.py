@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from adapters.datasets.rendering import stop_tokens
 from adapters.manifest import BaseModelCard, read_base_card
 from trainer.warm.adapter import LinearShape, Siblings
+from trainer.warm.at_once import Tables
 from trainer.warm.attention import PACKED, register
 from trainer.warm.batch import MicroBatch, Share
 from trainer.warm.crew import Crew, Solo
@@ -24,6 +25,7 @@ from trainer.warm.lora import LinearGroup, LoraLinear, Routing
 from trainer.warm.loss import Head
 from trainer.warm.model import BaseModel
 from trainer.warm.narrow import LastFeedForward
+from trainer.warm.native.library import Lowrank
 from trainer.warm.objective import CrossEntropy
 from trainer.warm.rotary import take_rotary
 from trainer.warm.rows import Row, Sample
@@ -40,6 +42,7 @@ def load(
     dtype: torch.dtype,
     quantization: Quantization = "none",
     crew: Crew | None = None,
+    kernel: Lowrank | None = None,
 ) -> BaseModel:
     """Load a prepared base model and prove that the packed computation equals its own.
 
@@ -56,7 +59,7 @@ def load(
     if keeper.quantization is None and alone:  # else it may be larger than the device
         model = model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    held = Held(keeper, crew or Solo(), device if alone else None)
+    held = Held(keeper, crew or Solo(), device if alone else None, kernel)
     return adopt(model, tokenizer, card, held)
 
 
@@ -70,6 +73,8 @@ class Held:
     crew: Crew = field(default_factory=Solo)
     #: Where all of it is to lie in the end; None leaves it where it is, or to the crew.
     device: torch.device | None = None
+    #: For adapters' products on a CPU; without one they are torch's.
+    kernel: Lowrank | None = None
 
 
 def adopt(model: Any, tokenizer: Any, card: BaseModelCard, held: Held | None = None) -> BaseModel:
@@ -85,7 +90,7 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard, held: Held | None = N
     keeper, crew, device = held.keeper, held.crew, held.device
     register()
     model.requires_grad_(requires_grad=False)
-    routing = Routing()
+    routing = Routing(tables=None if held.kernel is None else Tables(held.kernel))
     layers = decoder_linears(model)
     if not layers:
         raise UnsupportedBaseModel(f"{type(model).__name__} has no nn.Linear layer to adapt.")

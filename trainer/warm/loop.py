@@ -70,7 +70,7 @@ class Loop:
         if self._base.dtype is torch.float16:
             job.state.scale.begin()
         with memory_may_run_out() as attempt:
-            self._base.routing.cohorts.join(job.adapter)
+            self._base.routing.seat(job.adapter)
         if not attempt.fits:
             log.warning("%s: no memory to lie beside others", job.identity.job_id)
         reporter = ProgressReporter(self._send, self._clock)

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from trainer.warm.adapter import LinearShape, Siblings
+from trainer.warm.adapter import Adapter, LinearShape, Siblings
+from trainer.warm.at_once import Tables
 from trainer.warm.cohort import Cohorts
 from trainer.warm.frozen import Keeper, stack
 from trainer.warm.matmul import linear, linear_backward
@@ -41,7 +42,9 @@ class Routing:
     tokens: int | None = None
     plan: Plan = field(default_factory=Plan)
     cohorts: Cohorts = field(default_factory=Cohorts)
-    #: Jobs with up to so many tokens in a pass have their products batched; see plan.py.
+    #: Where there is a kernel, what it reads; see plan.py.
+    tables: Tables | None = None
+    #: Of the others, jobs with up to so many tokens in a pass have their products batched.
     batched_tokens: int = 0
     #: By group: an input, and what those siblings make of it that have not been called yet.
     waiting: dict[Siblings, tuple[Tensor, dict[int, Tensor]]] = field(default_factory=dict)
@@ -51,12 +54,17 @@ class Routing:
     #: Makes autograd call our backward where the input itself needs no gradient, as in the first layer.
     anchor: Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
 
+    def seat(self, adapter: Adapter) -> None:
+        """Have it lie beside others, where products are batched. Raises what running out of memory raises."""
+        if self.tables is None or not adapter.tabled:
+            self.cohorts.join(adapter)
+
     @contextmanager
     def to(self, segments: tuple[Segment, ...], tokens: int) -> Iterator[None]:
         """Inside, tokens belong to these."""
         before = self.segments, self.tokens, self.plan
         if segments is not self.segments or tokens != self.tokens:
-            self.plan = Plan.of(segments, self.cohorts, self.batched_tokens, tokens)
+            self.plan = Plan.of(segments, self.cohorts, self.batched_tokens, tokens, self.tables)
         self.segments, self.tokens = segments, tokens
         try:
             yield
@@ -198,6 +206,5 @@ class SegmentedLora(torch.autograd.Function):
         own = zip(ctx.blocks, plan.cut(x_TI), dxs, *siblings, strict=True)
         for block, x_NI, dx_NI, *dys_No in own:
             if block is not None:
-                dh_NS = block.backward(next(hidden), dys_No)
-                block.backward_inputs(x_NI, dh_NS, dx_NI)
+                block.backward(next(hidden), dys_No, x_NI, dx_NI)
         return dx_TI, None, None, None, None

@@ -1,5 +1,6 @@
 """Who computes which low-rank products in a pass: made once, then asked by every group of layers.
 
+Where there is a kernel for it, all jobs are computed at once, but for those with dropout. Else small ones are batched.
 A batch is made of jobs that lie next to each other, in the micro-batch and in their cohort.
 
 Shapes: T tokens of the pass, N tokens of one job, I inputs of a layer.
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from trainer.warm.adapter import Adapter, Factors, Siblings
+from trainer.warm.at_once import AllJobs, Company, Tables
 from trainer.warm.cohort import Cohort, Cohorts
+from trainer.warm.native.layout import pack_job
 from trainer.warm.products import Block, ManyJobs, OneJob, Padding
 
 #: A batch may be padded to so many times its tokens.
@@ -56,12 +59,23 @@ class Plan:
     lengths: tuple[int, ...] = ()
     #: Which of these is each part's.
     places: tuple[int, ...] = ()
+    #: A part before those, which has the whole pass and takes from it what is its own.
+    at_once: "AtOnce | None" = None
 
     @classmethod
     def of(
-        cls, segments: Sequence[Segment], cohorts: Cohorts, most_tokens: int, tokens: int
+        cls,
+        segments: Sequence[Segment],
+        cohorts: Cohorts,
+        most_tokens: int,
+        tokens: int,
+        tables: Tables | None = None,
     ) -> "Plan":
         """Of a pass with so many tokens. Jobs with up to `most_tokens` are batched where they can be."""
+        assert all(0 <= one.start <= one.stop <= tokens for one in segments)
+        at_once = None if tables is None else AtOnce.of(segments, tables)
+        if at_once is not None:
+            segments = [one for one in segments if not AtOnce.can(one)]
         parts = [
             Alone(batch[0].segment) if len(batch) == 1 else Together.of(batch)
             for batch in _batches(segments, cohorts, most_tokens)
@@ -76,18 +90,22 @@ class Plan:
             end = own.stop
         if tokens > end:
             lengths.append(tokens - end)
-        return cls(tuple(parts), tuple(lengths), tuple(places))
+        return cls(tuple(parts), tuple(lengths), tuple(places), at_once)
 
     def cut(self, flat: Tensor) -> Sequence[Tensor]:
         """What is each part's of [T, ...]. All at once: to slice takes as long for each as a small product."""
+        whole = () if self.at_once is None else (flat,)
         if not self.parts:
-            return ()
+            return whole
         pieces = flat.split(self.lengths)
-        return pieces if len(pieces) == len(self.places) else [pieces[at] for at in self.places]
+        if len(pieces) == len(self.places) and not whole:
+            return pieces
+        return [*whole, *(pieces[at] for at in self.places)]
 
     def blocks(self, names: Siblings, x_TI: Tensor) -> list[Block | None]:
         """Of each part, for some siblings."""
-        return [part.block(names, x_TI) for part in self.parts]
+        blocks = [part.block(names, x_TI) for part in self.parts]
+        return blocks if self.at_once is None else [self.at_once.block(names), *blocks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +195,43 @@ class Together:
         """See Part."""
         factors = self.factors.get(names)
         return None if factors is None else ManyJobs(factors, self.scale, self.padding)
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """All jobs that the kernel can compute."""
+
+    company: Company
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], tables: Tables) -> "AtOnce | None":
+        """Of these as many as it can; None where it can none."""
+        own = [one for one in segments if cls.can(one)]
+        if not own:
+            return None
+        adapters = tuple(one.adapter for one in own)
+        # The longest first, so that no thread has much left to do when the others have done all.
+        by_length = sorted(range(len(own)), key=lambda at: -own[at].length)
+        ordered = [(own[at], at) for at in by_length]
+        jobs = [pack_job(one.start, one.length, one.adapter.scale, at) for one, at in ordered]
+        company = Company(
+            tables.kernel,
+            adapters,
+            tuple(buffer_P for one in adapters for buffer_P in (one.weights_P, one.gradient_P)),
+            tuple(one.length for one in own),
+            b"".join(jobs),
+            tables.of(adapters),
+        )
+        return cls(company)
+
+    @staticmethod
+    def can(segment: Segment) -> bool:
+        """Whether the kernel can compute that job."""
+        return segment.adapter.tabled and not segment.adapter.spec.dropout
+
+    def block(self, names: Siblings) -> AllJobs | None:
+        """See Part."""
+        return self.company.block(names)
 
 
 def _draw_dropout(segment: Segment, factors: Factors, x_TI: Tensor) -> tuple[Tensor, ...]:

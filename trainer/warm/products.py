@@ -25,11 +25,10 @@ class Block(Protocol):
     def forward(self, x_NI: Tensor, ys_No: Sequence[Tensor]) -> Tensor:
         """Add to y. Returns x A^T, for backward."""
 
-    def backward(self, h: Tensor, dys_No: Sequence[Tensor]) -> Tensor:
-        """Add to the gradients of B. Returns the gradient of x A^T."""
-
-    def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
-        """Add to the gradients of A, and to that of x where it is wanted."""
+    def backward(
+        self, h: Tensor, dys_No: Sequence[Tensor], x_NI: Tensor, dx_NI: Tensor | None
+    ) -> None:
+        """Add to the gradients of A and B, and to that of x where it is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,15 @@ class OneJob:
             ys_No[member.index].addmm_(h_NR, member.b_RO, alpha=self.scale)
         return h_NS
 
-    def backward(self, h: Tensor, dys_No: Sequence[Tensor]) -> Tensor:
-        """See Block. Takes and returns [N, S]."""
-        factors, h_NS = self.factors, h
+    def backward(
+        self, h: Tensor, dys_No: Sequence[Tensor], x_NI: Tensor, dx_NI: Tensor | None
+    ) -> None:
+        """See Block."""
+        self._backward_inputs(x_NI, self._backward_outputs(h, dys_No), dx_NI)
+
+    def _backward_outputs(self, h_NS: Tensor, dys_No: Sequence[Tensor]) -> Tensor:
+        """Add to the gradients of B. Returns that of h [N, S]."""
+        factors = self.factors
         dh_NS = torch.empty_like(h_NS)
         own = zip(factors.members, factors.apart(h_NS), factors.apart(dh_NS), strict=True)
         for member, h_NR, dh_NR in own:
@@ -60,9 +65,8 @@ class OneJob:
             _accumulate(member.grad_b_OR, dy_No.t(), h_NR, self.scale)
         return dh_NS
 
-    def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
-        """See Block."""
-        dh_NS, factors, scale = dh, self.factors, self.scale
+    def _backward_inputs(self, x_NI: Tensor, dh_NS: Tensor, dx_NI: Tensor | None) -> None:
+        factors, scale = self.factors, self.scale
         if not self.kept_NI:
             _accumulate(factors.grad_a_SI, dh_NS.t(), x_NI, scale)
             if dx_NI is not None:
@@ -138,21 +142,24 @@ class ManyJobs:
             self.padding.add_product(ys_No[member.index], h_KNR, member.b_RO, self.scale)
         return h_KNS
 
-    def backward(self, h: Tensor, dys_No: Sequence[Tensor]) -> Tensor:
-        """See Block. Takes and returns [K, N, S]."""
+    def backward(
+        self, h: Tensor, dys_No: Sequence[Tensor], x_NI: Tensor, dx_NI: Tensor | None
+    ) -> None:
+        """See Block."""
+        dh_KNS = self._backward_outputs(h, dys_No)
+        _accumulate_batch(self.factors.grad_a_SI, dh_KNS.mT, self.padding.pad(x_NI), self.scale)
+        if dx_NI is not None:
+            self.padding.add_product(dx_NI, dh_KNS, self.factors.a_SI, self.scale)
+
+    def _backward_outputs(self, h_KNS: Tensor, dys_No: Sequence[Tensor]) -> Tensor:
+        """Add to the gradients of B. Returns that of h [K, N, S]."""
         found = []
-        for member, h_KNR in zip(self.factors.members, self.factors.apart(h), strict=True):
+        for member, h_KNR in zip(self.factors.members, self.factors.apart(h_KNS), strict=True):
             dy_KNo = self.padding.pad(dys_No[member.index])
             # Not into columns of something larger: a CPU would compute one job's product after the other.
             found.append(torch.bmm(dy_KNo, member.b_OR))
             _accumulate_batch(member.grad_b_OR, dy_KNo.mT, h_KNR, self.scale)
         return found[0] if len(found) == 1 else torch.cat(found, 2)
-
-    def backward_inputs(self, x_NI: Tensor, dh: Tensor, dx_NI: Tensor | None) -> None:
-        """See Block."""
-        _accumulate_batch(self.factors.grad_a_SI, dh.mT, self.padding.pad(x_NI), self.scale)
-        if dx_NI is not None:
-            self.padding.add_product(dx_NI, dh, self.factors.a_SI, self.scale)
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:

@@ -28,6 +28,7 @@ from tests.integration.training.runs import (
 from tests.integration.training.tiny import (
     as_peft,
     load_tiny,
+    make_base,
     make_job,
     make_spec,
     of_kind,
@@ -36,6 +37,24 @@ from tests.integration.training.tiny import (
 from trainer.messages import Failed
 from trainer.warm.job import Job
 from trainer.warm.model import BaseModel
+from trainer.warm.native.library import Lowrank
+
+
+@pytest.fixture(scope="module", params=["torch", "kernel"])
+def lowrank(request: pytest.FixtureRequest) -> Lowrank | None:
+    """Who computes the adapters' products."""
+    return request.getfixturevalue("kernel") if request.param == "kernel" else None
+
+
+@pytest.fixture(scope="module")
+def base(model_dir: Path, lowrank: Lowrank | None) -> BaseModel:
+    return make_base(model_dir, kernel=lowrank)
+
+
+@pytest.fixture(scope="module")
+def base64(model_dir: Path, lowrank: Lowrank | None) -> BaseModel:
+    return make_base(model_dir, torch.float64, kernel=lowrank)
+
 
 TARGETS = ["all-linear", ("q_proj", "v_proj"), ("k_proj", "down_proj"), ("o_proj", "gate_proj")]
 

@@ -27,6 +27,7 @@ from trainer.warm.job import Identity, Job
 from trainer.warm.limits import Limits
 from trainer.warm.loop import Loop
 from trainer.warm.model import BaseModel
+from trainer.warm.native.library import Lowrank
 from trainer.warm.objective import CrossEntropy, objective_of
 from trainer.warm.rows import Row, Sample
 
@@ -101,7 +102,10 @@ def precise(model: Any) -> Any:
 
 
 def make_base(
-    directory: Path, dtype: torch.dtype = torch.float32, crew: Crew | None = None
+    directory: Path,
+    dtype: torch.dtype = torch.float32,
+    crew: Crew | None = None,
+    kernel: Lowrank | None = None,
 ) -> BaseModel:
     card = BaseModelCard(
         id="tiny",
@@ -121,7 +125,9 @@ def make_base(
         ),
     )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
-    return adopt(load_tiny(directory, dtype), tokenizer, card, Held(crew=crew or Solo()))
+    return adopt(
+        load_tiny(directory, dtype), tokenizer, card, Held(crew=crew or Solo(), kernel=kernel)
+    )
 
 
 def random_rows(count: int, *, seed: int, shortest: int = 6, longest: int = 40) -> tuple[Row, ...]:

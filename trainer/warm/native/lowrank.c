@@ -1,0 +1,206 @@
+/* The low-rank products of all jobs of a pass for one group of sibling layers, without padding.
+ *
+ *     forward:   h = s x A^T;      y_m += h_m B_m^T
+ *     backward:  dh_m = s dy_m B_m;  dx += dh A;  dA += dh^T x;  dB_m += dy_m^T h_m
+ *
+ * for the tokens of each job, with its factors: A [S, I], all siblings' below each other, and B_m [o_m, R].
+ *
+ * One product is behind all: C += L R, with C in registers as long as it is summed. Each element is a sum in the order
+ * of what is summed over, so it is the same bits however tokens are dealt out to threads, and whoever else is there.
+ * Jobs share no sums and no scratch that is not overwritten, so that NaN stays where it is.
+ *
+ * Plain C11 with the vectors of GCC and Clang. product.h and tasks.h are included once for each type of number.
+ */
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Of one register; and how many of them hold sums. The others hold what is multiplied. */
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define LANES_OF_FLOAT 16
+#define LANES_OF_DOUBLE 8
+#define HALF_LANES_OF_DOUBLE 4
+#define SUMS 24
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#define LANES_OF_FLOAT 8
+#define LANES_OF_DOUBLE 4
+#define HALF_LANES_OF_DOUBLE 2
+#define SUMS 12
+#elif defined(__aarch64__)
+#define VECTOR_BYTES 16
+#define SUMS 24
+#else
+#define VECTOR_BYTES 16
+#define SUMS 12
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+enum {
+    MOST_ROWS = 8,      /* of a tile of C */
+    MOST_VECTORS = 4,   /* of its columns */
+    PACKED = 4096,      /* numbers of A or B that are turned at a time: they stay near */
+    FEWEST_TOKENS = 16, /* of a task: turning A and B costs as much as multiplying with four */
+    MOST_TOKENS = 48,
+    BACK_TOKENS = 24, /* most of a task where nothing is turned */
+    COLUMNS = 192,    /* of dA */
+    ROWS = 256,       /* of dB */
+    SUMMED = 64,      /* tokens at a time, for dA and dB */
+    AHEAD = 64,       /* rows of B that are asked for before they are wanted */
+};
+
+/* As `GOMP_parallel`: run it on so many threads. */
+typedef void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
+
+/* What layout.py packs; all numbers have eight bytes. */
+struct job {
+    int64_t start, tokens;
+    double scale;
+    int64_t row; /* of the factors */
+};
+
+struct sibling {
+    void *of; /* y or dy: its columns */
+    int64_t stride, width;
+};
+
+struct head {
+    int64_t jobs, siblings, inputs;
+    void *x;
+    int64_t x_stride;
+    void *dx; /* none where it is not wanted */
+    int64_t dx_stride;
+    void *h, *dh; /* job after job, [T, S] */
+    struct sibling sibling[];
+};
+
+struct member {
+    void *b, *grad_b; /* none where the job does not adapt this sibling */
+};
+
+struct factors {
+    int64_t rank; /* 0 where the job adapts none of them */
+    void *a, *grad_a;
+    struct member member[];
+};
+
+struct call {
+    parallel parallel;
+    int64_t threads;
+    const struct head *head;
+    const struct job *jobs;
+    const char *factors;
+    int64_t block; /* most tokens of a task */
+    int64_t tasks;
+    void (*task)(const struct call *, int64_t);
+    _Atomic int64_t next;
+};
+
+/* One job's part of a call. */
+struct part {
+    const struct job *job;
+    const struct factors *factors;
+    int64_t stacked; /* S */
+    int64_t hidden;  /* where its h begins */
+};
+
+_Static_assert(sizeof(void *) == 8, "addresses are packed in eight bytes");
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t pieces(int64_t of, int64_t size) { return (of + size - 1) / size; }
+
+/* The job at `index`; `before` is the one before it. */
+static struct part part_at(const struct call *call, int64_t index, const struct part *before) {
+    const struct head *head = call->head;
+    int64_t size = sizeof(struct factors) + head->siblings * sizeof(struct member);
+    const struct job *job = call->jobs + index;
+    struct part part = {job, (const void *)(call->factors + job->row * size), 0, 0};
+    for (int64_t m = 0; m < head->siblings; m++)
+        part.stacked += part.factors->member[m].b ? part.factors->rank : 0;
+    if (before)
+        part.hidden = before->hidden + before->job->tokens * before->stacked;
+    return part;
+}
+
+static int64_t blocks_of(const struct call *call, const struct part *part) {
+    return part->stacked ? pieces(part->job->tokens, call->block) : 0;
+}
+
+/* Tasks of the second half of a backward pass: columns of dA, then rows of each dB. */
+static int64_t sums_of(const struct call *call, const struct part *part) {
+    if (!part->stacked || !part->job->tokens)
+        return 0;
+    int64_t count = pieces(call->head->inputs, COLUMNS);
+    for (int64_t m = 0; m < call->head->siblings; m++)
+        if (part->factors->member[m].b)
+            count += pieces(call->head->sibling[m].width, ROWS);
+    return count;
+}
+
+typedef int64_t (*counting)(const struct call *, const struct part *);
+
+/* Whose the task is, which is left with its number among those of that job. */
+static struct part find(const struct call *call, counting count, int64_t *task) {
+    struct part part = part_at(call, 0, 0);
+    for (int64_t index = 1; *task >= count(call, &part); index++) {
+        *task -= count(call, &part);
+        part = part_at(call, index, &part);
+    }
+    return part;
+}
+
+static void work(void *shared) {
+    struct call *call = shared;
+    int64_t task;
+    while ((task = atomic_fetch_add(&call->next, 1)) < call->tasks)
+        call->task(call, task);
+}
+
+/* All jobs' tasks, on as many threads as there are. The longest jobs should come first. */
+static void run(struct call *call, counting count, void (*task)(const struct call *, int64_t)) {
+    struct part part;
+    call->tasks = 0;
+    for (int64_t index = 0; index < call->head->jobs; index++) {
+        part = part_at(call, index, index ? &part : 0);
+        call->tasks += count(call, &part);
+    }
+    call->task = task;
+    atomic_store(&call->next, 0);
+    /* All of them, also where there is less to do: libgomp ends threads that a call has no use for. */
+    if (call->threads > 1 && call->tasks > 1)
+        call->parallel(work, call, call->threads, 0);
+    else
+        work(call);
+}
+
+static int64_t tokens_of_a_task(const struct head *head, const struct job *jobs, int64_t threads) {
+    int64_t tokens = 0;
+    for (int64_t index = 0; index < head->jobs; index++)
+        tokens += jobs[index].tokens;
+    return least(MOST_TOKENS, most(FEWEST_TOKENS, pieces(tokens, 4 * threads)));
+}
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+#define REAL float
+#define OF(name) JOIN(name, _float32)
+#define WHOLE_LANES LANES_OF_FLOAT
+#define HALF_LANES LANES_OF_DOUBLE
+#include "product.h"
+#include "tasks.h"
+#undef REAL
+#undef OF
+#undef WHOLE_LANES
+#undef HALF_LANES
+
+#define REAL double
+#define OF(name) JOIN(name, _float64)
+#define WHOLE_LANES LANES_OF_DOUBLE
+#define HALF_LANES HALF_LANES_OF_DOUBLE
+#include "product.h"
+#include "tasks.h"
