@@ -20,11 +20,13 @@ class Bell:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        # Not `select`, which takes no descriptor above 1023: a service has as many as it has connections.
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
 
     def wait(self, seconds: float) -> None:
         """Return when it has rung since the last time, or after so many seconds."""
-        rung, _, _ = select.select([self._descriptor], [], [], seconds)
-        if rung:
+        if self._poll.poll(seconds * 1000):
             os.read(self._descriptor, _MANY_BYTES)
 
 

@@ -1,6 +1,7 @@
 """Bells that hang in a folder: who rings wakes whoever waits."""
 
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -99,6 +100,21 @@ def test_one_that_is_being_hung_is_left_alone(bells: Bells, bell: Bell) -> None:
     os.mkfifo(coming)
     bells.ring()
     assert coming.exists()
+
+
+def test_one_is_heard_also_where_a_process_has_many_files_open(bells: Bells) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        with ExitStack() as stack:
+            for _ in range(1100):
+                stack.enter_context(Path(os.devnull).open())
+            bell = stack.enter_context(bells.hung())
+            bells.ring()
+            assert hears(bell, NEVER)
+            assert not hears(bell)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_to_ring_where_there_is_no_folder_is_nothing(tmp_path: Path) -> None:
