@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.warm.adapter import Adapter, Factors, Siblings
-from trainer.warm.at_once import AllJobs, Company, Tables
+from trainer.warm.at_once import Company, Tables
 from trainer.warm.cohort import Cohort, Cohorts
 from trainer.warm.native.layout import pack_job
 from trainer.warm.products import Block, ManyJobs, OneJob, Padding
@@ -60,7 +60,7 @@ class Plan:
     #: Which of these is each part's.
     places: tuple[int, ...] = ()
     #: A part before those, which has the whole pass and takes from it what is its own.
-    at_once: "AtOnce | None" = None
+    at_once: Company | None = None
 
     @classmethod
     def of(
@@ -73,9 +73,9 @@ class Plan:
     ) -> "Plan":
         """Of a pass with so many tokens. Jobs with up to `most_tokens` are batched where they can be."""
         assert all(0 <= one.start <= one.stop <= tokens for one in segments)
-        at_once = None if tables is None else AtOnce.of(segments, tables)
+        at_once = None if tables is None else _company(segments, tables)
         if at_once is not None:
-            segments = [one for one in segments if not AtOnce.can(one)]
+            segments = [one for one in segments if not _suits_kernel(one)]
         parts = [
             Alone(batch[0].segment) if len(batch) == 1 else Together.of(batch)
             for batch in _batches(segments, cohorts, most_tokens)
@@ -197,41 +197,28 @@ class Together:
         return None if factors is None else ManyJobs(factors, self.scale, self.padding)
 
 
-@dataclass(frozen=True, slots=True)
-class AtOnce:
-    """All jobs that the kernel can compute."""
+def _company(segments: Sequence[Segment], tables: Tables) -> Company | None:
+    """As many of these as the kernel can compute; None where it can none."""
+    own = [one for one in segments if _suits_kernel(one)]
+    if not own:
+        return None
+    adapters = tuple(one.adapter for one in own)
+    # The longest first, so that no thread has much left to do when the others have done all.
+    by_length = sorted(range(len(own)), key=lambda at: -own[at].length)
+    ordered = [(own[at], at) for at in by_length]
+    jobs = [pack_job(one.start, one.length, one.adapter.scale, at) for one, at in ordered]
+    return Company(
+        tables.kernel,
+        adapters,
+        tuple(buffer_P for one in adapters for buffer_P in (one.weights_P, one.gradient_P)),
+        tuple(one.length for one in own),
+        b"".join(jobs),
+        tables.of(adapters),
+    )
 
-    company: Company
 
-    @classmethod
-    def of(cls, segments: Sequence[Segment], tables: Tables) -> "AtOnce | None":
-        """Of these as many as it can; None where it can none."""
-        own = [one for one in segments if cls.can(one)]
-        if not own:
-            return None
-        adapters = tuple(one.adapter for one in own)
-        # The longest first, so that no thread has much left to do when the others have done all.
-        by_length = sorted(range(len(own)), key=lambda at: -own[at].length)
-        ordered = [(own[at], at) for at in by_length]
-        jobs = [pack_job(one.start, one.length, one.adapter.scale, at) for one, at in ordered]
-        company = Company(
-            tables.kernel,
-            adapters,
-            tuple(buffer_P for one in adapters for buffer_P in (one.weights_P, one.gradient_P)),
-            tuple(one.length for one in own),
-            b"".join(jobs),
-            tables.of(adapters),
-        )
-        return cls(company)
-
-    @staticmethod
-    def can(segment: Segment) -> bool:
-        """Whether the kernel can compute that job."""
-        return segment.adapter.tabled and not segment.adapter.spec.dropout
-
-    def block(self, names: Siblings) -> AllJobs | None:
-        """See Part."""
-        return self.company.block(names)
+def _suits_kernel(segment: Segment) -> bool:
+    return segment.adapter.tabled and not segment.adapter.spec.dropout
 
 
 def _draw_dropout(segment: Segment, factors: Factors, x_TI: Tensor) -> tuple[Tensor, ...]:
