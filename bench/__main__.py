@@ -30,6 +30,7 @@ BENCHMARKS = {
 ON_REQUEST = {
     "hop_engine": "the same with a real vLLM: tokens a second, first tokens, processor time",
     "cold_load": "a request whose adapter has to come in first, and what running streams notice of it",
+    "engine_cpu": "an engine on a CPU as we start it, against vLLM's own way with processes and threads",
     "lora_cpu": "how vLLM multiplies by adapters on a CPU, against a product for each adapter",
     "train_e2e": "eight POST /finetune until all adapters answer, against eight runs of LLaMA-Factory's command",
     "train_gpu": "the trainer on models made from shapes, on a GPU or, with --shape tiny, on a CPU",

@@ -138,6 +138,7 @@ class WebhookSettings(Section):
 
 #: Flags on which service and engine have to agree, with the setting that says it to both, where there is one.
 _AGREED = {
+    "--additional-config": "",
     "--dtype": "engine.dtype",
     "--lora-modules": "",
     "--max-cpu-loras": "engine.max_cpu_loras",
@@ -167,6 +168,8 @@ class EngineSettings(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     #: GiB of KV cache on CPU; on a GPU vLLM takes what is left.
     cpu_kv_cache_gib: int = Field(1, ge=1)
+    #: Threads of an engine on a CPU; 0: one for each core where all memory is alike, otherwise vLLM binds some itself.
+    threads: int = Field(0, ge=0)
     #: How vLLM finds tool calls in what the model says; empty turns `tool_choice: auto` off.
     tool_call_parser: str = "hermes"
     #: Further arguments for vLLM's server, as on its command line.

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from adapters.cores import computing_dir
 from adapters.durable import keep_private
 from adapters.errors import GraftError
 from adapters.layers import LinearLayers, read_layers
@@ -67,7 +68,15 @@ def _become_engine(model: str, ledger: LedgerSettings, settings: EngineSettings)
     if not gpu:
         write_zeros(zeros_dir(socket), card, layers)
     write_number_format(socket, number_format(settings, gpu=gpu))
-    launch = plan_launch(settings, card, directory, socket, gpu=gpu, telemetry=TelemetrySettings())
+    launch = plan_launch(
+        settings,
+        card,
+        directory,
+        socket,
+        gpu=gpu,
+        computing=computing_dir(ledger.run_dir),
+        telemetry=TelemetrySettings(),
+    )
     environment = launch.environment_over(os.environ)  # noqa: TID251  handed on, not read
     environment.pop("GRAFT_DATABASE_URL", None)  # the engine has no business in the ledger
     os.execve(launch.command[0], launch.command, environment)  # noqa: S606  no shell wanted

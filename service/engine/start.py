@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from adapters.cores import cores, memory_is_one
 from adapters.manifest import BaseModelCard
 from adapters.settings import TelemetrySettings
 from service.engine.zeros import bare_name, zeros_dir
@@ -33,16 +34,19 @@ class Launch:
         return {**inherited, **self.environment, "PYTHONPATH": path}
 
 
-def plan_launch(
+def plan_launch(  # noqa: PLR0913  what there is, and where
     settings: EngineSettings,
     card: BaseModelCard,
     model_dir: Path,
     socket: Path,
     *,
     gpu: bool,
+    computing: Path,
     telemetry: TelemetrySettings | None = None,
 ) -> Launch:
     """The command that serves the base model on the socket.
+
+    `computing` is where those that compute on this machine tell each other so.
 
     `vllm serve` would be the documented way, but the console script asks for the metadata of a distribution called
     `vllm`, which the CPU flavour does not have; the module behind it is the same server.
@@ -69,7 +73,7 @@ def plan_launch(
         "--disable-uvicorn-access-log",
         *_tool_arguments(settings),
         *_trace_arguments(telemetry),
-        *([] if gpu else _cpu_arguments()),
+        *([] if gpu else _cpu_arguments(settings, socket.stem, computing)),
         *settings.extra_args,
     ]
     return Launch(
@@ -112,7 +116,7 @@ def _environment(
     }
     if not gpu:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_kv_cache_gib)
-        environment |= _eager_environment(settings)
+        environment |= _eager_environment(settings) | _thread_environment(settings)
     return environment | _trace_environment(telemetry)
 
 
@@ -159,11 +163,41 @@ def _trace_environment(telemetry: TelemetrySettings | None) -> dict[str, str]:
     }
 
 
-def _cpu_arguments() -> list[str]:
+def _cpu_arguments(settings: EngineSettings, name: str, computing: Path) -> list[str]:
     # Inductor needs a C++ compiler, which a bare machine lacks, and minutes at start-up.
-    return [_EAGER]
+    threads = _threads(settings)
+    if not threads:
+        return [_EAGER]
+    told = {
+        "name": name,
+        "computing": str(computing),
+        "threads": threads,
+        # What training leaves while somebody else computes (trainer/warm/threads.py).
+        "threads_beside_others": max(1, threads - max(1, threads // 2)),
+    }
+    # For vllm_plugin/worker.py.
+    return [_EAGER, "--additional-config", json.dumps({"graft": told})]
 
 
 def _eager_environment(settings: EngineSettings) -> dict[str, str]:
     # Eager or not, vLLM compiles small functions when they are first needed, as for the first log-probabilities.
     return {} if _COMPILED in settings.extra_args else {"TORCH_COMPILE_DISABLE": "1"}
+
+
+def _threads(settings: EngineSettings) -> int:
+    """Of an engine on a CPU; 0 leaves them to vLLM."""
+    # Threads on two sockets would wait for each other's memory; vLLM binds its own to one of them.
+    return settings.threads or (cores() if memory_is_one() else 0)
+
+
+def _thread_environment(settings: EngineSettings) -> dict[str, str]:
+    """All cores for products, in the process that decides what is computed. docs/adr/0042-all-cores-for-products.md."""
+    threads = _threads(settings)
+    if not threads:
+        return {}
+    return {
+        # Otherwise vLLM has the model in a process of its own, on all cores but one; on that one its scheduler waits,
+        # looking again and again (vllm/utils/ompmultiprocessing.py, vllm/distributed/device_communicators).
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": str(threads),
+    }

@@ -1,18 +1,22 @@
 """Real vLLM under the suite that the fake engine passes in tests/conformance."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from adapters.cores import computing_dir, cores, memory_is_one
 from adapters.settings import LedgerSettings
+from bench.processes import cpu_seconds
 from service.engine.client import VllmEngine
 from service.engine.format import read_number_format
 from service.settings import has_nvidia_gpu
 from tests.conformance import engine_suite
-from tests.e2e.conftest import BASE, ENGINE, Stack
+from tests.e2e.conftest import BASE, ENGINE, Stack, find_process
 from tests.e2e.facts import LUTZ, rows
+from trainer.warm.presence import Presence
 
 Check = Callable[[VllmEngine, str, Path], Awaitable[None]]
 
@@ -36,6 +40,31 @@ def test_the_engine_says_which_numbers_it_computes_in(stack: Stack) -> None:
 def test_on_a_cpu_adapters_are_multiplied_by_our_plugin(stack: Stack) -> None:
     said = (stack.home / "logs" / f"{ENGINE}.log").read_text()
     assert ("Using GroupedPunica" in said) is not has_nvidia_gpu()
+
+
+@pytest.mark.skipif(
+    has_nvidia_gpu() or cores() < 2 or not memory_is_one(),
+    reason="there is nothing to make room with, or vLLM has threads of its own",
+)
+def test_on_a_cpu_an_engine_makes_room_for_whoever_computes_too(stack: Stack) -> None:
+    settings = LedgerSettings(home=stack.home)
+    engine = find_process("VLLM::EngineCore")
+    assert engine is not None
+    assert find_process("VLLM::Worker") is None, "the model has a process of its own"
+
+    def cores_in_use() -> float:
+        computed, began = cpu_seconds(engine), time.monotonic()
+        stack.chat(BASE, "Count to ten.", max_tokens=40, ignore_eos=True)
+        return (cpu_seconds(engine) - computed) / (time.monotonic() - began)
+
+    someone = Presence(computing_dir(settings.run_dir) / "test.trainer")
+    alone = cores_in_use()
+    someone.begin()
+    try:
+        beside = cores_in_use()
+    finally:
+        someone.end()
+    assert beside < 0.8 * alone, (beside, alone)
 
 
 @pytest.mark.parametrize("check", engine_suite.SUITE, ids=lambda check: check.__name__)

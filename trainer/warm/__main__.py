@@ -14,6 +14,7 @@ from contextlib import ExitStack
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from adapters.cores import computing_dir, cores
 from adapters.errors import GraftError
 from adapters.heap import keep_freed_memory
 from adapters.logs import configure
@@ -26,6 +27,7 @@ from trainer.warm.limits import limits_for
 from trainer.warm.mailbox import Following, Mailbox, WorkerGone
 from trainer.warm.native.library import find_lowrank
 from trainer.warm.precision import choose_dtype
+from trainer.warm.presence import Presence
 from trainer.warm.process import WarmProcess
 from trainer.warm.threads import threads_for
 from trainer.warm.unsupported import UnsupportedBaseModel
@@ -108,7 +110,9 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Nam
             settings.checkpoint_export_seconds,
         )
         threads = threads_for(_threads(settings, crew.size), torch.set_num_threads)
-        WarmProcess(base, mailbox, limits, threads).run()
+        lock = computing_dir(ledger.run_dir) / f"{directory.name}.trainer"
+        presence = Presence(lock if device.type == "cpu" else None)
+        WarmProcess(base, mailbox, limits, threads, presence).run()
 
 
 def _device(name: str) -> torch.device:
@@ -124,7 +128,7 @@ def _threads(settings: TrainerSettings, ranks: int) -> int:
     """Of this rank. Several ranks divide the cores once and for all: each would take the others for strangers."""
     if settings.threads or ranks == 1:
         return settings.threads
-    return max(1, (os.cpu_count() or 1) // ranks)
+    return max(1, cores() // ranks)
 
 
 if __name__ == "__main__":

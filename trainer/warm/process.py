@@ -20,6 +20,7 @@ from trainer.warm.limits import Limits
 from trainer.warm.loop import Interrupted, Loop
 from trainer.warm.mailbox import Following, Mailbox
 from trainer.warm.model import BaseModel
+from trainer.warm.presence import Presence
 from trainer.warm.render import Renderer
 from trainer.warm.threads import Threads
 
@@ -35,11 +36,17 @@ class WarmProcess:
     """One base model and the jobs that train on it."""
 
     def __init__(
-        self, base: BaseModel, mailbox: Mailbox | Following, limits: Limits, threads: Threads
+        self,
+        base: BaseModel,
+        mailbox: Mailbox | Following,
+        limits: Limits,
+        threads: Threads,
+        presence: Presence,
     ) -> None:
         self._base = base
         self._mailbox = mailbox
         self._threads = threads
+        self._presence = presence
         self._renderer = Renderer(base)
         self._loop = Loop(base, mailbox.send, limits)
         self._arrivals = Arrivals(base.crew)
@@ -105,7 +112,10 @@ class WarmProcess:
     def _orders(self) -> list[Admit | Drop | Shutdown]:
         """What the leader has been told since the last turn."""
         waiting = self._loop.idle and not self._arrivals
+        if waiting:
+            self._presence.end()
         self._mailbox.fill(wait=IDLE_SECONDS if waiting else 0.0)
+        self._presence.begin()
         lines = []
         while (order := self._mailbox.next()) is not None:
             lines.append(encode_order(order).decode())

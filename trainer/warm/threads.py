@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from adapters.cores import cores
+
 #: Seconds between two looks.
 INTERVAL = 0.25
 #: Of one core, used by others: more than this is work, less is housekeeping.
@@ -55,10 +57,10 @@ class Threads:
         if seen is None or self._seen is None:
             return
         elapsed = now - self._looked_at
-        cores = (seen - self._seen) / elapsed
+        busy = (seen - self._seen) / elapsed
         self._seen, self._looked_at = seen, now
         # Nobody looks while nothing is trained: the first look after that tells of all the time before.
-        self._quiet = 0 if cores > BUSY else self._quiet + int(elapsed / INTERVAL)
+        self._quiet = 0 if busy > BUSY else self._quiet + int(elapsed / INTERVAL)
         count = self._most if self._quiet >= QUIET_LOOKS else self._least
         if count != self.count:
             self.count = count
@@ -67,8 +69,8 @@ class Threads:
 
 def threads_for(fixed: int, use: Callable[[int], None]) -> Threads:
     """For this machine; `fixed` above 0 means so many, always (results are then the same bit for bit)."""
-    cores = os.cpu_count() or 1
-    least, most = (fixed, fixed) if fixed else (max(1, cores // 2), cores)
+    all_cores = cores()
+    least, most = (fixed, fixed) if fixed else (max(1, all_cores // 2), all_cores)
     return Threads(least, most, others=others_cpu_seconds, use=use)
 
 

@@ -75,7 +75,13 @@ def run(code: str, *, as_our_engine: bool, tmp_path: object) -> str:
     # One whose layers may be compiled.
     settings = EngineSettings(extra_args=("--no-enforce-eager",))
     plan = plan_launch(
-        settings, card(), tmp_path, tmp_path, gpu=False, telemetry=TelemetrySettings()
+        settings,
+        card(),
+        tmp_path,
+        tmp_path,
+        gpu=False,
+        computing=tmp_path,
+        telemetry=TelemetrySettings(),
     )
     environment = dict(os.environ)  # noqa: TID251  handed on, not read
     if as_our_engine:

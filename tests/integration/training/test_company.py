@@ -8,6 +8,7 @@ from tests.integration.training.test_process import admit
 from trainer.messages import Admit, Finished, Shutdown, Started, Stepped
 from trainer.warm import process
 from trainer.warm.limits import limits_for
+from trainer.warm.presence import Presence
 from trainer.warm.process import WarmProcess
 from trainer.warm.threads import threads_for
 
@@ -45,7 +46,9 @@ def told(base, door) -> list[tuple[type, str]]:
     breathe = base.routing.breathe
     cpu = torch.device("cpu")
     try:
-        WarmProcess(base, door, limits_for(cpu, 1e9), threads_for(1, lambda _: None)).run()
+        WarmProcess(
+            base, door, limits_for(cpu, 1e9), threads_for(1, lambda _: None), Presence(None)
+        ).run()
     finally:
         base.routing.breathe = breathe
     return [(type(one), one.job_id) for one in door.reports if isinstance(one, Started | Stepped)]

@@ -14,7 +14,7 @@ from bench.measure import CannotRun
 from bench.table import Row, Table
 
 SHORT = ["resolve", "scrape", "quota", "traces", "hop", "admit", "train"]
-LONG = ["hop_engine", "cold_load", "lora_cpu", "train_e2e", "train_gpu"]
+LONG = ["hop_engine", "cold_load", "engine_cpu", "lora_cpu", "train_e2e", "train_gpu"]
 
 
 @pytest.fixture

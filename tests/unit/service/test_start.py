@@ -29,6 +29,7 @@ def plan(*, gpu: bool, telemetry: TelemetrySettings | None, **settings: object) 
         Path("/models/m"),
         Path("/run/m.sock"),
         gpu=gpu,
+        computing=Path("/run/computing/here"),
         telemetry=telemetry,
     )
 
@@ -59,6 +60,38 @@ def test_who_has_a_compiler_on_a_cpu_may_have_it_used() -> None:
     command, environment = launch(extra_args=("--no-enforce-eager",))
     assert command.index("--no-enforce-eager") > command.index("--enforce-eager")
     assert "TORCH_COMPILE_DISABLE" not in environment
+
+
+def test_on_a_cpu_one_process_computes_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engine.start.cores", lambda: 6)
+    monkeypatch.setattr("service.engine.start.memory_is_one", lambda: True)
+    _, environment = launch()
+    assert environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert environment["OMP_NUM_THREADS"] == "6"
+
+
+@pytest.mark.parametrize(("threads", "beside"), [(1, 1), (2, 1), (3, 2), (8, 4)])
+def test_beside_others_an_engine_takes_what_training_leaves(threads: int, beside: int) -> None:
+    told = json.loads(value(launch(threads=threads)[0], "--additional-config"))["graft"]
+    assert told == {
+        "name": "m",
+        "computing": "/run/computing/here",
+        "threads": threads,
+        "threads_beside_others": beside,
+    }
+
+
+def test_where_memory_is_divided_vllm_binds_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engine.start.memory_is_one", lambda: False)
+    command, environment = launch()
+    assert not {"VLLM_ENABLE_V1_MULTIPROCESSING", "OMP_NUM_THREADS"} & set(environment)
+    assert "--additional-config" not in command
+    assert launch(threads=3)[1]["OMP_NUM_THREADS"] == "3"
+
+
+def test_on_a_gpu_threads_are_vllms() -> None:
+    _, environment = launch(gpu=True, threads=3)
+    assert not {"VLLM_ENABLE_V1_MULTIPROCESSING", "OMP_NUM_THREADS"} & set(environment)
 
 
 def test_on_a_gpu_the_model_decides() -> None:
