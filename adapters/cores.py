@@ -31,8 +31,16 @@ def memory_is_one(allowed: Collection[int] | None = None, root: Path = _ROOT) ->
 
 
 def computing_dir(run_dir: Path) -> Path:
-    """Where each process that computes on these cores has a lock; containers that share a folder have other names."""
-    return run_dir / "computing" / socket.gethostname()
+    """Where each process that computes on these cores has a lock.
+
+    Containers have cores, or a quota, each for itself, also those of a pod, which share a name and folders: it is a
+    folder for those that see each other's processes (pid_namespaces(7)).
+    """
+    try:
+        neighbours = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        neighbours = 0
+    return run_dir / "computing" / f"{socket.gethostname()}-{neighbours}"
 
 
 def _allowed(allowed: Collection[int] | None) -> Collection[int]:

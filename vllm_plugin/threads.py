@@ -54,25 +54,32 @@ class Threads:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Inside, others see that somebody computes; the threads are chosen at its beginning."""
-        if self._most == self._few:
+        self.choose()
+        # Who just looks holds it, too: for microseconds, and then others do not see this one.
+        self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
             yield
-            return
-        if self._others_compute():
+        finally:
+            self._lock(fcntl.LOCK_UN)
+
+    def choose(self) -> None:
+        """Take as many threads as there are cores for now."""
+        if self._most > self._few and self._others_compute():
             self._seen = self._clock()
         count = self._few if self._clock() - self._seen < RECENT else self._most
         if count != self._count:
             self._count = count
             self._use(count)
-        # Held by nobody but for the moment in which somebody looks.
-        with suppress(OSError):
-            fcntl.flock(self._own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._own, fcntl.LOCK_UN)
+
+    def _lock(self, how: int) -> None:
+        with suppress(OSError):  # what is asked is answered, whatever has become of the folder
+            fcntl.flock(self._own, how)
 
     def _others_compute(self) -> bool:
-        return any(_held(path) for path in self._folder.iterdir() if path.name != self._name)
+        try:
+            return any(_held(path) for path in self._folder.iterdir() if path.name != self._name)
+        except OSError:
+            return False
 
 
 def _held(path: Path) -> bool:

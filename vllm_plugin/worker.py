@@ -25,6 +25,7 @@ class GraftCpuWorker(CPUWorker):
             few=told["threads_beside_others"],
             use=_use_threads,
         )
+        self._threads.choose()  # for what is computed at the start
 
     def execute_model(self, *args: Any, **options: Any) -> Any:
         """One step of the engine, without choosing tokens."""

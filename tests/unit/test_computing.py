@@ -1,5 +1,6 @@
 """Who computes, and who makes room: the trainer's lock and the engine's look, which share a folder and nothing else."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,8 +103,25 @@ def test_a_process_that_was_killed_is_gone(tmp_path: Path) -> None:
 
 def test_where_all_and_few_are_the_same_nobody_looks(tmp_path: Path) -> None:
     said: list[int] = []
+    Presence(tmp_path / "m.trainer").begin()
     step(engine(tmp_path, said, Clock(), few=4))
-    assert said == []
+    assert said == [4]
+
+
+def test_an_engine_answers_also_when_the_folder_is_gone(tmp_path: Path) -> None:
+    said: list[int] = []
+    threads = engine(tmp_path / "computing", said, Clock())
+    shutil.rmtree(tmp_path / "computing")
+    step(threads)
+    assert said == [4]
+
+
+def test_threads_can_be_chosen_before_the_first_step(tmp_path: Path) -> None:
+    said: list[int] = []
+    presence = Presence(tmp_path / "m.trainer")
+    presence.begin()
+    engine(tmp_path, said, Clock()).choose()
+    assert said == [1]
 
 
 def test_who_can_have_no_lock_trains_all_the_same(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Machines made of files, as Linux shows them."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from adapters.cores import cores, memory_is_one
+from adapters.cores import computing_dir, cores, memory_is_one
 
 
 def machine(root: Path, *, siblings: dict[int, str], nodes: dict[int, int] | None = None) -> Path:
@@ -92,6 +94,17 @@ def test_memory_is_one_where_all_cores_that_count_are_of_one_node(tmp_path: Path
     machine(tmp_path, siblings=EIGHT, nodes={cpu: cpu // 4 for cpu in range(8)})
     assert not memory_is_one(range(8), tmp_path)
     assert memory_is_one({4, 5}, tmp_path)
+
+
+def test_processes_that_see_each_other_have_a_folder_together(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from adapters.cores import computing_dir\n"
+        "print(computing_dir(Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    other = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == str(computing_dir(tmp_path))
+    assert computing_dir(tmp_path).is_relative_to(tmp_path / "computing")
 
 
 def test_this_machine_has_a_core() -> None:

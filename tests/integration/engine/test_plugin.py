@@ -71,6 +71,39 @@ for ids in ((11, 12), (12, 11)):
 """
 
 
+#: Comparisons and others, as the scheduler sees them: what waits, what runs, and when.
+GATHERS = """
+from types import SimpleNamespace
+from vllm_plugin import scheduler
+
+def request(name, prompt_logprobs):
+    return SimpleNamespace(
+        request_id=name, sampling_params=SimpleNamespace(prompt_logprobs=prompt_logprobs)
+    )
+
+now = [100.0]
+scheduler.time = SimpleNamespace(monotonic=lambda: now[0])
+made = scheduler.GatheringScheduler.__new__(scheduler.GatheringScheduler)
+comparison, question = request("c", 0), request("q", None)
+made.running = []
+made.waiting = [comparison]
+assert made._gathers()
+assert made.schedule().total_num_scheduled_tokens == 0
+now[0] += scheduler.GATHER_S
+assert not made._gathers(), "it waits no longer than that"
+made.waiting = [request("another", 0)]
+assert made._gathers(), "each has its own time"
+made.waiting = [question]
+assert not made._gathers(), "a question waits for nobody"
+made.waiting = [request("c2", 0), question]
+assert not made._gathers(), "the question has come"
+made.waiting, made.running = [request("c3", 0)], [question]
+assert not made._gathers(), "something is computed anyway"
+made.waiting, made.running = [SimpleNamespace(request_id="p", sampling_params=None)], []
+assert not made._gathers(), "an embedding is no comparison"
+"""
+
+
 def run(code: str, *, as_our_engine: bool, tmp_path: object) -> str:
     # One whose layers may be compiled.
     settings = EngineSettings(extra_args=("--no-enforce-eager",))
@@ -104,3 +137,7 @@ def test_an_engine_of_ours_finds_it_and_no_other_vllm_does(tmp_path) -> None:
 
 def test_it_computes_what_vllm_does_and_nothing_where_there_is_no_adapter(tmp_path) -> None:
     run(BOTH, as_our_engine=True, tmp_path=tmp_path)
+
+
+def test_only_a_comparison_by_itself_waits_for_its_question(tmp_path) -> None:
+    run(GATHERS, as_our_engine=True, tmp_path=tmp_path)
