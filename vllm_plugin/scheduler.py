@@ -13,8 +13,8 @@ GATHER_S = 0.003
 class GatheringScheduler(Scheduler):
     """Facts of release 0.32: `vllm/v1/core/sched/scheduler.py`, `vllm/v1/engine/core.py` (`_process_engine_step`).
 
-    Whoever asks for the log-probabilities of a prompt compares a new adapter with its training, and the first question
-    to that adapter is on its way. A step of both together takes some 40 ms less than two on a CPU (bench/LOG.md).
+    Whoever asks for the log-probabilities of a prompt mostly compares a new adapter with its training, and the first
+    question to that adapter is on its way. One step of both takes some 40 ms less than two on a CPU (bench/LOG.md).
     Nobody else waits: not where something else is computed anyway, and no other request.
     """
 

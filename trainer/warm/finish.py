@@ -7,6 +7,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,31 +36,29 @@ def adapter_dir(work_dir: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What is known of an adapter that was exported and probed, and why its files are not there, if so."""
+    """What is known of an adapter that was probed, and its files: one that could not be written says so there."""
 
     probes: tuple[Probe, ...]
-    unwritten: OSError | None
+    exported: Future[None]
 
 
-def export_and_probe(base: BaseModel, jobs: Sequence[Job], room: int) -> list[Proven]:
-    """Export and probe each job's best weights, which its adapter has from then on.
-
-    One after the other: on a CPU, a thread that writes meanwhile makes those that compute wait for each other, which
-    costs more than it saves (bench/LOG.md).
-    """
+def probe_and_export(base: BaseModel, jobs: Sequence[Job], room: int) -> list[Proven]:
+    """Probe each job's best weights, which its adapter has from then on. A thread exports them. Raises OSError."""
     for job in jobs:
         job.take_best()
-    unwritten = [_try_to_export(base, job) for job in jobs]
     taught = [Taught(job.adapter, _rows(job)) for job in jobs]
-    with base.as_served():  # an engine will be held to them
-        probes = take_probes(base, taught, room)
-    return list(map(Proven, probes, unwritten))
+    with ThreadPoolExecutor(1, "export") as aside:
+        exported = [
+            aside.submit(_export, base, job, adapter_dir(job.identity.work_dir)) for job in jobs
+        ]
+        with base.as_served():  # an engine will be held to them
+            probes = take_probes(base, taught, room)
+    return list(map(Proven, probes, exported))
 
 
 def finish(base: BaseModel, job: Job, proven: Proven) -> Finished:
     """Write down how a job's files came about; it is over afterwards. Raises OSError, where it leads."""
-    if proven.unwritten is not None:
-        raise proven.unwritten
+    proven.exported.result()
     manifest = _manifest(base, job, _result(job, job.step_to_publish, base), proven.probes)
     identity = job.identity
     if base.crew.rank == 0:
@@ -114,14 +113,6 @@ def _export(base: BaseModel, job: Job, directory: Path, weights_P: Tensor | None
     if base.crew.rank == 0:
         whose = base.card.id
         export(job.adapter, directory, base_id=whose, dtype=base.dtype, weights_P=weights_P)
-
-
-def _try_to_export(base: BaseModel, job: Job) -> OSError | None:
-    try:
-        _export(base, job, adapter_dir(job.identity.work_dir))
-    except OSError as error:
-        return error
-    return None
 
 
 def _rows(job: Job) -> Iterator[Row]:

@@ -20,7 +20,7 @@ from trainer.warm.budget import TokenBudget
 from trainer.warm.evaluate import look_up_references
 from trainer.warm.exports import Exports
 from trainer.warm.failures import DIVERGED, NOT_A_NUMBER, does_not_fit
-from trainer.warm.finish import Proven, export_and_probe, finish
+from trainer.warm.finish import Proven, finish, probe_and_export
 from trainer.warm.job import Job
 from trainer.warm.limits import Limits
 from trainer.warm.memory import memory_may_run_out
@@ -270,7 +270,7 @@ class Loop:
 
         def prove() -> None:
             jobs = [active.job for active in ended]
-            proven.extend(export_and_probe(self._base, jobs, self._room))
+            proven.extend(probe_and_export(self._base, jobs, self._room))
 
         trouble = self._tried(prove, *ended)
         if trouble is not None:
