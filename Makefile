@@ -5,8 +5,10 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 FAST := tests/unit tests/conformance
-# What mostly waits for processes runs side by side, a file at a time; what computes has the machine for itself.
+# What mostly waits for processes runs side by side, a file at a time; what computes on one thread, two at a time; and the
+# whole product has the machine for itself.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
+PAIRED := -n 2 --dist loadfile
 PROCESSES := $(addprefix tests/integration/,chart eyes launcher ledger ray sdk service) tests/security tests/chaos
 COMPUTING := $(addprefix tests/integration/,bench engine training)
 
@@ -24,7 +26,8 @@ serve: install ## Bring everything up: service, engines, trainer. ARGS="--host .
 
 test: install sdks postgres charts prometheus ray ## Run the whole suite: unit, conformance, integration, end to end with real vLLM.
 	$(BIN)/pytest $(SPREAD) $(FAST) $(PROCESSES) $(ARGS)
-	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" $(COMPUTING) tests/e2e $(ARGS)
+	$(BIN)/pytest $(PAIRED) -m "not gpu" $(COMPUTING) $(ARGS)
+	$(BIN)/pytest --randomly-dont-reorganize -m "not gpu" tests/e2e $(ARGS)
 
 fuzz: install ## Send thousands of requests made from the published description, with keys on. ARGS="--cases 200" of each operation.
 	$(BIN)/pytest -n 2 tests/fuzz $(ARGS)
