@@ -24,6 +24,11 @@ def cores(allowed: Collection[int] | None = None, root: Path = _ROOT) -> int:
     return max(1, math.floor(min((len(physical), *_shares(root)))))
 
 
+def training_share(threads: int) -> int:
+    """Of so many threads, those of a training process while somebody else computes; an engine takes the others."""
+    return max(1, threads // 2)
+
+
 def memory_is_one(allowed: Collection[int] | None = None, root: Path = _ROOT) -> bool:
     """Whether all these cores reach all of their memory alike, in one NUMA node. Arguments as those of `cores`."""
     nodes = {node.name for cpu in _allowed(allowed) for node in _of(root, cpu).glob("node[0-9]*")}

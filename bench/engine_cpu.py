@@ -17,7 +17,7 @@ from adapters.ledger import open_ledger
 from adapters.settings import DEMO_MODEL, LedgerSettings
 from bench.demo import MODELS, demo_model
 from bench.made import make_adapter, prompt_of
-from bench.measure import Settings, percentile
+from bench.measure import Better, Settings, percentile
 from bench.processes import configure, python, running
 from bench.real_stage import PATIENCE, Side
 from bench.table import Row, Table
@@ -66,27 +66,22 @@ async def _measure(settings: Settings) -> list[Row]:
         rounds = range(1 + settings.rounds)
         turns = [[await _turn(side, numbers) for side in sides] for _ in rounds]
         mine, other = zip(*turns[1:], strict=True)  # the first is thrown away
-    firsts = [
-        Row(
-            name=f"first token of {count} in",
-            unit="ms",
-            better="lower",
-            ours=[turn.firsts[count] for turn in mine],
-            peer=[turn.firsts[count] for turn in other],
-        )
-        for count in PROMPTS
+    firsts = {
+        f"first token of {n} in": [[t.firsts[n] for t in side] for side in (mine, other)]
+        for n in PROMPTS
+    }
+    rates = {
+        f"{n} streams": [[t.rates[n] for t in side] for side in (mine, other)] for n in STREAMS
+    }
+    return [*_rows(firsts, "ms", "lower"), *_rows(rates, "tok/s", "higher")]
+
+
+def _rows(figures: Mapping[str, list[list[float]]], unit: str, better: Better) -> list[Row]:
+    """Of what both sides came to, by name."""
+    return [
+        Row(name=name, unit=unit, better=better, ours=ours, peer=peer)
+        for name, (ours, peer) in figures.items()
     ]
-    rates = [
-        Row(
-            name=f"{count} streams",
-            unit="tok/s",
-            better="higher",
-            ours=[turn.rates[count] for turn in mine],
-            peer=[turn.rates[count] for turn in other],
-        )
-        for count in STREAMS
-    ]
-    return firsts + rates
 
 
 async def _turn(side: Side, numbers: "itertools.count[int]") -> Turn:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from adapters.cores import cores, memory_is_one
+from adapters.cores import cores, memory_is_one, training_share
 from adapters.manifest import BaseModelCard
 from adapters.settings import TelemetrySettings
 from service.engine.zeros import bare_name, zeros_dir
@@ -172,8 +172,7 @@ def _cpu_arguments(settings: EngineSettings, name: str, computing: Path) -> list
         "name": name,
         "computing": str(computing),
         "threads": threads,
-        # What training leaves while somebody else computes (trainer/warm/threads.py).
-        "threads_beside_others": max(1, threads - max(1, threads // 2)),
+        "threads_beside_others": max(1, threads - training_share(threads)),
     }
     # For vllm_plugin/worker.py.
     return [_EAGER, "--additional-config", json.dumps({"graft": told})]

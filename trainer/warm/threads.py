@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from adapters.cores import cores
+from adapters.cores import cores, training_share
 
 #: Seconds between two looks.
 INTERVAL = 0.25
@@ -70,7 +70,7 @@ class Threads:
 def threads_for(fixed: int, use: Callable[[int], None]) -> Threads:
     """For this machine; `fixed` above 0 means so many, always (results are then the same bit for bit)."""
     all_cores = cores()
-    least, most = (fixed, fixed) if fixed else (max(1, all_cores // 2), all_cores)
+    least, most = (fixed, fixed) if fixed else (training_share(all_cores), all_cores)
     return Threads(least, most, others=others_cpu_seconds, use=use)
 
 
