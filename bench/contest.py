@@ -10,7 +10,7 @@ from bench.proof import FLOAT32, Outcome, Tolerance, check_same_work
 from bench.table import Row
 from bench.workloads import Workload
 
-OURS, LIMIT = "ours", "limit"
+OURS = "ours"
 
 #: Steps of a workload.
 Train: TypeAlias = Callable[[Workload], Outcome]
@@ -37,7 +37,8 @@ class Stage:
     """Who trains, us among them, and what nothing but matrix products would take."""
 
     trainers: Mapping[str, Train]
-    products: Products
+    #: By what the limit is called.
+    limits: Mapping[str, Products]
     tolerance: Tolerance = FLOAT32
 
 
@@ -48,13 +49,16 @@ def contest(rounds: int, stage: Stage, workload: Workload) -> list[Row]:
         AssertionError: a peer did other work than we did, so there is no figure.
     """
     contestants = {name: partial(act, workload) for name, act in stage.trainers.items()}
-    contestants[LIMIT] = partial(_limit, stage.products, workload)
+    contestants |= {
+        name: partial(_limit, products, workload) for name, products in stage.limits.items()
+    }
     turns = take_turns(rounds, contestants)
     peers = [name for name in stage.trainers if name != OURS]
     for turn in turns:
         for name in peers or [OURS]:
             _check(workload, turn, name, stage.tolerance)
-    return [*_against(workload, turns, peers), _of_the_limit(workload, turns, stage.products)]
+    limits = [_of(name, workload, turns, products) for name, products in stage.limits.items()]
+    return [*_against(workload, turns, peers), *limits]
 
 
 def _limit(products: Products, workload: Workload) -> Outcome:
@@ -90,8 +94,8 @@ def _against(
     ]
 
 
-def _of_the_limit(
-    workload: Workload, turns: Sequence[Mapping[str, Outcome]], products: Products
+def _of(
+    limit: str, workload: Workload, turns: Sequence[Mapping[str, Outcome]], products: Products
 ) -> Row:
     """Operations a second that had to be done: the ratio is the share of the machine that is used."""
     size = workload.read, workload.targets
@@ -99,9 +103,9 @@ def _of_the_limit(
         workload.steps * flop / 1e9 for flop in (products.flop(*size), products.frozen_flop(*size))
     )
     return Row(
-        name=f"{workload.name}: of the limit",
+        name=f"{workload.name}: of {limit}",
         unit="GFLOP/s",
         better="higher",
         ours=[needed / turn[OURS].seconds for turn in turns],
-        peer=[frozen / turn[LIMIT].seconds for turn in turns],
+        peer=[frozen / turn[limit].seconds for turn in turns],
     )

@@ -36,8 +36,9 @@ from trainer.warm.export import PREFIX, export
 from trainer.warm.job import Identity, Job
 from trainer.warm.limits import limits_for
 from trainer.warm.loop import Loop
+from trainer.warm.matmul import Matmul
 from trainer.warm.model import BaseModel
-from trainer.warm.native.library import find_lowrank
+from trainer.warm.native.library import find_kernels
 from trainer.warm.objective import CrossEntropy
 from trainer.warm.rows import Row, Sample
 
@@ -62,8 +63,8 @@ class OurLoop:
         """
         keep_freed_memory()
         home = LedgerSettings(home=directory.parents[1], database_url="")
-        kernel = find_lowrank(home.compiled_dir)
-        return cls(load(directory, torch.device("cpu"), torch.float32, kernel=kernel))
+        kernels = find_kernels(home.compiled_dir)
+        return cls(load(directory, torch.device("cpu"), torch.float32, kernels=kernels))
 
     @classmethod
     def of_model(cls, model: Any, *, token_budget: int) -> "OurLoop":
@@ -79,6 +80,11 @@ class OurLoop:
         )
         base = adopt(model, _NoTokenizer(), card)
         return cls(base, token_budget=token_budget)
+
+    @property
+    def matmul(self) -> Matmul:
+        """How products with frozen weights are made."""
+        return self._base.head.matmul
 
     @property
     def targets(self) -> tuple[str, ...]:

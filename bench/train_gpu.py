@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.contest import OURS, Stage, Train, contest
 from bench.lessons import OurLoop
-from bench.limit import MatrixProducts
+from bench.limit import LIMIT, MatrixProducts
 from bench.measure import CannotRun, Settings, take_turns
 from bench.plain_peft import PlainPeft
 from bench.proof import BFLOAT16, FLOAT32
@@ -72,7 +72,8 @@ def _stage(shape: Shape, device: torch.device) -> Stage:
         PEFT: lambda w: peft.train(w.lessons, w.steps, ours.initial_weights),
     }
     tolerance = BFLOAT16 if device.type == "cuda" else FLOAT32
-    return Stage(trainers, MatrixProducts(peft.frozen, peft.head, RANK), tolerance)
+    limit = MatrixProducts(peft.frozen, peft.head, RANK)
+    return Stage(trainers, {LIMIT: limit}, tolerance)
 
 
 def make_model(shape: Shape, device: torch.device) -> Any:

@@ -25,7 +25,7 @@ from trainer.warm.base import prepare
 from trainer.warm.launch import Place, die_with_parent, follow, lead
 from trainer.warm.limits import limits_for
 from trainer.warm.mailbox import Following, Mailbox, WorkerGone
-from trainer.warm.native.library import find_lowrank
+from trainer.warm.native.library import Kernels, find_kernels
 from trainer.warm.precision import choose_dtype
 from trainer.warm.presence import Presence
 from trainer.warm.process import WarmProcess
@@ -101,8 +101,8 @@ def _run(ledger: LedgerSettings, settings: TrainerSettings, parsed: argparse.Nam
             crew = stack.enter_context(follow(place, device))
         dtype = choose_dtype(device, settings.dtype)
         directory = ledger.base_model_dir(parsed.base_id)
-        kernel = find_lowrank(ledger.compiled_dir) if device.type == "cpu" else None
-        base = load(directory, device, dtype, settings.quantization, crew, kernel)
+        kernels = find_kernels(ledger.compiled_dir) if device.type == "cpu" else Kernels()
+        base = load(directory, device, dtype, settings.quantization, crew, kernels)
         limits = limits_for(
             device,
             settings.checkpoint_seconds,

@@ -23,9 +23,10 @@ from trainer.warm.crew import Crew, Solo
 from trainer.warm.frozen import AsTheyAre, Keeper, Quantization, keeper_for
 from trainer.warm.lora import LinearGroup, LoraLinear, Routing
 from trainer.warm.loss import Head
+from trainer.warm.matmul import Matmul
 from trainer.warm.model import BaseModel
 from trainer.warm.narrow import LastFeedForward
-from trainer.warm.native.library import Lowrank
+from trainer.warm.native.library import Kernels
 from trainer.warm.objective import CrossEntropy
 from trainer.warm.rotary import take_rotary
 from trainer.warm.rows import Row, Sample
@@ -42,7 +43,7 @@ def load(
     dtype: torch.dtype,
     quantization: Quantization = "none",
     crew: Crew | None = None,
-    kernel: Lowrank | None = None,
+    kernels: Kernels | None = None,
 ) -> BaseModel:
     """Load a prepared base model and prove that the packed computation equals its own.
 
@@ -59,7 +60,7 @@ def load(
     if keeper.quantization is None and alone:  # else it may be larger than the device
         model = model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    held = Held(keeper, crew or Solo(), device if alone else None, kernel)
+    held = Held(keeper, crew or Solo(), device if alone else None, kernels or Kernels())
     return adopt(model, tokenizer, card, held)
 
 
@@ -73,8 +74,8 @@ class Held:
     crew: Crew = field(default_factory=Solo)
     #: Where all of it is to lie in the end; None leaves it where it is, or to the crew.
     device: torch.device | None = None
-    #: For adapters' products on a CPU; without one they are torch's.
-    kernel: Lowrank | None = None
+    #: For products on a CPU; without one they are torch's.
+    kernels: Kernels = field(default_factory=Kernels)
 
 
 def adopt(model: Any, tokenizer: Any, card: BaseModelCard, held: Held | None = None) -> BaseModel:
@@ -90,7 +91,8 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard, held: Held | None = N
     keeper, crew, device = held.keeper, held.crew, held.device
     register()
     model.requires_grad_(requires_grad=False)
-    routing = Routing(tables=None if held.kernel is None else Tables(held.kernel))
+    lowrank, matmul = held.kernels.lowrank, Matmul(held.kernels.dense)
+    routing = Routing(matmul=matmul, tables=None if lowrank is None else Tables(lowrank))
     layers = decoder_linears(model)
     if not layers:
         raise UnsupportedBaseModel(f"{type(model).__name__} has no nn.Linear layer to adapt.")
@@ -106,7 +108,7 @@ def adopt(model: Any, tokenizer: Any, card: BaseModelCard, held: Held | None = N
         card=card,
         tokenizer=tokenizer,
         decoder=model.base_model,
-        head=_head(model),
+        head=_head(model, matmul),
         linears=linears,
         siblings=tuple(siblings),
         routing=routing,
@@ -161,7 +163,7 @@ def _replace_linears(
     return {name: shapes[name] for name in order}
 
 
-def _head(model: Any) -> Head:
+def _head(model: Any, matmul: Matmul) -> Head:
     """The output head with whatever the configuration says is done to logits."""
     output, config = model.get_output_embeddings(), model.config
     if getattr(output, "bias", None) is not None:
@@ -171,7 +173,8 @@ def _head(model: Any) -> Head:
         scale *= config.logit_scale
     if getattr(config, "logits_scaling", None):  # Granite divides
         scale /= config.logits_scaling
-    return Head(output.weight, scale, getattr(config, "final_logit_softcapping", None))
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(output.weight, scale, softcap, matmul)
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -24,7 +24,7 @@ from trainer.warm.adapter import Adapter, LinearShape, Siblings
 from trainer.warm.at_once import Tables
 from trainer.warm.cohort import Cohorts
 from trainer.warm.frozen import Keeper, stack
-from trainer.warm.matmul import linear, linear_backward
+from trainer.warm.matmul import Matmul
 from trainer.warm.plan import Plan, Segment
 from trainer.warm.products import Block
 
@@ -41,6 +41,8 @@ class Routing:
     #: Of the whole pass: a layer that is called with only some of them cannot tell whose they are.
     tokens: int | None = None
     plan: Plan = field(default_factory=Plan)
+    #: How products with the base model's own weights are made.
+    matmul: Matmul = field(default_factory=Matmul)
     cohorts: Cohorts = field(default_factory=Cohorts)
     #: Where there is a kernel, what it reads; see plan.py.
     tables: Tables | None = None
@@ -130,7 +132,8 @@ class LinearGroup(nn.Module):
         plan = self.routing.plan
         blocks = plan.blocks(self.names, x_TI)
         if not any(blocks) and not torch.is_grad_enabled():
-            return linear(x_TI, self.frozen.dense(), self.bias).view(*x.shape[:-1], -1)
+            y_TO = self.routing.matmul.linear(x_TI, self.frozen.dense(), self.bias)
+            return y_TO.view(*x.shape[:-1], -1)
         y_TO = SegmentedLora.apply(x_TI, self.routing.anchor, self, plan, blocks)
         return y_TO.view(*x.shape[:-1], -1)
 
@@ -181,7 +184,7 @@ class SegmentedLora(torch.autograd.Function):
         blocks: Sequence[Block | None],
     ) -> Tensor:
         """[T, I] to [T, O]."""
-        y_TO = linear(x_TI, group.frozen.dense(), group.bias)
+        y_TO = group.routing.matmul.linear(x_TI, group.frozen.dense(), group.bias)
         hidden = []
         siblings = [plan.cut(y_To) for y_To in group.apart(y_TO)]
         for block, x_NI, *ys_No in zip(blocks, plan.cut(x_TI), *siblings, strict=True):
@@ -197,10 +200,13 @@ class SegmentedLora(torch.autograd.Function):
         """The gradient of x; those of A and B are added to their buffers."""
         group: LinearGroup = ctx.group
         plan: Plan = ctx.plan
-        group.routing.breathe()
+        routing = group.routing
+        routing.breathe()
         x_TI, *saved = ctx.saved_tensors
         hidden = iter(saved)
-        dx_TI = linear_backward(dy_TO, group.frozen.dense()) if ctx.needs_input_grad[0] else None
+        dx_TI = None
+        if ctx.needs_input_grad[0]:
+            dx_TI = routing.matmul.linear_backward(dy_TO, group.frozen.dense())
         dxs = itertools.repeat(None, len(ctx.blocks)) if dx_TI is None else plan.cut(dx_TI)
         siblings = [plan.cut(dy_To) for dy_To in group.apart(dy_TO)]
         own = zip(ctx.blocks, plan.cut(x_TI), dxs, *siblings, strict=True)

@@ -9,7 +9,7 @@ Shapes: N target positions, C of them in a chunk, D hidden size, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import log_softmax
 
-from trainer.warm.matmul import linear, linear_backward
+from trainer.warm.matmul import Matmul
 
 #: Logits held at once: 32 MB in float32.
 CHUNK_LOGITS = 2**23
@@ -31,10 +31,11 @@ class Head:
     scale: float = 1.0
     #: c in c * tanh(logits / c), as in Gemma 2.
     softcap: float | None = None
+    matmul: Matmul = field(default_factory=Matmul)
 
     def logits(self, hidden_CD: Tensor) -> Tensor:
         """[C, V], in float32 at least."""
-        raw_CV = linear(hidden_CD, self.weight_VD)
+        raw_CV = self.matmul.linear(hidden_CD, self.weight_VD)
         raw_CV = raw_CV.to(torch.promote_types(raw_CV.dtype, torch.float32))
         if self.scale != 1.0:
             raw_CV *= self.scale
@@ -46,7 +47,8 @@ class Head:
         """The gradient of the hidden states [C, D]; `slope_CV` is softcap's derivative, where there is one."""
         if slope_CV is not None:
             dlogits_CV = dlogits_CV * slope_CV
-        dhidden_CD = linear_backward(dlogits_CV.to(self.weight_VD.dtype), self.weight_VD)
+        dlogits_CV = dlogits_CV.to(self.weight_VD.dtype)
+        dhidden_CD = self.matmul.linear_backward(dlogits_CV, self.weight_VD)
         return dhidden_CD if self.scale == 1.0 else dhidden_CD * self.scale
 
 

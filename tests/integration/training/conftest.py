@@ -9,7 +9,7 @@ import torch
 from tests.integration.training.tiny import make_base, write_model
 from trainer.warm.model import BaseModel
 from trainer.warm.native.build import COMPILERS
-from trainer.warm.native.library import Lowrank, find_lowrank
+from trainer.warm.native.library import Dense, Kernels, Lowrank, open_dense, open_lowrank
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,13 +41,25 @@ def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kernel(kernel_folder: Path) -> Lowrank:
-    """For small jobs' products, compiled here."""
+def kernels(kernel_folder: Path) -> Kernels:
+    """All of them, compiled here, whether or not they pay on this processor."""
     if not any(map(shutil.which, COMPILERS)):
         pytest.skip("there is no C compiler on this machine")
-    found = find_lowrank(kernel_folder)
-    assert found is not None
-    return found
+    return Kernels(open_lowrank(kernel_folder), open_dense(kernel_folder))
+
+
+@pytest.fixture(scope="session")
+def kernel(kernels: Kernels) -> Lowrank:
+    """For adapters' products."""
+    assert kernels.lowrank is not None
+    return kernels.lowrank
+
+
+@pytest.fixture(scope="session")
+def dense(kernels: Kernels) -> Dense:
+    """For frozen weights'."""
+    assert kernels.dense is not None
+    return kernels.dense
 
 
 @pytest.fixture(autouse=True)

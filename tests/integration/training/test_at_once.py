@@ -24,7 +24,7 @@ from trainer.warm.at_once import MOST_COMPANIES, AllJobs, Tables
 from trainer.warm.frozen import AsTheyAre
 from trainer.warm.lora import LinearGroup, Routing
 from trainer.warm.native import build
-from trainer.warm.native.library import find_lowrank
+from trainer.warm.native.library import Kernels, open_lowrank
 from trainer.warm.plan import Segment
 from trainer.warm.products import OneJob
 
@@ -233,8 +233,8 @@ def test_tables_follow_buffers_that_move_and_others_that_come_in_their_place(ker
     assert len(tables._kept) <= MOST_COMPANIES
 
 
-def test_a_model_with_the_kernel_has_the_gradients_of_peft(kernel, model_dir, tmp_path):
-    base = make_base(model_dir, torch.float64, kernel=kernel)
+def test_a_model_with_kernels_has_the_gradients_of_peft(kernels, model_dir, tmp_path):
+    base = make_base(model_dir, torch.float64, kernels=kernels)
     jobs = [
         make_job(
             base,
@@ -260,10 +260,10 @@ def test_a_model_with_the_kernel_has_the_gradients_of_peft(kernel, model_dir, tm
             torch.testing.assert_close(grad_b_OR, factors[f"{name}.lora_B"].grad, rtol=0, atol=1e-9)
 
 
-def test_jobs_that_come_and_go_train_as_without_the_kernel(kernel, model_dir, tmp_path):
+def test_jobs_that_come_and_go_train_as_without_kernels(kernels, model_dir, tmp_path):
     ends = []
-    for number, one in enumerate((None, kernel)):
-        base = make_base(model_dir, torch.float64, kernel=one)
+    for number, one in enumerate((Kernels(), kernels)):
+        base = make_base(model_dir, torch.float64, kernels=one)
         stays = [
             Stay(
                 make_job(
@@ -289,8 +289,7 @@ def test_processors_with_shorter_vectors_compute_the_same(kernel, tmp_path, monk
     if build.platform.machine() != "x86_64":
         pytest.skip("this machine's processor is of another family")
     monkeypatch.setitem(build.TUNING, "x86_64", f"-march={level}")
-    shorter = find_lowrank(tmp_path)
-    assert shorter is not None
+    shorter = open_lowrank(tmp_path)
     layers = Layers(150, [70, 33], torch.float64)
     jobs = [(1, 37, 16, {0, 1}), (0, 1, 8, {1}), (2, 90, 7, {0})]
     segments = list(laid_out(layers, jobs))

@@ -37,23 +37,23 @@ from tests.integration.training.tiny import (
 from trainer.messages import Failed
 from trainer.warm.job import Job
 from trainer.warm.model import BaseModel
-from trainer.warm.native.library import Lowrank
+from trainer.warm.native.library import Kernels
 
 
-@pytest.fixture(scope="module", params=["torch", "kernel"])
-def lowrank(request: pytest.FixtureRequest) -> Lowrank | None:
-    """Who computes the adapters' products."""
-    return request.getfixturevalue("kernel") if request.param == "kernel" else None
-
-
-@pytest.fixture(scope="module")
-def base(model_dir: Path, lowrank: Lowrank | None) -> BaseModel:
-    return make_base(model_dir, kernel=lowrank)
+@pytest.fixture(scope="module", params=["torch", "kernels"])
+def computed(request: pytest.FixtureRequest) -> Kernels:
+    """Who multiplies."""
+    return request.getfixturevalue("kernels") if request.param == "kernels" else Kernels()
 
 
 @pytest.fixture(scope="module")
-def base64(model_dir: Path, lowrank: Lowrank | None) -> BaseModel:
-    return make_base(model_dir, torch.float64, kernel=lowrank)
+def base(model_dir: Path, computed: Kernels) -> BaseModel:
+    return make_base(model_dir, kernels=computed)
+
+
+@pytest.fixture(scope="module")
+def base64(model_dir: Path, computed: Kernels) -> BaseModel:
+    return make_base(model_dir, torch.float64, kernels=computed)
 
 
 TARGETS = ["all-linear", ("q_proj", "v_proj"), ("k_proj", "down_proj"), ("o_proj", "gate_proj")]

@@ -1,23 +1,26 @@
-"""The kernel is compiled once, for whom it belongs to alone; where that cannot be, there is none."""
+"""Kernels are compiled once, for whom they belong to alone; where that cannot be, there are none."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from trainer.warm.native import build
-from trainer.warm.native.library import SOURCE, find_lowrank
+from trainer.warm.native.library import DENSE, LOWRANK, Dense, Kernels, find_kernels
 
 WITH_THREADS = """
 import sys, pathlib, torch
-from trainer.warm.native.library import find_lowrank
+from trainer.warm.native.library import open_dense, open_lowrank
 torch.zeros(1_000_000).add_(1)
-assert find_lowrank(pathlib.Path(sys.argv[1])) is not None
+for open_one in open_dense, open_lowrank:
+    open_one(pathlib.Path(sys.argv[1]))
 for line in open("/proc/self/maps"):
     print(line.split()[-1])
 """
 
 
-def test_torch_and_the_kernel_share_their_threads(kernel, kernel_folder):
+def test_torch_and_the_kernels_share_their_threads(kernels, kernel_folder):
     command = [sys.executable, "-c", WITH_THREADS, str(kernel_folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     names = ("libgomp", "libomp", "libiomp")
@@ -25,24 +28,34 @@ def test_torch_and_the_kernel_share_their_threads(kernel, kernel_folder):
     assert len(mapped) == 1
 
 
-def test_it_is_compiled_once(kernel, kernel_folder, monkeypatch):
-    (library,) = kernel_folder.iterdir()
-    made = library.stat().st_mtime_ns
+def test_each_is_compiled_once(kernels, kernel_folder, monkeypatch):
+    made = {path: path.stat().st_mtime_ns for path in kernel_folder.iterdir()}
     run, commands = build._run, []
     monkeypatch.setattr(build, "_run", lambda command: commands.append(command) or run(command))
-    assert find_lowrank(kernel_folder) is not None
-    assert [command[1:] for command in commands] == [["--version"]]
-    assert library.stat().st_mtime_ns == made
+    assert find_kernels(kernel_folder).lowrank is not None
+    assert [command[1:] for command in commands] == [["--version"]] * 2
+    assert {path: path.stat().st_mtime_ns for path in kernel_folder.iterdir()} == made
 
 
-def test_without_a_compiler_there_is_no_kernel(tmp_path, monkeypatch):
+@pytest.mark.parametrize("pays", [True, False])
+def test_one_that_does_not_pay_is_left_alone(kernels, kernel_folder, monkeypatch, pays):
+    made = Dense.__init__
+    monkeypatch.setattr(
+        Dense, "__init__", lambda self, *given: (made(self, *given), setattr(self, "pays", pays))[0]
+    )
+    found = find_kernels(kernel_folder)
+    assert found.lowrank is not None
+    assert (found.dense is not None) == pays
+
+
+def test_without_a_compiler_there_are_no_kernels(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "COMPILERS", ("no-such-compiler",))
-    assert find_lowrank(tmp_path) is None
+    assert find_kernels(tmp_path) == Kernels()
 
 
-def test_where_compiling_fails_there_is_no_kernel_and_nothing_is_left(tmp_path, monkeypatch):
+def test_where_compiling_fails_there_are_no_kernels_and_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "FLAGS", ("--no-such-option",))
-    assert find_lowrank(tmp_path) is None
+    assert find_kernels(tmp_path) == Kernels()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -50,14 +63,15 @@ def test_what_others_may_write_to_is_not_run(tmp_path):
     folder = tmp_path / "compiled"
     folder.mkdir()
     folder.chmod(0o777)
-    assert find_lowrank(folder) is None
+    assert find_kernels(folder) == Kernels()
     assert list(folder.iterdir()) == []
 
 
-def test_the_folder_is_made_for_its_owner_alone(kernel, tmp_path):
-    assert find_lowrank(tmp_path / "new") is not None
+def test_the_folder_is_made_for_its_owner_alone(kernels, tmp_path):
+    assert find_kernels(tmp_path / "new").lowrank is not None
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
-def test_the_source_goes_where_the_package_goes():
-    assert SOURCE.is_file()
+def test_the_sources_go_where_the_package_goes():
+    assert LOWRANK.is_file()
+    assert DENSE.is_file()

@@ -27,7 +27,7 @@ from trainer.warm.job import Identity, Job
 from trainer.warm.limits import Limits
 from trainer.warm.loop import Loop
 from trainer.warm.model import BaseModel
-from trainer.warm.native.library import Lowrank
+from trainer.warm.native.library import Kernels
 from trainer.warm.objective import CrossEntropy, objective_of
 from trainer.warm.rows import Row, Sample
 
@@ -105,7 +105,7 @@ def make_base(
     directory: Path,
     dtype: torch.dtype = torch.float32,
     crew: Crew | None = None,
-    kernel: Lowrank | None = None,
+    kernels: Kernels | None = None,
 ) -> BaseModel:
     card = BaseModelCard(
         id="tiny",
@@ -125,9 +125,8 @@ def make_base(
         ),
     )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
-    return adopt(
-        load_tiny(directory, dtype), tokenizer, card, Held(crew=crew or Solo(), kernel=kernel)
-    )
+    held = Held(crew=crew or Solo(), kernels=kernels or Kernels())
+    return adopt(load_tiny(directory, dtype), tokenizer, card, held)
 
 
 def random_rows(count: int, *, seed: int, shortest: int = 6, longest: int = 40) -> tuple[Row, ...]:

@@ -33,7 +33,9 @@ def trainer(seconds, losses=DONE[0], norms=DONE[1]):
 
 def test_every_peer_has_a_row_in_real_tokens_and_the_limit_comes_last():
     products = Products()
-    stage = Stage({"ours": trainer(1.0), "slow": trainer(4.0), "fast": trainer(0.8)}, products)
+    stage = Stage(
+        {"ours": trainer(1.0), "slow": trainer(4.0), "fast": trainer(0.8)}, {"the limit": products}
+    )
     slow, fast, limit = contest(3, stage, WORKLOAD)
     assert slow.name == "w, 2 jobs: slow"
     assert slow.ours == [32.0] * 3
@@ -48,13 +50,15 @@ def test_every_peer_has_a_row_in_real_tokens_and_the_limit_comes_last():
 
 
 def test_a_peer_that_did_other_work_has_no_row_and_is_named():
-    stage = Stage({"ours": trainer(1.0), "liar": trainer(0.1, losses=(9.0, 9.0))}, Products())
+    stage = Stage(
+        {"ours": trainer(1.0), "liar": trainer(0.1, losses=(9.0, 9.0))}, {"the limit": Products()}
+    )
     with pytest.raises(AssertionError, match="loss 1") as refused:
         contest(1, stage, WORKLOAD)
     assert refused.value.__notes__ == ["w: liar"]
 
 
 def test_we_are_checked_where_there_is_no_peer():
-    stage = Stage({"ours": trainer(1.0, norms=(0.0, 1.0))}, Products())
+    stage = Stage({"ours": trainer(1.0, norms=(0.0, 1.0))}, {"the limit": Products()})
     with pytest.raises(AssertionError, match="gradient norm 0 is 0"):
         contest(1, stage, WORKLOAD)

@@ -1,1 +1,1 @@
-"""A kernel in C for the low-rank products of small jobs, compiled where it runs."""
+"""Kernels in C for what takes longest on a CPU, compiled where they run."""

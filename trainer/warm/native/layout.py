@@ -1,8 +1,8 @@
-"""What lowrank.c reads, as its structs lay it out: numbers and addresses of eight bytes.
+"""What the kernels read, as their structs lay it out: numbers and addresses of eight bytes.
 
 Whoever passes an address on keeps the tensor that it is of.
 
-Shapes: T tokens, I inputs, o outputs of one sibling, S stacked ranks, R rank.
+Shapes: T tokens, I inputs, O outputs, o of one sibling, S stacked ranks, R rank.
 """
 
 import struct
@@ -46,6 +46,13 @@ def pack_head(
     for y_To in outputs:
         numbers += y_To.data_ptr(), y_To.stride(0), y_To.shape[1]
     return _pack(numbers)
+
+
+def pack_dense(rows: Tensor, weight_OI: Tensor, result: Tensor) -> bytes:
+    """`struct dense`: x or dy, W, and y or dx. Rows have no gaps within."""
+    outputs, inputs = weight_OI.shape
+    numbers = [rows.data_ptr(), rows.stride(0), weight_OI.data_ptr(), weight_OI.stride(0)]
+    return _pack([*numbers, result.data_ptr(), result.stride(0), len(rows), inputs, outputs])
 
 
 def _pack(numbers: Sequence[int]) -> bytes:

@@ -1,21 +1,27 @@
-"""lowrank.c as functions, on the threads that torch computes with.
+"""The kernels as functions, on the threads that torch computes with.
 
-A second set of threads would wait for work beside torch's, on the same cores. So the kernel brings none: it asks the
-OpenMP library that torch is linked with to run its tasks, whichever that is.
+A second set of threads would wait for work beside torch's, on the same cores. So the kernels bring none: they ask the
+OpenMP library that torch is linked with to run their tasks, whichever that is.
+
+Shapes: T tokens, I inputs, O outputs.
 """
 
 import ctypes
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.warm.native.build import build
+from trainer.warm.native.layout import pack_dense
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("lowrank.c")
+#: What is compiled, each with what it includes from beside it.
+LOWRANK, DENSE = (Path(__file__).with_name(name) for name in ("lowrank.c", "dense.c"))
 #: Of what numbers there are products.
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 #: Runs a function on several threads, this one among them. GCC's name for it; LLVM's and Intel's libraries have it too.
@@ -23,12 +29,12 @@ PARALLEL = "GOMP_parallel"
 
 
 class Lowrank:
-    """The compiled kernel. The tables are what layout.py packs."""
+    """The low-rank products of all jobs of a pass. The tables are what layout.py packs."""
 
     def __init__(self, library: Any, parallel: int) -> None:
         self._parallel = parallel
-        self._forward = {dtype: _function(library, "forward", dtype) for dtype in DTYPES}
-        self._backward = {dtype: _function(library, "backward", dtype) for dtype in DTYPES}
+        self._forward = _functions(library, "forward", tables=3)
+        self._backward = _functions(library, "backward", tables=3)
 
     def forward(self, dtype: torch.dtype, *tables: bytes) -> None:
         """h, and what it adds to y."""
@@ -39,17 +45,59 @@ class Lowrank:
         self._backward[dtype](self._parallel, torch.get_num_threads(), *tables)
 
 
-def find_lowrank(folder: Path) -> Lowrank | None:
-    """The kernel, compiled into that folder unless it is there. None where it cannot be: torch does as well, slower."""
+class Dense:
+    """Products with frozen weights, of numbers that there are products of, whose rows have no gaps within."""
+
+    def __init__(self, library: Any, parallel: int) -> None:
+        self._parallel = parallel
+        self._forward = _functions(library, "forward", tables=1)
+        self._backward = _functions(library, "backward", tables=1)
+        #: Whether this processor is one on which they were measured to be faster than torch's.
+        self.pays = bool(library.pays())
+
+    def linear(self, x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+        """[T, I] to [T, O]."""
+        y_TO = x_TI.new_empty(len(x_TI), len(weight_OI))
+        call = pack_dense(x_TI, weight_OI, y_TO)
+        self._forward[x_TI.dtype](self._parallel, torch.get_num_threads(), call)
+        return y_TO
+
+    def linear_backward(self, dy_TO: Tensor, weight_OI: Tensor) -> Tensor:
+        """The gradient of x, [T, O] to [T, I]."""
+        dx_TI = dy_TO.new_empty(len(dy_TO), weight_OI.shape[1])
+        call = pack_dense(dy_TO, weight_OI, dx_TI)
+        self._backward[dy_TO.dtype](self._parallel, torch.get_num_threads(), call)
+        return dx_TI
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Those that there are, and that pay. Without one torch does as well, slower."""
+
+    lowrank: Lowrank | None = None
+    dense: Dense | None = None
+
+
+def find_kernels(folder: Path) -> Kernels:
+    """Compiled into that folder, unless they are there."""
     try:
-        parallel = _address_of_parallel()
-        library = ctypes.CDLL(str(build(SOURCE, folder)))
-        kernel = Lowrank(library, parallel)
+        lowrank, dense = open_lowrank(folder), open_dense(folder)
     except (OSError, AttributeError) as error:
-        log.info("low-rank products are torch's: %s", error)
-        return None
-    log.info("low-rank products have a kernel of their own")
-    return kernel
+        log.info("products are torch's: %s", error)
+        return Kernels()
+    whose = "too" if dense.pays else "not, on this processor"
+    log.info("low-rank products have a kernel of their own; those with frozen weights %s", whose)
+    return Kernels(lowrank, dense if dense.pays else None)
+
+
+def open_lowrank(folder: Path) -> Lowrank:
+    """Raises OSError, or AttributeError."""
+    return Lowrank(ctypes.CDLL(str(build(LOWRANK, folder))), _address_of_parallel())
+
+
+def open_dense(folder: Path) -> Dense:
+    """Whether or not it pays. Raises OSError, or AttributeError."""
+    return Dense(ctypes.CDLL(str(build(DENSE, folder))), _address_of_parallel())
 
 
 def _address_of_parallel() -> int:
@@ -58,8 +106,9 @@ def _address_of_parallel() -> int:
     return ctypes.cast(getattr(linked, PARALLEL), ctypes.c_void_p).value or 0
 
 
-def _function(library: Any, verb: str, dtype: torch.dtype) -> Any:
-    function = library[f"{verb}_{DTYPES[dtype]}"]
-    function.argtypes = (ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_char_p] * 3)
-    function.restype = None
-    return function
+def _functions(library: Any, verb: str, *, tables: int) -> dict[torch.dtype, Any]:
+    found = {dtype: library[f"{verb}_{name}"] for dtype, name in DTYPES.items()}
+    for function in found.values():
+        function.argtypes = (ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_char_p] * tables)
+        function.restype = None
+    return found

@@ -9,51 +9,18 @@
  * of what is summed over, so it is the same bits however tokens are dealt out to threads, and whoever else is there.
  * Jobs share no sums and no scratch that is not overwritten, so that NaN stays where it is.
  *
- * Plain C11 with the vectors of GCC and Clang. product.h and tasks.h are included once for each type of number.
+ * product.h, turned.h and tasks.h are included once for each type of number.
  */
-#include <stdatomic.h>
-#include <stdint.h>
-#include <string.h>
-
-/* Of one register; and how many of them hold sums. The others hold what is multiplied. */
-#if defined(__AVX512F__)
-#define VECTOR_BYTES 64
-#define LANES_OF_FLOAT 16
-#define LANES_OF_DOUBLE 8
-#define HALF_LANES_OF_DOUBLE 4
-#define SUMS 24
-#elif defined(__AVX__)
-#define VECTOR_BYTES 32
-#define LANES_OF_FLOAT 8
-#define LANES_OF_DOUBLE 4
-#define HALF_LANES_OF_DOUBLE 2
-#define SUMS 12
-#elif defined(__aarch64__)
-#define VECTOR_BYTES 16
-#define SUMS 24
-#else
-#define VECTOR_BYTES 16
-#define SUMS 12
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
+#include "vectors.h"
 
 enum {
-    MOST_ROWS = 8,      /* of a tile of C */
-    MOST_VECTORS = 4,   /* of its columns */
-    PACKED = 4096,      /* numbers of A or B that are turned at a time: they stay near */
     FEWEST_TOKENS = 16, /* of a task: turning A and B costs as much as multiplying with four */
     MOST_TOKENS = 48,
     BACK_TOKENS = 24, /* most of a task where nothing is turned */
     COLUMNS = 192,    /* of dA */
     ROWS = 256,       /* of dB */
     SUMMED = 64,      /* tokens at a time, for dA and dB */
-    AHEAD = 64,       /* rows of B that are asked for before they are wanted */
 };
-
-/* As `GOMP_parallel`: run it on so many threads. */
-typedef void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
 
 /* What layout.py packs; all numbers have eight bytes. */
 struct job {
@@ -106,12 +73,6 @@ struct part {
     int64_t stacked; /* S */
     int64_t hidden;  /* where its h begins */
 };
-
-_Static_assert(sizeof(void *) == 8, "addresses are packed in eight bytes");
-
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-INLINE int64_t pieces(int64_t of, int64_t size) { return (of + size - 1) / size; }
 
 /* The job at `index`; `before` is the one before it. */
 static struct part part_at(const struct call *call, int64_t index, const struct part *before) {
@@ -184,14 +145,12 @@ static int64_t tokens_of_a_task(const struct head *head, const struct job *jobs,
     return least(MOST_TOKENS, most(FEWEST_TOKENS, pieces(tokens, 4 * threads)));
 }
 
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
-
 #define REAL float
 #define OF(name) JOIN(name, _float32)
 #define WHOLE_LANES LANES_OF_FLOAT
 #define HALF_LANES LANES_OF_DOUBLE
 #include "product.h"
+#include "turned.h"
 #include "tasks.h"
 #undef REAL
 #undef OF
@@ -203,4 +162,5 @@ static int64_t tokens_of_a_task(const struct head *head, const struct job *jobs,
 #define WHOLE_LANES LANES_OF_DOUBLE
 #define HALF_LANES HALF_LANES_OF_DOUBLE
 #include "product.h"
+#include "turned.h"
 #include "tasks.h"

@@ -1,0 +1,92 @@
+/* Products with a base model's frozen weights, W [O, I]:
+ *
+ *     forward:   y = x W^T
+ *     backward:  dx = dy W
+ *
+ * Each weight comes from memory once, and is used for all tokens while it is near. A general library lays out anew what
+ * it multiplies with, for tokens that are few; and rows of a few kilobytes lie such that what is read or written of many
+ * of them competes for the same few places of a cache, so sums of many tokens are made aside.
+ *
+ * Each element is a sum in an order that depends on how many tokens there are, but not on their company or on threads.
+ *
+ * product.h, turned.h and rows.h are included once for each type of number.
+ */
+#include "vectors.h"
+
+/* Of a tile of y, of few tokens: as many sums as there are registers for. */
+#define TOKENS 3
+#define OUTPUTS (SUMS / TOKENS)
+
+enum {
+    FEW = 40,      /* up to so many, turning W costs more than it saves */
+    SUMMED = 768,  /* inputs at a time, of few tokens: so many of OUTPUTS rows stay near */
+    TURNED = 256,  /* the same, of many */
+    PANEL = 48,    /* most outputs of a task, forward */
+    DEALT = 16,    /* a multiple of these, so that it depends on no thread which are computed together */
+    WIDE = 320,    /* most inputs of a task, backward: what is read of a row should not be too short */
+    STACKED = 256, /* outputs at a time, backward */
+    NEAR = 256,    /* tokens at a time: with the weights at hand they fit in a second cache */
+};
+
+/* What layout.py packs; all numbers have eight bytes. */
+struct dense {
+    void *from; /* x or dy */
+    int64_t from_stride;
+    void *weight;
+    int64_t weight_stride;
+    void *to; /* y or dx */
+    int64_t to_stride;
+    int64_t tokens, inputs, outputs;
+};
+
+/* Columns of the result are dealt out to threads, so many at a time. */
+struct call {
+    const struct dense *of;
+    int64_t columns, width;
+    void (*task)(const struct dense *, int64_t first, int64_t last);
+    _Atomic int64_t next;
+};
+
+static void work(void *shared) {
+    struct call *call = shared;
+    int64_t at;
+    while ((at = atomic_fetch_add(&call->next, call->width)) < call->columns)
+        call->task(call->of, at, least(at + call->width, call->columns));
+}
+
+static void run(struct call *call, parallel parallel, int64_t threads) {
+    /* All of them, also where there is less to do: libgomp ends threads that a call has no use for. */
+    if (threads > 1 && call->width < call->columns)
+        parallel(work, call, threads, 0);
+    else
+        work(call);
+}
+
+/* Whether this processor is one on which these were measured to be faster than the library that torch has, MKL. */
+int pays(void) {
+#if defined(__AVX512F__)
+    return __builtin_cpu_is("amd") != 0;
+#else
+    return 0;
+#endif
+}
+
+#define REAL float
+#define OF(name) JOIN(name, _float32)
+#define WHOLE_LANES LANES_OF_FLOAT
+#define HALF_LANES LANES_OF_DOUBLE
+#include "product.h"
+#include "turned.h"
+#include "rows.h"
+#undef REAL
+#undef OF
+#undef WHOLE_LANES
+#undef HALF_LANES
+
+#define REAL double
+#define OF(name) JOIN(name, _float64)
+#define WHOLE_LANES LANES_OF_DOUBLE
+#define HALF_LANES HALF_LANES_OF_DOUBLE
+#include "product.h"
+#include "turned.h"
+#include "rows.h"
