@@ -45,6 +45,7 @@ from trainer.messages import (
 from trainer.warm import checkpoint
 from trainer.warm.crew import Solo
 from trainer.warm.model import BaseModel
+from trainer.warm.native.library import find_kernels
 from trainer.warm.parts import deal, deal_out, idle_share
 from trainer.warm.rows import Sample
 
@@ -53,8 +54,9 @@ PATIENCE = 180.0
 
 
 @pytest.fixture(scope="module")
-def pair(model_dir, tmp_path_factory):
-    pair = Pair(model_dir, tmp_path_factory.mktemp("meeting") / "store")
+def pair(model_dir, kernel_folder, tmp_path_factory):
+    meeting = tmp_path_factory.mktemp("meeting") / "store"
+    pair = Pair(model_dir, meeting, find_kernels(kernel_folder))
     yield pair
     pair.close()
 

@@ -39,27 +39,22 @@ struct dense {
     int64_t tokens, inputs, outputs;
 };
 
-/* Columns of the result are dealt out to threads, so many at a time. */
+/* Columns of the result are dealt out, so many at a time. */
 struct call {
     const struct dense *of;
     int64_t columns, width;
-    void (*task)(const struct dense *, int64_t first, int64_t last);
-    _Atomic int64_t next;
+    void (*make)(const struct dense *, int64_t first, int64_t last);
 };
 
-static void work(void *shared) {
-    struct call *call = shared;
-    int64_t at;
-    while ((at = atomic_fetch_add(&call->next, call->width)) < call->columns)
-        call->task(call->of, at, least(at + call->width, call->columns));
+static void make_columns(const void *of, int64_t task) {
+    const struct call *call = of;
+    int64_t first = task * call->width;
+    call->make(call->of, first, least(first + call->width, call->columns));
 }
 
-static void run(struct call *call, parallel parallel, int64_t threads) {
-    /* All of them, also where there is less to do: libgomp ends threads that a call has no use for. */
-    if (threads > 1 && call->width < call->columns)
-        parallel(work, call, threads, 0);
-    else
-        work(call);
+static void run(parallel parallel, int64_t threads, struct call call) {
+    int64_t tasks = pieces(call.columns, call.width);
+    deal_out(parallel, threads, (struct deal){&call, make_columns, tasks, 0});
 }
 
 /* Whether this processor is one on which these were measured to be faster than the library that torch has, MKL. */

@@ -14,6 +14,7 @@
 #include "vectors.h"
 
 enum {
+    PACKED = 4096,      /* numbers of A or B that are turned at a time: they stay near */
     FEWEST_TOKENS = 16, /* of a task: turning A and B costs as much as multiplying with four */
     MOST_TOKENS = 48,
     BACK_TOKENS = 24, /* most of a task where nothing is turned */
@@ -61,9 +62,6 @@ struct call {
     const struct job *jobs;
     const char *factors;
     int64_t block; /* most tokens of a task */
-    int64_t tasks;
-    void (*task)(const struct call *, int64_t);
-    _Atomic int64_t next;
 };
 
 /* One job's part of a call. */
@@ -114,28 +112,15 @@ static struct part find(const struct call *call, counting count, int64_t *task) 
     return part;
 }
 
-static void work(void *shared) {
-    struct call *call = shared;
-    int64_t task;
-    while ((task = atomic_fetch_add(&call->next, 1)) < call->tasks)
-        call->task(call, task);
-}
-
 /* All jobs' tasks, on as many threads as there are. The longest jobs should come first. */
-static void run(struct call *call, counting count, void (*task)(const struct call *, int64_t)) {
+static void run(const struct call *call, counting count, void (*task)(const void *, int64_t)) {
     struct part part;
-    call->tasks = 0;
+    int64_t tasks = 0;
     for (int64_t index = 0; index < call->head->jobs; index++) {
         part = part_at(call, index, index ? &part : 0);
-        call->tasks += count(call, &part);
+        tasks += count(call, &part);
     }
-    call->task = task;
-    atomic_store(&call->next, 0);
-    /* All of them, also where there is less to do: libgomp ends threads that a call has no use for. */
-    if (call->threads > 1 && call->tasks > 1)
-        call->parallel(work, call, call->threads, 0);
-    else
-        work(call);
+    deal_out(call->parallel, call->threads, (struct deal){call, task, tasks, 0});
 }
 
 static int64_t tokens_of_a_task(const struct head *head, const struct job *jobs, int64_t threads) {

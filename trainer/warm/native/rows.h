@@ -1,7 +1,8 @@
 /* What threads do with rows of W, for one type of number: REAL. See dense.c, which includes this. */
 
 /* A number of each of OUTPUTS outputs. */
-typedef REAL OF(numbers) __attribute__((vector_size(OUTPUTS * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+typedef REAL OF(numbers)
+    __attribute__((vector_size(OUTPUTS * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 
 /* The sums of OUTPUTS vectors, side by side. Where there are shuffles, each round adds halves of two vectors, whose
  * lanes then take turns; see turned.h. */
@@ -73,7 +74,7 @@ static REAL OF(dot_one)(const struct dense *of, int64_t token, int64_t output) {
 }
 
 /* Columns of y, of few tokens: each number is a sum along a row of x and one of W. */
-static void OF(few_task)(const struct dense *of, int64_t output, int64_t last) {
+static void OF(few)(const struct dense *of, int64_t output, int64_t last) {
     for (; output + OUTPUTS <= last; output += OUTPUTS) {
         for (int64_t k = 0; k < of->inputs; k += SUMMED) {
             int64_t end = least(k + SUMMED, of->inputs), token = 0;
@@ -91,7 +92,7 @@ static void OF(few_task)(const struct dense *of, int64_t output, int64_t last) {
 }
 
 /* Columns of y, of many tokens: W is turned, a piece at a time. */
-static void OF(many_task)(const struct dense *of, int64_t output, int64_t last) {
+static void OF(many)(const struct dense *of, int64_t output, int64_t last) {
     REAL turned[TURNED * PANEL] __attribute__((aligned(64)));
     REAL sums[NEAR * PANEL] __attribute__((aligned(64)));
     int64_t outputs = last - output;
@@ -113,7 +114,7 @@ static void OF(many_task)(const struct dense *of, int64_t output, int64_t last) 
 }
 
 /* Columns of dx: each row is a sum of rows of W. */
-static void OF(backward_task)(const struct dense *of, int64_t input, int64_t last) {
+static void OF(back)(const struct dense *of, int64_t input, int64_t last) {
     for (int64_t token = 0; token < of->tokens; token += NEAR) {
         int64_t tokens = least(NEAR, of->tokens - token);
         const REAL *dy = (const REAL *)of->from + token * of->from_stride;
@@ -132,14 +133,13 @@ static void OF(backward_task)(const struct dense *of, int64_t input, int64_t las
 
 void OF(forward)(parallel parallel, int64_t threads, const struct dense *of) {
     int64_t width = pieces(least(PANEL, of->outputs / (4 * threads) + 1), DEALT) * DEALT;
-    int few = of->tokens <= FEW;
-    struct call call = {of, of->outputs, width, few ? OF(few_task) : OF(many_task), 0};
-    run(&call, parallel, threads);
+    struct call call = {of, of->outputs, width, of->tokens > FEW ? OF(many) : OF(few)};
+    run(parallel, threads, call);
 }
 
 void OF(backward)(parallel parallel, int64_t threads, const struct dense *of) {
     int64_t tasks = threads * pieces(of->inputs, threads * WIDE);
     int64_t width = pieces(pieces(of->inputs, tasks), LANES) * LANES;
-    struct call call = {of, of->inputs, width, OF(backward_task), 0};
-    run(&call, parallel, threads);
+    struct call call = {of, of->inputs, width, OF(back)};
+    run(parallel, threads, call);
 }

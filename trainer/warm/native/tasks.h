@@ -1,12 +1,29 @@
 /* What threads do, for one type of number: REAL. See lowrank.c, which includes this. */
 
+/* C += L R^T, where R [columns, sum] has rows without gaps. */
+static void OF(multiply_turned)(struct OF(product) p, int64_t rows, int64_t columns) {
+    REAL turned[PACKED] __attribute__((aligned(64)));
+    for (int64_t done; columns > 0; columns -= done, p.r += done * p.sum, p.c += done) {
+        done = least(columns, MOST_VECTORS * LANES);
+        int64_t at_once = PACKED / done;
+        for (int64_t k = 0; k < p.sum; k += at_once) {
+            int64_t sum = least(at_once, p.sum - k);
+            OF(turn)(p.r + k, p.sum, done, sum, turned, sum < p.sum ? sum : done * sum);
+            struct OF(product) some = p;
+            some.l += k * p.l_sum, some.r = turned, some.r_sum = done, some.sum = sum;
+            OF(multiply)(some, rows, done);
+        }
+    }
+}
+
 INLINE void OF(scale)(REAL *at, int64_t count, REAL by) {
     for (int64_t i = 0; i < count; i++)
         at[i] *= by;
 }
 
 /* h of some tokens of a job, and what they add to y. */
-static void OF(forward_task)(const struct call *call, int64_t task) {
+static void OF(forward_task)(const void *of, int64_t task) {
+    const struct call *call = of;
     const struct head *head = call->head;
     struct part part = find(call, blocks_of, &task);
     const struct factors *factors = part.factors;
@@ -31,7 +48,8 @@ static void OF(forward_task)(const struct call *call, int64_t task) {
 }
 
 /* dh of some tokens of a job, and what they add to dx. */
-static void OF(backward_task)(const struct call *call, int64_t task) {
+static void OF(backward_task)(const void *of, int64_t task) {
+    const struct call *call = of;
     const struct head *head = call->head;
     struct part part = find(call, blocks_of, &task);
     const struct factors *factors = part.factors;
@@ -68,7 +86,8 @@ static void OF(sum)(struct OF(product) p, int64_t tokens, int64_t rows, int64_t 
 }
 
 /* Columns of a job's dA, or rows of one of its dB. */
-static void OF(sum_task)(const struct call *call, int64_t task) {
+static void OF(sum_task)(const void *of, int64_t task) {
+    const struct call *call = of;
     const struct head *head = call->head;
     struct part part = find(call, sums_of, &task);
     const struct factors *factors = part.factors;
@@ -104,13 +123,13 @@ static void OF(sum_task)(const struct call *call, int64_t task) {
 void OF(forward)(parallel parallel, int64_t threads, const struct head *head,
                  const struct job *jobs, const void *factors) {
     int64_t block = tokens_of_a_task(head, jobs, threads);
-    struct call call = {parallel, threads, head, jobs, factors, block, 0, 0, 0};
+    struct call call = {parallel, threads, head, jobs, factors, block};
     run(&call, blocks_of, OF(forward_task));
 }
 
 void OF(backward)(parallel parallel, int64_t threads, const struct head *head,
                   const struct job *jobs, const void *factors) {
-    struct call call = {parallel, threads, head, jobs, factors, BACK_TOKENS, 0, 0, 0};
+    struct call call = {parallel, threads, head, jobs, factors, BACK_TOKENS};
     run(&call, blocks_of, OF(backward_task));
     run(&call, sums_of, OF(sum_task));
 }

@@ -1,4 +1,4 @@
-/* C += L R^T, for one type of number: REAL. R is turned, a piece at a time. See lowrank.c, which includes this. */
+/* Rows that become columns, for one type of number: REAL. See lowrank.c and dense.c, which include this. */
 
 /* Where there are shuffles: two vectors' lower and upper halves, lane by lane in turn. `lanes` rows after log2(lanes)
  * such rounds are turned. */
@@ -50,22 +50,6 @@ static void OF(turn)(const REAL *from, int64_t step, int64_t rows, int64_t colum
             for (int64_t row = 0; row < high; row++)
                 turned[row] = block[row * step];
             wide = 1;
-        }
-    }
-}
-
-/* C += L R^T, where R [columns, sum] has rows without gaps. */
-static void OF(multiply_turned)(struct OF(product) p, int64_t rows, int64_t columns) {
-    REAL turned[PACKED] __attribute__((aligned(64)));
-    for (int64_t done; columns > 0; columns -= done, p.r += done * p.sum, p.c += done) {
-        done = least(columns, MOST_VECTORS * LANES);
-        int64_t at_once = PACKED / done;
-        for (int64_t k = 0; k < p.sum; k += at_once) {
-            int64_t sum = least(at_once, p.sum - k);
-            OF(turn)(p.r + k, p.sum, done, sum, turned, sum < p.sum ? sum : done * sum);
-            struct OF(product) some = p;
-            some.l += k * p.l_sum, some.r = turned, some.r_sum = done, some.sum = sum;
-            OF(multiply)(some, rows, done);
         }
     }
 }

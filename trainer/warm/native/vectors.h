@@ -1,4 +1,4 @@
-/* What all kernels share: the processor's registers, and small things.
+/* What all kernels share: the processor's registers, threads, and small things.
  *
  * Plain C11 with the vectors of GCC and Clang.
  */
@@ -51,12 +51,8 @@
 enum {
     MOST_ROWS = 8,    /* of a tile of C */
     MOST_VECTORS = 4, /* of its columns */
-    PACKED = 4096,    /* numbers of R that are turned at a time, see turned.h: they stay near */
     AHEAD = 64,       /* rows of R that are asked for before they are wanted */
 };
-
-/* As `GOMP_parallel`: run it on so many threads. */
-typedef void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
 
 _Static_assert(sizeof(void *) == 8, "addresses are packed in eight bytes");
 
@@ -66,3 +62,29 @@ INLINE int64_t pieces(int64_t of, int64_t size) { return (of + size - 1) / size;
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
+
+/* As `GOMP_parallel`: run it on so many threads. */
+typedef void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
+
+/* Tasks, of which each thread takes the next one. */
+struct deal {
+    const void *of;
+    void (*task)(const void *of, int64_t task);
+    int64_t tasks;
+    _Atomic int64_t next;
+};
+
+static void work(void *shared) {
+    struct deal *deal = shared;
+    int64_t task;
+    while ((task = atomic_fetch_add(&deal->next, 1)) < deal->tasks)
+        deal->task(deal->of, task);
+}
+
+static void deal_out(parallel parallel, int64_t threads, struct deal deal) {
+    /* To all of them, also where there is less to do: libgomp ends threads that a call has no use for. */
+    if (threads > 1 && deal.tasks > 1)
+        parallel(work, &deal, threads, 0);
+    else
+        work(&deal);
+}
