@@ -3,9 +3,9 @@
  *     forward:   y = x W^T
  *     backward:  dx = dy W
  *
- * Each weight comes from memory once, and is used for all tokens while it is near. A general library lays out anew what
- * it multiplies with, for tokens that are few; and rows of a few kilobytes lie such that what is read or written of many
- * of them competes for the same few places of a cache, so sums of many tokens are made aside.
+ * A weight that has come from memory is used for up to NEAR tokens while it is at hand. Few tokens pay most for what a
+ * general library does first, to lay the weights out anew; many, for rows of some kilobytes, whose columns compete for
+ * the same few places of a cache, so their sums are made aside.
  *
  * Each element is a sum in an order that depends on how many tokens there are, but not on their company or on threads.
  *
