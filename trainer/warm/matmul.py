@@ -8,7 +8,7 @@ with, MKL, is fastest at them:
 * **Few**: where each thread has outputs of its own, few tokens take less time: 1.02 to 1.22 times as fast for 34 on two
   threads, 0.97 to 1.1 for 128. By itself it seems to deal out tokens, and each thread to lay out all weights for its.
 
-Measured on a processor of AMD's (bench/LOG.md), as the kernel was: it took 0.6 to 0.9 of that.
+Measured on a processor of AMD's (bench/LOG.md), as the kernel was: it took 0.6 to 1.0 of that.
 
 Shapes: T tokens, I inputs, O outputs, C columns of one call, N what is summed over, M columns of a product, P parts.
 """

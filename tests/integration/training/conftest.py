@@ -8,8 +8,8 @@ import torch
 
 from tests.integration.training.tiny import make_base, write_model
 from trainer.warm.model import BaseModel
-from trainer.warm.native.build import COMPILERS
-from trainer.warm.native.library import Dense, Kernels, Lowrank, open_dense, open_lowrank
+from trainer.warm.native import build
+from trainer.warm.native.library import Dense, Kernels, Lowrank, open_kernels
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -43,9 +43,9 @@ def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def kernels(kernel_folder: Path) -> Kernels:
     """All of them, compiled here, whether or not they pay on this processor."""
-    if not any(map(shutil.which, COMPILERS)):
+    if not any(map(shutil.which, build.COMPILERS)):
         pytest.skip("there is no C compiler on this machine")
-    return Kernels(open_lowrank(kernel_folder), open_dense(kernel_folder))
+    return Kernels(*open_kernels(kernel_folder))
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +60,17 @@ def dense(kernels: Kernels) -> Dense:
     """For frozen weights'."""
     assert kernels.dense is not None
     return kernels.dense
+
+
+@pytest.fixture(params=["x86-64", "x86-64-v3"])
+def shorter(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Lowrank, Dense]:
+    """The kernels as they are for processors with shorter vectors, SSE and AVX2."""
+    if build.platform.machine() != "x86_64":
+        pytest.skip("this machine's processor is of another family")
+    monkeypatch.setitem(build.TUNING, "x86_64", f"-march={request.param}")
+    return open_kernels(tmp_path)
 
 
 @pytest.fixture(autouse=True)

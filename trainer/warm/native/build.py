@@ -1,4 +1,4 @@
-"""Compile a file of C, and what it includes from beside it, for this processor; once for each."""
+"""Compile files of C, and what they include from beside them, for this processor; once for each."""
 
 import hashlib
 import os
@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -14,7 +15,7 @@ COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=c11", "-O2", "-ffp-contract=fast", "-fPIC", "-shared")
 #: Clang has had the usual spelling for ARM since 2023 only.
 TUNING = {"aarch64": "-mcpu=native", "arm64": "-mcpu=native"}
-#: It takes two.
+#: It takes three.
 MOST_SECONDS = 60
 CPUINFO = Path("/proc/cpuinfo")
 #: What tells one processor from another there.
@@ -25,8 +26,8 @@ class CannotBuild(OSError):
     """There is no compiler, it fails, or there is no safe place for what it makes."""
 
 
-def build(source: Path, folder: Path) -> Path:
-    """The shared library, which lies in the folder under a name that tells of source, compiler and processor.
+def build(sources: Sequence[Path], folder: Path) -> Path:
+    """One shared library of all, which lies in the folder under a name that tells of sources, compiler and processor.
 
     Raises:
         CannotBuild: there will not be one.
@@ -37,15 +38,16 @@ def build(source: Path, folder: Path) -> Path:
         raise CannotBuild("there is no C compiler")
     tuning = TUNING.get(platform.machine(), "-march=native")
     command = [compiler, *FLAGS, tuning]
-    files = [path.read_text() for path in sorted(source.parent.glob("*.[ch]"))]
+    beside = {path for source in sources for path in source.parent.glob("*.[ch]")}
+    files = [path.read_text() for path in sorted(beside)]
     known = [_run([compiler, "--version"]), " ".join(command), _processor(), *files]
     digest = hashlib.sha256("\0".join(known).encode()).hexdigest()
-    target = _private(folder) / f"{source.stem}-{digest[:32]}.so"
+    target = _private(folder) / f"kernels-{digest[:32]}.so"
     if not target.exists():
         # Whole or not at all, also where several processes compile it.
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             made = Path(aside) / target.name
-            _run([*command, "-o", str(made), str(source)])
+            _run([*command, "-o", str(made), *map(str, sources)])
             made.replace(target)
     return target
 

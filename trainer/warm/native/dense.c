@@ -9,7 +9,7 @@
  *
  * Each element is a sum in an order that depends on how many tokens there are, but not on their company or on threads.
  *
- * product.h, turned.h and rows.h are included once for each type of number.
+ * What threads do is in rows.h.
  */
 #include "vectors.h"
 
@@ -58,7 +58,7 @@ static void run(parallel parallel, int64_t threads, struct call call) {
 }
 
 /* Whether this processor is one on which these were measured to be faster than the library that torch has, MKL. */
-int pays(void) {
+int dense_pays(void) {
 #if defined(__AVX512F__)
     return __builtin_cpu_is("amd") != 0;
 #else
@@ -66,22 +66,5 @@ int pays(void) {
 #endif
 }
 
-#define REAL float
-#define OF(name) JOIN(name, _float32)
-#define WHOLE_LANES LANES_OF_FLOAT
-#define HALF_LANES LANES_OF_DOUBLE
-#include "product.h"
-#include "turned.h"
-#include "rows.h"
-#undef REAL
-#undef OF
-#undef WHOLE_LANES
-#undef HALF_LANES
-
-#define REAL double
-#define OF(name) JOIN(name, _float64)
-#define WHOLE_LANES LANES_OF_DOUBLE
-#define HALF_LANES HALF_LANES_OF_DOUBLE
-#include "product.h"
-#include "turned.h"
-#include "rows.h"
+#define KERNEL "rows.h"
+#include "types.h"

@@ -20,8 +20,8 @@ from trainer.warm.native.layout import pack_dense
 
 log = logging.getLogger(__name__)
 
-#: What is compiled, each with what it includes from beside it.
-LOWRANK, DENSE = (Path(__file__).with_name(name) for name in ("lowrank.c", "dense.c"))
+#: What is compiled, with what it includes from beside it.
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("lowrank.c", "dense.c"))
 #: Of what numbers there are products.
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 #: Runs a function on several threads, this one among them. GCC's name for it; LLVM's and Intel's libraries have it too.
@@ -33,8 +33,8 @@ class Lowrank:
 
     def __init__(self, library: Any, parallel: int) -> None:
         self._parallel = parallel
-        self._forward = _functions(library, "forward", tables=3)
-        self._backward = _functions(library, "backward", tables=3)
+        self._forward = _functions(library, "lowrank_forward", tables=3)
+        self._backward = _functions(library, "lowrank_backward", tables=3)
 
     def forward(self, dtype: torch.dtype, *tables: bytes) -> None:
         """h, and what it adds to y."""
@@ -50,10 +50,10 @@ class Dense:
 
     def __init__(self, library: Any, parallel: int) -> None:
         self._parallel = parallel
-        self._forward = _functions(library, "forward", tables=1)
-        self._backward = _functions(library, "backward", tables=1)
+        self._forward = _functions(library, "dense_forward", tables=1)
+        self._backward = _functions(library, "dense_backward", tables=1)
         #: Whether this processor is one on which they were measured to be faster than torch's.
-        self.pays = bool(library.pays())
+        self.pays = bool(library.dense_pays())
 
     def linear(self, x_TI: Tensor, weight_OI: Tensor) -> Tensor:
         """[T, I] to [T, O]."""
@@ -81,7 +81,7 @@ class Kernels:
 def find_kernels(folder: Path) -> Kernels:
     """Compiled into that folder, unless they are there."""
     try:
-        lowrank, dense = open_lowrank(folder), open_dense(folder)
+        lowrank, dense = open_kernels(folder)
     except (OSError, AttributeError) as error:
         log.info("products are torch's: %s", error)
         return Kernels()
@@ -90,14 +90,10 @@ def find_kernels(folder: Path) -> Kernels:
     return Kernels(lowrank, dense if dense.pays else None)
 
 
-def open_lowrank(folder: Path) -> Lowrank:
-    """Raises OSError, or AttributeError."""
-    return Lowrank(ctypes.CDLL(str(build(LOWRANK, folder))), _address_of_parallel())
-
-
-def open_dense(folder: Path) -> Dense:
-    """Whether or not it pays. Raises OSError, or AttributeError."""
-    return Dense(ctypes.CDLL(str(build(DENSE, folder))), _address_of_parallel())
+def open_kernels(folder: Path) -> tuple[Lowrank, Dense]:
+    """Whether or not they pay. Raises OSError, or AttributeError."""
+    library, parallel = ctypes.CDLL(str(build(SOURCES, folder))), _address_of_parallel()
+    return Lowrank(library, parallel), Dense(library, parallel)
 
 
 def _address_of_parallel() -> int:
@@ -106,8 +102,8 @@ def _address_of_parallel() -> int:
     return ctypes.cast(getattr(linked, PARALLEL), ctypes.c_void_p).value or 0
 
 
-def _functions(library: Any, verb: str, *, tables: int) -> dict[torch.dtype, Any]:
-    found = {dtype: library[f"{verb}_{name}"] for dtype, name in DTYPES.items()}
+def _functions(library: Any, name: str, *, tables: int) -> dict[torch.dtype, Any]:
+    found = {dtype: library[f"{name}_{number}"] for dtype, number in DTYPES.items()}
     for function in found.values():
         function.argtypes = (ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_char_p] * tables)
         function.restype = None

@@ -9,7 +9,7 @@
  * of what is summed over, so it is the same bits however tokens are dealt out to threads, and whoever else is there.
  * Jobs share no sums and no scratch that is not overwritten, so that NaN stays where it is.
  *
- * product.h, turned.h and tasks.h are included once for each type of number.
+ * What threads do is in tasks.h.
  */
 #include "vectors.h"
 
@@ -130,22 +130,5 @@ static int64_t tokens_of_a_task(const struct head *head, const struct job *jobs,
     return least(MOST_TOKENS, most(FEWEST_TOKENS, pieces(tokens, 4 * threads)));
 }
 
-#define REAL float
-#define OF(name) JOIN(name, _float32)
-#define WHOLE_LANES LANES_OF_FLOAT
-#define HALF_LANES LANES_OF_DOUBLE
-#include "product.h"
-#include "turned.h"
-#include "tasks.h"
-#undef REAL
-#undef OF
-#undef WHOLE_LANES
-#undef HALF_LANES
-
-#define REAL double
-#define OF(name) JOIN(name, _float64)
-#define WHOLE_LANES LANES_OF_DOUBLE
-#define HALF_LANES HALF_LANES_OF_DOUBLE
-#include "product.h"
-#include "turned.h"
-#include "tasks.h"
+#define KERNEL "tasks.h"
+#include "types.h"

@@ -1,4 +1,4 @@
-/* C += L R, for one type of number: REAL. See lowrank.c and dense.c, which include this.
+/* C += L R, for one type of number: REAL. See types.h, which includes this.
  *
  * A tile of C is summed in registers. To a row of R, which is read as vectors, belongs one number of each row of L.
  */

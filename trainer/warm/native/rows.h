@@ -131,13 +131,13 @@ static void OF(back)(const struct dense *of, int64_t input, int64_t last) {
     }
 }
 
-void OF(forward)(parallel parallel, int64_t threads, const struct dense *of) {
+void OF(dense_forward)(parallel parallel, int64_t threads, const struct dense *of) {
     int64_t width = pieces(least(PANEL, of->outputs / (4 * threads) + 1), DEALT) * DEALT;
     struct call call = {of, of->outputs, width, of->tokens > FEW ? OF(many) : OF(few)};
     run(parallel, threads, call);
 }
 
-void OF(backward)(parallel parallel, int64_t threads, const struct dense *of) {
+void OF(dense_backward)(parallel parallel, int64_t threads, const struct dense *of) {
     int64_t tasks = threads * pieces(of->inputs, threads * WIDE);
     int64_t width = pieces(pieces(of->inputs, tasks), LANES) * LANES;
     struct call call = {of, of->inputs, width, OF(back)};

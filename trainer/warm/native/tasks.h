@@ -120,15 +120,15 @@ static void OF(sum_task)(const void *of, int64_t task) {
     OF(sum)(p, tokens, least(ROWS, sibling->width - at), rank);
 }
 
-void OF(forward)(parallel parallel, int64_t threads, const struct head *head,
-                 const struct job *jobs, const void *factors) {
+void OF(lowrank_forward)(parallel parallel, int64_t threads, const struct head *head,
+                         const struct job *jobs, const void *factors) {
     int64_t block = tokens_of_a_task(head, jobs, threads);
     struct call call = {parallel, threads, head, jobs, factors, block};
     run(&call, blocks_of, OF(forward_task));
 }
 
-void OF(backward)(parallel parallel, int64_t threads, const struct head *head,
-                  const struct job *jobs, const void *factors) {
+void OF(lowrank_backward)(parallel parallel, int64_t threads, const struct head *head,
+                          const struct job *jobs, const void *factors) {
     struct call call = {parallel, threads, head, jobs, factors, BACK_TOKENS};
     run(&call, blocks_of, OF(backward_task));
     run(&call, sums_of, OF(sum_task));

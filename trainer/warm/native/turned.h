@@ -1,4 +1,4 @@
-/* Rows that become columns, for one type of number: REAL. See lowrank.c and dense.c, which include this. */
+/* Rows that become columns, for one type of number: REAL. See types.h, which includes this. */
 
 /* Where there are shuffles: two vectors' lower and upper halves, lane by lane in turn. `lanes` rows after log2(lanes)
  * such rounds are turned. */
